@@ -1,0 +1,154 @@
+"""Pair every encoder with every decoder: only the matching decoder should rebuild the image.
+
+    python train_aae.py --instances 4 && python crosspair.py
+    python crosspair.py --models runs/aae --dataset cifar10 --limit 4000
+
+For each pair the mean squared error of every image is taken on black and white test patterns, on the
+training and on the validation images of the autoencoders (paper, Eqs 1-12). Mean and deviation run over all
+images of all matched pairs (an encoder with its own decoder), and over those of all unmatched pairs.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from maskbench import checkpoints, cli, datasets, figures, files
+from maskbench.datasets import to_float
+from maskbench.errors import InputError
+from maskbench.metrics import image_mse
+from maskbench.models import Decoder, Encoder
+from maskbench.patterns import test_patterns
+
+# mean and deviation of the MSE in the paper, four autoencoders on CIFAR-10
+PAPER = {
+    ("patterns", "matched"): (0.001811, 0.000647),
+    ("patterns", "unmatched"): (0.312014, 0.065740),
+    ("train", "matched"): (0.003543, 0.000764),
+    ("train", "unmatched"): (0.111649, 0.014910),
+    ("validation", "matched"): (0.003550, 0.000709),
+    ("validation", "unmatched"): (0.112298, 0.012321),
+}
+COLUMNS = ("images", "pair", "mean", "std", "paper_mean", "paper_std")
+PAIR_COLUMNS = ("images", "encoder", "decoder", "mean", "std")
+GRID_PATTERNS = ("checkers", "rings", "cross")
+GRID_IMAGES = 3
+
+
+def main() -> None:
+    args = parse_arguments()
+    device = cli.pick_device(args.device)
+    encoders, decoders, image_size = load_instances(args)
+    image_set = datasets.load(args.dataset, args.data_dir, image_size, args.workers)
+    train_rows, validation_rows = datasets.autoencoder_split(image_set, args.limit)
+    patterns = test_patterns(image_size)
+    sets = {
+        "patterns": torch.stack(list(patterns.values())),
+        "train": image_set.images[train_rows],
+        "validation": image_set.images[validation_rows],
+    }
+    for network in (*encoders, *decoders):
+        network.to(device)
+
+    matched = torch.eye(len(encoders), dtype=torch.bool)
+    table, pairs = [], []
+    for name, images in sets.items():
+        errors = pair_errors(encoders, decoders, images, args.batch_size, device, name)
+        for pair, chosen in (("matched", errors[matched]), ("unmatched", errors[~matched])):
+            deviation, mean = torch.std_mean(chosen, correction=0)
+            table.append([name, pair, mean.item(), deviation.item(), *PAPER[name, pair]])
+        for i in range(len(encoders)):
+            for j in range(len(decoders)):
+                deviation, mean = torch.std_mean(errors[i, j], correction=0)
+                pairs.append([name, i, j, mean.item(), deviation.item()])
+
+    files.write_csv(args.output_dir / "crosspair.csv", COLUMNS, table)
+    files.write_csv(args.output_dir / "pairs.csv", PAIR_COLUMNS, pairs)
+    pictures = []
+    examples = [(f"pattern-{name}", patterns[name]) for name in GRID_PATTERNS]
+    examples += [(f"image-{number}", image) for number, image in enumerate(sets["validation"][:GRID_IMAGES])]
+    for name, image in examples:
+        pictures.append(args.output_dir / f"grid-{name}.png")
+        figures.pair_grid(encoders, decoders, image.to(device), pictures[-1])
+    print_table(table, len(encoders))
+    print(f"tables: {args.output_dir}/crosspair.csv, pairs.csv; pictures: {', '.join(map(str, pictures))}")
+
+
+@torch.inference_mode()
+def pair_errors(
+    encoders: list[Encoder], decoders: list[Decoder], images: Tensor, batch_size: int, device: torch.device, name: str
+) -> Tensor:
+    """MSE of every image under every pair: uint8 ``[N, 3, S, S]`` -> float64 ``[encoders, decoders, N]``."""
+    errors = torch.empty(len(encoders), len(decoders), len(images), dtype=torch.float64)
+    with tqdm(total=len(images), desc=f"{name}: {len(encoders)} x {len(decoders)} pairs", unit="img") as progress:
+        for start in range(0, len(images), batch_size):
+            batch = to_float(images[start : start + batch_size].to(device))
+            for i, encoder in enumerate(encoders):
+                latent = torch.cat(encoder(batch), 1)
+                for j, decoder in enumerate(decoders):
+                    errors[i, j, start : start + len(batch)] = image_mse(decoder(latent), batch).cpu()
+            progress.update(len(batch))
+    return errors
+
+
+def load_instances(args: argparse.Namespace) -> tuple[list[Encoder], list[Decoder], int]:
+    """All instances of ``--models``, or the first ``--instances``, checked to be pairs of one size."""
+    folders = sorted(
+        (path for path in args.models.glob("*") if path.name.isdecimal() and (path / "encoder.pt").exists()),
+        key=lambda path: int(path.name),
+    )
+    if args.instances and args.instances > len(folders):
+        raise InputError(f"--instances {args.instances}: --models {args.models} holds {len(folders)}")
+    folders = folders[: args.instances]
+    if len(folders) < 2:
+        raise InputError(
+            f"--models {args.models} holds {len(folders)} trained autoencoder(s), cross-pairs need two or more: "
+            "train them with train_aae.py --instances 4"
+        )
+    encoders, decoders = [], []
+    for folder in folders:
+        encoder, fingerprint = checkpoints.load_encoder(folder / "encoder.pt")
+        decoder, belongs_to = checkpoints.load_decoder(folder / "decoder.pt")
+        if belongs_to != fingerprint:
+            raise InputError(f"{folder}: decoder.pt belongs to another encoder than encoder.pt; resume its training")
+        if encoders and encoder.config != encoders[0].config:
+            raise InputError(f"{folder}: its sizes {encoder.config} are not those of {folders[0]}")
+        encoders.append(encoder)
+        decoders.append(decoder)
+    return encoders, decoders, encoders[0].config["image_size"]
+
+
+def print_table(table: list[list], instances: int) -> None:
+    """The paper's figures beside ours, and how many times worse an unmatched decoder is."""
+    print(
+        f"\nMSE of {instances} encoders x {instances} decoders".ljust(42) + "mean".rjust(11) + "deviation".rjust(11),
+        end="",
+    )
+    print("paper".rjust(16) + "deviation".rjust(11))
+    for images, pair, mean, deviation, paper_mean, paper_deviation in table:
+        print(f"{images:12}{pair:29}{mean:11.6f}{deviation:11.6f}{paper_mean:16.6f}{paper_deviation:11.6f}")
+    for matched, unmatched in zip(table[::2], table[1::2], strict=True):
+        ratio, paper = unmatched[2] / matched[2], unmatched[4] / matched[4]
+        print(f"{matched[0]:12}{'unmatched / matched':29}{ratio:11.1f}{'':11}{paper:16.1f}")
+    print()
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.ArgumentParser(__doc__)
+    add = parser.add_argument
+    add("--models", type=Path, default=Path("runs/aae"), help="folder of the trained instances 0, 1, ...")
+    add("--instances", type=cli.integer(2), help="pair the first INSTANCES only; default: all there are")
+    add("--dataset", default="cifar10", help="what they were trained on: cifar10, photos, ... or folder:PATH")
+    add("--output-dir", type=Path, default=Path("runs/crosspair"), help="where tables and pictures go")
+    add("--batch-size", type=cli.integer(1), default=500, help="images encoded at once")
+    add("--limit", type=cli.integer(4), help="keep the first LIMIT training and LIMIT // 4 validation images")
+    add("--workers", type=cli.integer(0), default=0, help="processes that decode the files of folder:PATH")
+    add("--data-dir", type=Path, default=Path("data"), help="where datasets are kept or downloaded to")
+    parser.add_common()
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,100 @@
+"""The masked set: what an owner hands out. Latent vectors and labels, nothing else."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from maskbench import files
+from maskbench.datasets import TRAIN
+from maskbench.errors import InputError
+
+FORMAT = "maskbench.masked"
+METHODS = ("aae", "untrained", "pca", "random-projection", "identity")
+
+
+@dataclass(frozen=True)
+class MaskedSet:
+    """A masked dataset of N rows.
+
+    Attributes:
+        method: one of ``METHODS``.
+        encoder: sha256 of what masked (the encoder's weights, the PCA's matrix, ...).
+        dataset: the name ``--dataset`` gave.
+        classes: one name per class.
+        gaussian: float32 ``[N, G]``.
+        categorical: float32 ``[N, K]``; K may be 0.
+        labels: int64 ``[N]``.
+        split: uint8 ``[N]``, 0 training, 1 test.
+        source: int64 ``[N]``, index of the image in its dataset, training part first.
+        view: uint8 ``[N]``, 0 the image itself, 1 and up its masked augmented copies.
+    """
+
+    method: str
+    encoder: str
+    dataset: str
+    classes: list[str]
+    gaussian: Tensor
+    categorical: Tensor
+    labels: Tensor
+    split: Tensor
+    source: Tensor
+    view: Tensor
+
+    def features(self) -> Tensor:
+        """float32 ``[N, G + K]``: both parts side by side, what classifiers read."""
+        return torch.cat((self.gaussian, self.categorical), 1)
+
+    def validation_rows(self) -> Tensor:
+        """bool ``[N]``: rows of training images that the MLP validates on.
+
+        The first 10,000 training images of CIFAR-100 and MNIST (paper, section "Classification"), the
+        first fifth elsewhere and where fewer were masked. Augmented copies of these images are among them.
+        """
+        training = self.source[self.split == TRAIN].unique()  # sorted: the dataset's own order
+        count = len(training) // 5
+        if self.dataset in ("cifar100", "mnist"):
+            count = min(count, 10_000)
+        return (self.split == TRAIN) & torch.isin(self.source, training[:count])
+
+
+def save(masked: MaskedSet, path: Path) -> None:
+    """Write a masked set, whole or not at all."""
+    tensors = {field.name: getattr(masked, field.name) for field in fields(masked)}
+    files.save({"format": FORMAT, "version": 1, **tensors}, path)
+
+
+def load(path: Path) -> MaskedSet:
+    """Read a masked set and check every field; InputError names what is wrong."""
+    content = files.load(path, FORMAT)
+    names = {field.name for field in fields(MaskedSet)}
+    if missing := names - content.keys():
+        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}")
+    masked = MaskedSet(**{name: content[name] for name in names})
+
+    for name in ("method", "encoder", "dataset"):
+        if not isinstance(getattr(masked, name), str):
+            raise InputError(f"{path}: {name} is not text")
+    if not isinstance(masked.classes, list) or not all(isinstance(name, str) for name in masked.classes):
+        raise InputError(f"{path}: classes is not a list of names")
+    layout = {
+        "gaussian": (torch.float32, 2),
+        "categorical": (torch.float32, 2),
+        "labels": (torch.int64, 1),
+        "split": (torch.uint8, 1),
+        "source": (torch.int64, 1),
+        "view": (torch.uint8, 1),
+    }
+    rows = len(masked.labels) if isinstance(masked.labels, Tensor) and masked.labels.dim() else 0
+    for name, (dtype, dims) in layout.items():
+        value = getattr(masked, name)
+        if not isinstance(value, Tensor) or value.dtype != dtype or value.dim() != dims or len(value) != rows:
+            raise InputError(f"{path}: {name} is not {dtype} with {dims} dimension(s) and {rows} rows")
+    if rows == 0:
+        raise InputError(f"{path}: holds no rows")
+    if not masked.features().isfinite().all():
+        raise InputError(f"{path}: holds values that are not finite")
+    if masked.labels.min() < 0 or masked.labels.max() >= len(masked.classes):
+        raise InputError(f"{path}: holds labels outside its {len(masked.classes)} classes")
+    return masked

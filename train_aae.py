@@ -1,0 +1,252 @@
+"""Train adversarial autoencoders: the encoder masks images, the decoder is its private key.
+
+    python train_aae.py                                   # CIFAR-10, 50 epochs, runs/aae/0
+    python train_aae.py --epochs 10 --instances 4         # four keys, seeds 0 to 3, for crosspair.py
+    python train_aae.py --instances 4 --resume            # go on where a stopped run was
+    python train_aae.py --dataset photos --epochs 2       # nothing to download
+    python train_aae.py --dataset folder:my-images --image-size 64
+
+The method is Lis, Koryciński, Ciecierski, "Classification of masked image data", PLoS ONE 2021. Labels are
+never read. Each mini-batch has the paper's two phases:
+
+  reconstruction   encoder and decoder learn to rebuild the image (MSE);
+  regularisation   two discriminators learn to tell draws of the priors, N(0, I) and a uniform category,
+                   from the encoder's two latent parts (BCE); then the encoder learns to fool them.
+
+What the paper leaves open, and what was chosen:
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from maskbench import checkpoints, cli, datasets, figures, files, metrics
+from maskbench.checkpoints import CHECKPOINT_FORMAT
+from maskbench.datasets import to_float
+from maskbench.errors import InputError
+from maskbench.models import PRESETS, Decoder, Discriminator, Encoder
+from maskbench.ops import discriminator_loss, generator_loss
+from maskbench.priors import PriorSampler
+
+BETAS = (0.9, 0.999)
+GENERATOR_STEP = 0.1  # the encoder's learning rate against the discriminators, as a part of --lr
+CALIBRATION_IMAGES = 10_000
+COLUMNS = (
+    "epoch",
+    "reconstruction_loss",
+    "discriminator_loss",
+    "generator_loss",
+    "validation_mse",
+    "images_per_second",
+)
+
+
+def main() -> None:
+    args = parse_arguments()
+    device = cli.pick_device(args.device)
+    folders = [args.output_dir / str(instance) for instance in range(args.instances)]
+    if not args.resume and (taken := [folder for folder in folders if (folder / "checkpoint.pt").exists()]):
+        raise InputError(
+            f"{taken[0]} holds a trained autoencoder and its private key; "
+            "go on with --resume, choose another --output-dir, or delete it"
+        )
+
+    image_set = datasets.load(args.dataset, args.data_dir, args.image_size, args.workers)
+    train_rows, validation_rows = datasets.autoencoder_split(image_set, args.limit)
+    if len(train_rows) < args.batch_size or len(validation_rows) < 2:
+        raise InputError(
+            f"--dataset {args.dataset}: {len(train_rows)} training and {len(validation_rows)} validation images "
+            f"are too few for mini-batches of {args.batch_size}"
+        )
+    # the whole set as bytes on the device: a mini-batch is one index, no loader, no workers
+    train_images = image_set.images[train_rows].to(device)
+    validation_images = image_set.images[validation_rows].to(device)
+    print(
+        f"{args.dataset}: {len(train_rows):,} training, {len(validation_rows):,} validation images; "
+        f"{args.epochs} epochs on {device}"
+    )
+    for instance, folder in enumerate(folders):
+        train(args, args.seed + instance, folder, train_images, validation_images)
+
+
+def train(args: argparse.Namespace, seed: int, folder: Path, train_images: Tensor, validation_images: Tensor) -> None:
+    """Train one autoencoder from one seed; its files land in ``folder`` after every epoch."""
+    device = train_images.device
+    torch.manual_seed(seed)
+    sizes = dict(
+        image_size=args.image_size, gaussian_dim=args.gaussian_dim, categories=args.categories, **PRESETS[args.preset]
+    )
+    encoder = Encoder(**sizes).to(device)
+    decoder = Decoder(**sizes).to(device)
+    gaussian_discriminator = Discriminator(args.gaussian_dim).to(device)
+    categorical_discriminator = Discriminator(args.categories).to(device)
+    prior = PriorSampler(args.gaussian_dim, args.categories, seed).to(device)
+
+    def adam(*modules: torch.nn.Module, lr: float = args.lr) -> torch.optim.Adam:
+        return torch.optim.Adam([p for m in modules for p in m.parameters()], lr=lr, betas=BETAS, fused=True)
+
+    reconstruction_optimizer = adam(encoder, decoder)
+    discriminator_optimizer = adam(gaussian_discriminator, categorical_discriminator)
+    generator_optimizer = adam(encoder, lr=GENERATOR_STEP * args.lr)
+
+    parts = {
+        "encoder": encoder,
+        "decoder": decoder,
+        "gaussian_discriminator": gaussian_discriminator,
+        "categorical_discriminator": categorical_discriminator,
+        "prior": prior,
+        "reconstruction_optimizer": reconstruction_optimizer,
+        "discriminator_optimizer": discriminator_optimizer,
+        "generator_optimizer": generator_optimizer,
+    }
+    settings = {
+        name: getattr(args, name)
+        for name in ("dataset", "batch_size", "lr", "limit", "image_size", "gaussian_dim", "categories", "preset")
+    } | {"seed": seed}
+    history = resume(folder, parts, settings) if args.resume else []
+    board = open_tensorboard(folder) if args.tensorboard else None
+    batches = len(train_images) // args.batch_size  # a last incomplete mini-batch is dropped
+
+    for epoch in range(len(history) + 1, args.epochs + 1):
+        # the order depends on seed and epoch alone, so a resumed run sees what an unbroken one does
+        order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(train_images)))
+        order = order[: batches * args.batch_size].to(device)
+        losses = torch.zeros(3, device=device)
+        start = time.perf_counter()
+        progress = tqdm(order.split(args.batch_size), desc=f"{folder} epoch {epoch}/{args.epochs}", unit="step")
+        for step, rows in enumerate(progress, 1):
+            images = to_float(train_images[rows])
+
+            # Reconstruction phase: encoder and decoder rebuild the image.
+            gaussian, categorical = encoder(images)
+            reconstruction_loss = F.mse_loss(decoder(torch.cat((gaussian, categorical), 1)), images)
+            reconstruction_optimizer.zero_grad()
+            reconstruction_loss.backward()
+            reconstruction_optimizer.step()
+
+            # Regularisation phase, 1: the discriminators tell prior draws (real) from encoded images (fake).
+            gaussian, categorical = encoder(images)
+            prior_gaussian, prior_categorical = prior(len(images))
+            prior_logits = torch.stack(
+                (gaussian_discriminator(prior_gaussian), categorical_discriminator(prior_categorical))
+            )
+            encoded_logits = torch.stack(
+                (gaussian_discriminator(gaussian.detach()), categorical_discriminator(categorical.detach()))
+            )
+            adversary_loss = discriminator_loss(prior_logits, encoded_logits)
+            discriminator_optimizer.zero_grad()
+            adversary_loss.backward()
+            discriminator_optimizer.step()
+
+            # Regularisation phase, 2: the encoder makes its codes pass for prior draws.
+            encoded_logits = torch.stack((gaussian_discriminator(gaussian), categorical_discriminator(categorical)))
+            encoder_loss = generator_loss(encoded_logits)
+            generator_optimizer.zero_grad()
+            encoder_loss.backward()
+            generator_optimizer.step()
+
+            losses += torch.stack((reconstruction_loss, adversary_loss, encoder_loss)).detach()
+            if step % 50 == 0 or step == batches:
+                means = (losses / step).tolist()
+                progress.set_postfix_str("rec {:.4f} dis {:.3f} gen {:.3f}".format(*means))
+        seconds = time.perf_counter() - start
+
+        encoder.calibrate(to_float(batch) for batch in even_batches(train_images[:CALIBRATION_IMAGES]))
+        encoder.eval()
+        validation_mse = metrics.reconstruction_mse(encoder, decoder, validation_images)
+        encoder.train()
+        history.append([epoch, *means, validation_mse, batches * args.batch_size / seconds])
+        if not np.isfinite(history[-1]).all():
+            raise InputError(
+                f"{folder}: a loss is not finite in epoch {epoch}; lower --lr. The checkpoint before it is kept"
+            )
+        if board:
+            for name, value in zip(COLUMNS[1:], history[-1][1:], strict=True):
+                board.add_scalar(name, value, epoch)
+        save(folder, parts, settings, history)
+
+    encoder.eval()
+    figures.losses(history, folder / "losses.png")
+    figures.reconstructions(encoder, decoder, validation_images[:8], folder / "reconstructions.png")
+    summary = metrics.latent_summary(*metrics.encode(encoder, validation_images))
+    print(
+        f"{folder}: validation MSE {history[-1][4]:.6f}; on validation images the Gaussian part has deviation "
+        f"{summary['deviation_min']:.2f} to {summary['deviation_max']:.2f} a dimension and kurtosis "
+        f"{summary['kurtosis']:.2f}, and {summary['categories_used']} of {args.categories} categories hold 1% or more"
+    )
+    print(f"{folder}: encoder.pt masks; decoder.pt and checkpoint.pt are private; losses.png, reconstructions.png")
+
+
+def even_batches(images: Tensor, size: int = 500) -> tuple[Tensor, ...]:
+    """Split without a small remainder: a normalisation's statistics need full batches."""
+    return images.tensor_split(-(-len(images) // size))
+
+
+def save(folder: Path, parts: dict, settings: dict, history: list[list[float]]) -> None:
+    """Write the epoch's state: private checkpoint and decoder, encoder for masking, metrics."""
+    states = {name: part.state_dict() for name, part in parts.items()}
+    checkpoint = {"format": CHECKPOINT_FORMAT, "version": 1, "settings": settings, "history": history, "states": states}
+    files.save(checkpoint, folder / "checkpoint.pt", private=True)
+    fingerprint = checkpoints.save_encoder(parts["encoder"], folder / "encoder.pt")
+    checkpoints.save_decoder(parts["decoder"], fingerprint, folder / "decoder.pt")
+    files.write_csv(folder / "metrics.csv", COLUMNS, history)
+
+
+def resume(folder: Path, parts: dict, settings: dict) -> list[list[float]]:
+    """Load the checkpoint into ``parts`` and return its history; an empty one when there is none."""
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        return []
+    checkpoint = files.load(path, CHECKPOINT_FORMAT)
+    for name, value in settings.items():
+        if checkpoint["settings"].get(name) != value:
+            raise InputError(
+                f"{path} was made with --{name.replace('_', '-')} {checkpoint['settings'].get(name)}, not {value}; "
+                "resume with the same value or choose another --output-dir"
+            )
+    for name, part in parts.items():
+        part.load_state_dict(checkpoint["states"][name])
+    return checkpoint["history"]
+
+
+def open_tensorboard(folder: Path):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError('--tensorboard: not installed; run pip install "maskbench[tensorboard]"') from None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.ArgumentParser(__doc__)
+    add = parser.add_argument
+    add("--dataset", default="cifar10", help="public images: cifar10, cifar100, mnist, photos, digits or folder:PATH")
+    add("--output-dir", type=Path, default=Path("runs/aae"), help="instances go to OUTPUT_DIR/0, /1, ...")
+    add("--epochs", type=cli.integer(1), default=50, help="passes over the training images")
+    add("--instances", type=cli.integer(1), default=1, help="autoencoders to train; instance i has seed SEED + i")
+    add("--batch-size", type=cli.integer(2), default=16, help="images a mini-batch")
+    add("--lr", type=cli.positive_float, default=1e-3, help="Adam's learning rate")
+    add("--limit", type=cli.integer(8), help="keep the first LIMIT training and LIMIT // 4 validation images")
+    add("--image-size", type=cli.integer(8), default=32, help="side of the images in pixels, a multiple of 8")
+    add("--gaussian-dim", type=cli.integer(1), default=384, help="length of the Gaussian part")
+    add("--categories", type=cli.integer(1), default=20, help="length of the categorical part")
+    add("--preset", choices=tuple(PRESETS), default="paper", help="the network's widths")
+    add("--workers", type=cli.integer(0), default=0, help="processes that decode the files of folder:PATH")
+    add("--resume", action="store_true", help="go on from the last finished epoch of each instance")
+    add("--tensorboard", action="store_true", help="also write TensorBoard event files")
+    add("--data-dir", type=Path, default=Path("data"), help="where datasets are kept or downloaded to")
+    parser.add_common()
+    args = parser.parse_args()
+    if args.image_size % 8:
+        parser.error(f"argument --image-size: {args.image_size} is not a multiple of 8")
+    return args
+
+
+if __name__ == "__main__":
+    cli.run(main)
