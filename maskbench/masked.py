@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from maskbench import files
-from maskbench.datasets import TRAIN
+from maskbench.datasets import TEST, TRAIN
 from maskbench.errors import InputError
 
 FORMAT = "maskbench.masked"
@@ -95,6 +95,8 @@ def load(path: Path) -> MaskedSet:
         raise InputError(f"{path}: holds no rows")
     if not masked.features().isfinite().all():
         raise InputError(f"{path}: holds values that are not finite")
+    if masked.split.max() > TEST:
+        raise InputError(f"{path}: split holds values other than 0 (train) and 1 (test)")
     if masked.labels.min() < 0 or masked.labels.max() >= len(masked.classes):
         raise InputError(f"{path}: holds labels outside its {len(masked.classes)} classes")
     return masked

@@ -1,0 +1,51 @@
+"""What the tests share: scripts run as a user runs them, and one tiny trained set of everything."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_script(script: str, *arguments: object, cwd: Path, check: bool = True, **environment: str):
+    """Run one of the top-level scripts in a fresh process; with ``check`` it must succeed."""
+    result = subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    if check:
+        assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory) -> Path:
+    """A folder where all four scripts have run with their default paths, on tiny budgets."""
+    folder = tmp_path_factory.mktemp("workplace")
+    run_script(
+        "train_aae.py",
+        "--dataset",
+        "photos",
+        "--limit",
+        256,
+        "--epochs",
+        2,
+        "--instances",
+        2,
+        "--tensorboard",
+        cwd=folder,
+    )
+    run_script("mask_dataset.py", "--dataset", "digits", cwd=folder)
+    arguments = ("--classes", 3, "--repeats", 2, "--epochs", 3)
+    (folder / "classify.txt").write_text(run_script("classify.py", *arguments, cwd=folder).stdout)
+    (folder / "crosspair.txt").write_text(
+        run_script("crosspair.py", "--dataset", "photos", "--limit", 256, cwd=folder).stdout
+    )
+    return folder

@@ -1,0 +1,136 @@
+"""Every dataset by its contract; the real ones where data/ has them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from maskbench import datasets
+from maskbench.datasets import TEST, TRAIN
+from maskbench.errors import InputError
+
+REAL = ROOT / "data"
+
+
+def needs(name: str):
+    return pytest.mark.skipif(not (REAL / name).exists(), reason=f"data/{name} is not there")
+
+
+def write_folder(root: Path, per_class: int = 10) -> None:
+    """Two classes of plain pictures, grey and RGB, of several sizes."""
+    for label, colour in enumerate(("dark", "light")):
+        (root / colour).mkdir(parents=True)
+        for number in range(per_class):
+            mode, value = (("L", 200 * label), ("RGB", (200 * label, 10, 10)))[number % 2]
+            Image.new(mode, (20 + number, 30), value).save(root / colour / f"{number}.png")
+
+
+def test_photos():
+    photos = datasets.load("photos")
+    assert photos.images.shape == (22_000, 3, 32, 32) and photos.images.dtype == torch.uint8
+    train, validation = datasets.autoencoder_split(photos)
+    assert (len(train), len(validation)) == (20_000, 2_000)
+    assert torch.equal(datasets.load("photos").images, photos.images)
+
+
+def test_photos_regions_do_not_meet(monkeypatch):
+    columns = np.broadcast_to((np.arange(640) // 4)[:, None], (427, 640, 3)).astype(np.uint8)
+    monkeypatch.setattr("sklearn.datasets.load_sample_images", lambda: SimpleNamespace(images=[columns, columns]))
+    photos = datasets.load("photos")
+    assert photos.images[photos.split == TRAIN].max() == 127  # columns 0 to 511
+    assert photos.images[photos.split == TEST].min() == 128
+
+
+def test_digits():
+    digits = datasets.load("digits")
+    assert digits.images.shape == (1_797, 3, 32, 32)
+    assert (int((digits.split == TRAIN).sum()), int((digits.split == TEST).sum())) == (1_437, 360)
+    assert digits.classes == [str(digit) for digit in range(10)]
+    assert torch.equal(digits.images[:, 0], digits.images[:, 2])  # grey became RGB
+    assert digits.images.max() == 255 and digits.images.min() == 0
+
+
+def test_autoencoder_split_is_fixed_and_limited():
+    digits = datasets.load("digits")
+    train, validation = datasets.autoencoder_split(digits)
+    assert len(validation) == 1_437 // 5 and not set(train.tolist()) & set(validation.tolist())
+    assert (digits.split[torch.cat((train, validation))] == TRAIN).all()
+    small_train, small_validation = datasets.autoencoder_split(digits, limit=100)
+    assert torch.equal(small_train, train[:100]) and torch.equal(small_validation, validation[:25])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_folder(tmp_path, workers):
+    write_folder(tmp_path / "pictures")
+    (tmp_path / "pictures" / "dark" / ".DS_Store").write_bytes(b"what a desktop leaves")
+    pictures = datasets.load(f"folder:{tmp_path / 'pictures'}", image_size=16, workers=workers)
+    assert pictures.images.shape == (20, 3, 16, 16) and pictures.classes == ["dark", "light"]
+    assert int((pictures.split == TEST).sum()) == 4
+    assert torch.equal(pictures.labels, (pictures.images[:, 0].float().mean((1, 2)) > 100).long())
+    assert set(pictures.labels[:8].tolist()) == {0, 1}  # shuffled: the first fifth is not one class
+
+
+def test_folder_with_its_own_test_part(tmp_path):
+    write_folder(tmp_path / "train", 5)
+    write_folder(tmp_path / "test", 3)
+    pictures = datasets.load(f"folder:{tmp_path}", image_size=8)
+    assert pictures.split.tolist() == [TRAIN] * 10 + [TEST] * 6
+
+
+def test_folder_refuses_what_is_no_image(tmp_path):
+    write_folder(tmp_path)
+    for name in ("torn.png", "notes.txt"):
+        path = tmp_path / "dark" / name
+        path.write_text("not an image")
+        with pytest.raises(InputError, match=name):
+            datasets.load(f"folder:{tmp_path}")
+        path.unlink()
+    with pytest.raises(InputError, match="is not a folder"):
+        datasets.load(f"folder:{tmp_path}/missing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty"):
+        datasets.load(f"folder:{tmp_path}")
+
+
+def test_resize_keeps_flat_areas_and_averages():
+    flat = torch.full((2, 1, 28, 28), 77, dtype=torch.uint8)
+    assert (datasets._resize(flat, 32) == 77).all()
+    checkers = torch.from_numpy(np.indices((64, 64)).sum(0) % 2 * 255).to(torch.uint8)[None, None]
+    assert (datasets._resize(checkers, 8).float() - 127.5).abs().max() <= 20  # antialiased, not sampled
+
+
+def test_damaged_files_are_refused(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):
+            (raw / f"{part}-{kind}-ubyte").write_bytes(b"\0\0\x08\x03")
+    with pytest.raises(InputError, match="MNIST"):
+        datasets.load("mnist", tmp_path)
+
+
+@needs("cifar-10-batches-py")
+def test_cifar10_split():
+    cifar = datasets.load("cifar10", REAL)
+    train, validation = datasets.autoencoder_split(cifar)
+    assert (len(train), len(validation)) == (40_000, 10_000)
+    assert len(torch.cat((train, validation)).unique()) == 50_000
+    assert train[:3].tolist() == [20330, 17532, 45819]
+
+
+@needs("cifar-100-python")
+def test_cifar100():
+    cifar = datasets.load("cifar100", REAL)
+    assert cifar.images.shape == (60_000, 3, 32, 32) and len(cifar.classes) == 100
+    assert torch.bincount(cifar.labels).tolist() == [600] * 100
+
+
+@needs("MNIST")
+def test_mnist_is_rgb_32():
+    mnist = datasets.load("mnist", REAL)
+    assert mnist.images.shape == (70_000, 3, 32, 32) and len(mnist.classes) == 10
+    assert int((mnist.split == TEST).sum()) == 10_000

@@ -1,0 +1,147 @@
+"""Files: whole or not there, checked on the way in, private where they must be."""
+
+import dataclasses
+import stat
+
+import pytest
+import torch
+
+from maskbench import checkpoints, files, masked
+from maskbench.errors import InputError
+from maskbench.masked import MaskedSet
+from maskbench.models import Decoder, Encoder
+
+SIZES = dict(image_size=8, width=2, gaussian_dim=3, categories=2)
+
+
+def masked_set(rows: int = 20, **changes) -> MaskedSet:
+    values = dict(
+        method="aae",
+        encoder="0" * 64,
+        dataset="digits",
+        classes=["a", "b"],
+        gaussian=torch.randn(rows, 3),
+        categorical=torch.rand(rows, 2).softmax(1),
+        labels=torch.arange(rows) % 2,
+        split=(torch.arange(rows) >= rows * 3 // 4).to(torch.uint8),
+        source=torch.arange(rows),
+        view=torch.zeros(rows, dtype=torch.uint8),
+    )
+    return MaskedSet(**(values | changes))
+
+
+def test_masked_set_round_trip(tmp_path):
+    written = masked_set()
+    masked.save(written, tmp_path / "new" / "set.pt")
+    read = masked.load(tmp_path / "new" / "set.pt")
+    for field in dataclasses.fields(MaskedSet):
+        a, b = getattr(written, field.name), getattr(read, field.name)
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    content = torch.load(tmp_path / "new" / "set.pt", weights_only=True)
+    assert content["format"] == "maskbench.masked" and content["version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (dict(labels=torch.full((20,), 2)), "labels"),
+        (dict(labels=torch.zeros(19, dtype=torch.int64)), "19 rows"),
+        (dict(gaussian=torch.full((20, 3), torch.nan)), "finite"),
+        (dict(gaussian=torch.zeros(20, 3, dtype=torch.float64)), "gaussian"),
+        (dict(classes="ab"), "classes"),
+        (dict(view=torch.zeros(20)), "view"),
+        (dict(split=torch.full((20,), 2, dtype=torch.uint8)), "split"),
+    ],
+)
+def test_masked_set_refuses(tmp_path, changes, complaint):
+    masked.save(masked_set(**changes), tmp_path / "set.pt")
+    with pytest.raises(InputError, match=complaint):
+        masked.load(tmp_path / "set.pt")
+
+
+class Payload:
+    """A pickle that calls out when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_load_refuses_what_is_not_ours(tmp_path):
+    path = tmp_path / "file.pt"
+    with pytest.raises(InputError, match="no such file"):
+        files.load(path, masked.FORMAT)
+    with pytest.raises(InputError, match="folder"):
+        files.load(tmp_path, masked.FORMAT)
+    masked.save(masked_set(), path)
+    whole = path.read_bytes()
+    for damaged in (b"", b"hello", whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"file\.pt: damaged"):
+            files.load(path, masked.FORMAT)
+    for content in ([1, 2], {"format": "maskbench.decoder", "version": 1}, {"format": 3}):
+        torch.save(content, path)
+        with pytest.raises(InputError, match=r"expected maskbench\.masked"):
+            files.load(path, masked.FORMAT)
+    torch.save({"format": masked.FORMAT, "version": 2}, path)
+    with pytest.raises(InputError, match="version 2"):
+        files.load(path, masked.FORMAT)
+    torch.save({"format": masked.FORMAT, "version": 1, "method": Payload(tmp_path / "called")}, path)
+    with pytest.raises(InputError, match="damaged"):
+        files.load(path, masked.FORMAT)
+    assert not (tmp_path / "called").exists()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.txt"
+    files.write_text(path, "old")
+    with pytest.raises(RuntimeError), files.writing(path) as file:
+        file.write(b"half of the new")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_encoder_and_decoder_round_trip(tmp_path):
+    torch.manual_seed(0)
+    encoder, decoder = Encoder(**SIZES).eval(), Decoder(**SIZES).eval()
+    fingerprint = checkpoints.save_encoder(encoder, tmp_path / "encoder.pt")
+    checkpoints.save_decoder(decoder, fingerprint, tmp_path / "decoder.pt")
+    same_encoder, same_fingerprint = checkpoints.load_encoder(tmp_path / "encoder.pt")
+    same_decoder, belongs_to = checkpoints.load_decoder(tmp_path / "decoder.pt")
+    assert fingerprint == same_fingerprint == belongs_to and len(fingerprint) == 64
+    images = torch.rand(4, 3, 8, 8)
+    latent = torch.cat(encoder(images), 1)
+    assert torch.equal(torch.cat(same_encoder(images), 1), latent)
+    assert torch.equal(same_decoder(latent), decoder(latent))
+    assert stat.S_IMODE((tmp_path / "decoder.pt").stat().st_mode) == 0o600
+
+    content = torch.load(tmp_path / "encoder.pt", weights_only=True)
+    torch.save(content | {"config": SIZES | {"width": 3}}, tmp_path / "encoder.pt")
+    with pytest.raises(InputError, match="do not fit"):
+        checkpoints.load_encoder(tmp_path / "encoder.pt")
+
+
+def test_fingerprint_depends_on_every_byte():
+    tensors = {"a": torch.zeros(3), "b": torch.ones(2, 2)}
+    first = files.fingerprint(tensors)
+    assert first == files.fingerprint(dict(reversed(tensors.items())))
+    for change in ({"a": torch.tensor([0.0, 0.0, 1e-38])}, {"b": torch.ones(4)}, {"a": torch.zeros(3).double()}):
+        assert files.fingerprint(tensors | change) != first
+
+
+def test_validation_rows():
+    small = masked_set(rows=20)  # 15 training images: the first three
+    assert small.validation_rows().nonzero().flatten().tolist() == [0, 1, 2]
+    rows = 70_000
+    full = masked_set(rows, dataset="mnist", split=(torch.arange(rows) >= 60_000).to(torch.uint8))
+    assert full.validation_rows().nonzero().flatten().tolist() == list(range(10_000))
+    copies = masked_set(
+        rows=6,
+        source=torch.tensor([0, 1, 2, 3, 4, 0]),
+        split=torch.zeros(6, dtype=torch.uint8),
+        view=torch.tensor([0, 0, 0, 0, 0, 1], dtype=torch.uint8),
+    )
+    assert copies.validation_rows().nonzero().flatten().tolist() == [0, 5]

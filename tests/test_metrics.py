@@ -1,0 +1,42 @@
+"""Figures of merit on inputs whose answers are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from maskbench import figures, metrics
+
+
+def test_image_mse():
+    images = torch.zeros(2, 3, 4, 4)
+    shifted = images.clone()
+    shifted[1] += 0.5
+    shifted[1, 0] = 0
+    torch.testing.assert_close(metrics.image_mse(shifted, images), torch.tensor([0.0, 0.25 * 2 / 3]))
+
+
+def test_latent_summary():
+    generator = torch.Generator().manual_seed(0)
+    gaussian = torch.randn(50_000, 4, generator=generator) * torch.tensor([1.0, 0.5, 2.0, 1.0])
+    gaussian[:, 3] += 3
+    shares = torch.tensor([0.5, 0.495, 0.005])
+    categorical = torch.eye(3)[torch.multinomial(shares, 50_000, replacement=True, generator=generator)]
+    summary = metrics.latent_summary(gaussian, categorical)
+    assert summary["mean"] == pytest.approx(3, abs=0.02)
+    assert summary["deviation_min"] == pytest.approx(0.5, rel=0.02)
+    assert summary["deviation_max"] == pytest.approx(2, rel=0.02)
+    assert summary["kurtosis"] == pytest.approx(3, abs=0.1)
+    assert summary["categories_used"] == 2
+
+
+def test_classification_scores_are_macro_averages():
+    scores = metrics.classification_scores(np.array([0, 0, 0, 1, 2]), np.array([0, 0, 1, 1, 1]))
+    assert scores == pytest.approx({"accuracy": 3 / 5, "precision": (1 + 1 / 3 + 0) / 3, "recall": (2 / 3 + 1 + 0) / 3})
+
+
+@pytest.mark.parametrize(("length", "side"), [(384, 20), (400, 20), (401, 21), (1, 1)])
+def test_latent_picture(length, side):
+    picture = figures.latent_picture(torch.arange(1, length + 1).float())
+    assert picture.shape == (side, side)
+    assert picture.flatten()[:length].tolist() == list(range(1, length + 1))
+    assert not picture.flatten()[length:].any()

@@ -1,0 +1,299 @@
+"""The four scripts, run whole as a user runs them, and everything a user can get wrong."""
+
+import csv
+import runpy
+import stat
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, run_script
+from PIL import Image
+
+PNG = b"\x89PNG"
+PAPER_TABLE = {"train": "0.003543", "validation": "0.003550", "patterns": "0.001811"}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_leaves_everything(workplace):
+    for instance in ("0", "1"):
+        folder = workplace / "runs" / "aae" / instance
+        metrics = rows(folder / "metrics.csv")
+        assert list(metrics[0]) == [
+            "epoch",
+            "reconstruction_loss",
+            "discriminator_loss",
+            "generator_loss",
+            "validation_mse",
+            "images_per_second",
+        ]
+        assert [row["epoch"] for row in metrics] == ["1", "2"]
+        assert float(metrics[1]["validation_mse"]) < float(metrics[0]["validation_mse"])
+        for picture in ("losses.png", "reconstructions.png"):
+            assert (folder / picture).read_bytes().startswith(PNG)
+        for name, mode in (("encoder.pt", 0o644), ("decoder.pt", 0o600), ("checkpoint.pt", 0o600)):
+            assert stat.S_IMODE((folder / name).stat().st_mode) & 0o777 & ~0o022 == mode
+            torch.load(folder / name, weights_only=True)
+        assert list((folder / "tensorboard").glob("events*"))
+        assert not list(folder.glob(".*"))  # no temporary file stays behind
+
+
+def test_instances_differ_and_repeat(workplace, tmp_path):
+    def weights(folder: Path, instance: int) -> dict[str, torch.Tensor]:
+        return torch.load(folder / "runs" / "aae" / str(instance) / "encoder.pt", weights_only=True)["state_dict"]
+
+    run_script("train_aae.py", "--dataset", "photos", "--limit", 256, "--epochs", 2, "--seed", 1, cwd=tmp_path)
+    first, second, alone = weights(workplace, 0), weights(workplace, 1), weights(tmp_path, 0)
+    assert not torch.equal(first["gaussian.0.weight"], second["gaussian.0.weight"])
+    for name in second:  # instance 1 of --seed 0 is instance 0 of --seed 1
+        assert torch.equal(second[name], alone[name]), name
+
+
+def test_resume_gives_the_same_bits(workplace, tmp_path):
+    arguments = ("--dataset", "photos", "--limit", 256)
+    run_script("train_aae.py", *arguments, "--epochs", 1, cwd=tmp_path)
+    taken = run_script("train_aae.py", *arguments, "--epochs", 2, cwd=tmp_path, check=False)
+    assert taken.returncode == 2 and "--resume" in taken.stderr
+    other = run_script("train_aae.py", *arguments, "--lr", 0.1, "--resume", cwd=tmp_path, check=False)
+    assert other.returncode == 2 and "--lr" in other.stderr
+    run_script("train_aae.py", *arguments, "--epochs", 2, "--resume", cwd=tmp_path)
+    resumed, unbroken = (
+        torch.load(folder / "runs" / "aae" / "0" / "checkpoint.pt", weights_only=True)
+        for folder in (tmp_path, workplace)
+    )
+    assert [row[:5] for row in resumed["history"]] == [row[:5] for row in unbroken["history"]]
+    assert resumed["states"]["prior"]["rng_state"].tolist() == [0, 32]
+    for part in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator"):
+        for name, tensor in resumed["states"][part].items():
+            assert torch.equal(tensor, unbroken["states"][part][name]), (part, name)
+
+
+def test_masked_file_holds_latents_and_no_pixels(workplace):
+    content = torch.load(workplace / "masked" / "digits.pt", weights_only=True)
+    assert content["gaussian"].shape == (1_797, 384) and content["categorical"].shape == (1_797, 20)
+    assert set(content) == {
+        "format",
+        "version",
+        "method",
+        "encoder",
+        "dataset",
+        "classes",
+        "gaussian",
+        "categorical",
+        "labels",
+        "split",
+        "source",
+        "view",
+    }
+    size = (workplace / "masked" / "digits.pt").stat().st_size
+    assert size < 1_797 * (404 * 4 + 8 + 8 + 1 + 1) + 20_000  # nothing but the declared fields
+    torch.testing.assert_close(content["categorical"].sum(1), torch.ones(1_797))
+    assert content["source"].tolist() == list(range(1_797)) and int(content["split"].sum()) == 360
+
+
+def test_augmented_views(workplace, tmp_path):
+    encoder = workplace / "runs" / "aae" / "0" / "encoder.pt"
+    arguments = ("--dataset", "digits", "--encoder", encoder, "--limit", 40, "--augment", "--output", "a.pt")
+    run_script("mask_dataset.py", *arguments, cwd=tmp_path)
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    assert torch.bincount(content["view"]).tolist() == [50, 40, 40, 40, 40, 40]
+    assert (content["split"][content["view"] > 0] == 0).all()
+    copies = content["view"] == 1
+    assert torch.equal(content["labels"][copies], content["labels"][:40])
+    assert not torch.equal(content["gaussian"][copies], content["gaussian"][:40])
+
+
+@pytest.mark.parametrize(
+    ("method", "width"), [("identity", 3072), ("pca", 404), ("random-projection", 404), ("untrained", 384)]
+)
+def test_yardsticks(tmp_path, method, width):
+    arguments = ("--dataset", "digits", "--method", method, "--fit-on", "photos")
+    run_script("mask_dataset.py", *arguments, cwd=tmp_path)
+    content = torch.load(tmp_path / "masked" / f"digits-{method}.pt", weights_only=True)
+    assert content["method"] == method
+    assert content["gaussian"].shape == (1_797, width)
+    assert content["categorical"].shape == (1_797, 20 if method == "untrained" else 0)
+    if method == "identity":
+        from maskbench import datasets
+
+        assert torch.equal(content["gaussian"], datasets.to_float(datasets.load("digits").images).flatten(1))
+
+
+def test_classify_leaves_everything(workplace):
+    folder = workplace / "runs" / "classify"
+    table = rows(folder / "digits.csv")
+    assert list(table[0]) == ["method", "classes", "metric", "mean", "std", "draws"]
+    assert [(row["method"], row["metric"]) for row in table] == [
+        (method, metric) for method in ("mlp", "forest", "adaboost") for metric in ("accuracy", "precision", "recall")
+    ]
+    runs = rows(folder / "digits-runs.csv")
+    assert len(runs) == 6
+    for row in table:
+        values = [float(run[row["metric"]]) for run in runs if run["method"] == row["method"]]
+        assert float(row["mean"]) == pytest.approx(np.mean(values)) and float(row["std"]) == pytest.approx(
+            np.std(values)
+        )
+        assert float(row["mean"]) > 0.6  # three digits: chance is 0.33
+    draws = {(run["repeat"], run["class_names"]) for run in runs}
+    assert len(draws) == 2  # every method saw the same classes
+    assert "masked/digits.pt" in (workplace / "classify.txt").read_text()
+    for picture in ("digits.png", "digits-curves.png"):
+        assert (folder / picture).read_bytes().startswith(PNG)
+
+
+def test_more_repeats_begin_with_the_same_draws(workplace, tmp_path):
+    arguments = ("--masked", workplace / "masked" / "digits.pt", "--methods", "forest", "--output-dir", ".")
+    run_script("classify.py", *arguments, "--classes", 2, 3, "--repeats", 3, cwd=tmp_path)
+    few = rows(workplace / "runs" / "classify" / "digits-runs.csv")
+    many = [run for run in rows(tmp_path / "digits-runs.csv") if run["classes"] == "3"]
+    columns = ("class_names", "accuracy", "precision", "recall")
+    first = [[run[c] for c in columns] for run in few if run["method"] == "forest"]
+    assert first == [[run[c] for c in columns] for run in many[:2]]
+    run_script("classify.py", *arguments, "--classes", "all", "--repeats", 1, cwd=tmp_path)
+    assert rows(tmp_path / "digits-runs.csv")[0]["class_names"] == "0 1 2 3 4 5 6 7 8 9"
+
+
+def test_crosspair_leaves_everything(workplace):
+    folder = workplace / "runs" / "crosspair"
+    table = {(row["images"], row["pair"]): row for row in rows(folder / "crosspair.csv")}
+    assert list(table) == [(i, p) for i in ("patterns", "train", "validation") for p in ("matched", "unmatched")]
+    pairs = rows(folder / "pairs.csv")
+    for images in PAPER_TABLE:
+        for pair in ("matched", "unmatched"):
+            chosen = [
+                row
+                for row in pairs
+                if row["images"] == images and (row["encoder"] == row["decoder"]) == (pair == "matched")
+            ]
+            means, deviations = ([float(row[column]) for row in chosen] for column in ("mean", "std"))
+            row = table[images, pair]
+            assert float(row["mean"]) == pytest.approx(np.mean(means))
+            # the deviation of all values together: within the pairs and between them
+            assert float(row["std"]) == pytest.approx(np.sqrt(np.mean(np.square(deviations)) + np.var(means)))
+        assert float(table[images, "unmatched"]["mean"]) > float(table[images, "matched"]["mean"])
+        assert PAPER_TABLE[images] in (workplace / "crosspair.txt").read_text()
+    grids = sorted(path.name for path in folder.glob("grid-*.png"))
+    assert len(grids) == 6 and all((folder / name).read_bytes().startswith(PNG) for name in grids)
+
+
+def test_a_folder_goes_all_the_way(tmp_path):
+    random = np.random.default_rng(0)
+    for label, colour in enumerate(("dark", "light")):
+        (tmp_path / "pictures" / colour).mkdir(parents=True)
+        for number in range(30):
+            pixels = random.integers(100 * label, 100 * label + 100, (24, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / colour / f"{number}.png")
+    run_script("train_aae.py", "--dataset", "folder:pictures", "--epochs", 1, "--image-size", 16, cwd=tmp_path)
+    run_script("mask_dataset.py", "--dataset", "folder:pictures", cwd=tmp_path)
+    content = torch.load(tmp_path / "masked" / "pictures.pt", weights_only=True)
+    assert content["dataset"] == "folder" and str(tmp_path) not in str(content)
+    run_script("classify.py", "--classes", "all", "--repeats", 1, "--epochs", 5, cwd=tmp_path)
+    assert all(float(row["mean"]) > 0.8 for row in rows(tmp_path / "runs" / "classify" / "pictures.csv"))
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Runs a script that must end with status 2 and one line naming what is wrong, and write nothing.
+
+    The scripts run in this process: importing torch again for each mistake would take minutes.
+    """
+
+    def check(script: str, *arguments: object, naming: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        errors = capsys.readouterr().err.strip().splitlines()
+        assert stop.value.code == 2 and len([line for line in errors if "error" in line]) == 1, errors
+        assert errors[-1].startswith(f"{script}: error: ") and naming in errors[-1], errors
+        assert sorted(tmp_path.rglob("*")) == before
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "naming"),
+    [
+        ("train_aae.py", ["--epochs", 0], "--epochs"),
+        ("train_aae.py", ["--epochs", "many"], "--epochs"),
+        ("train_aae.py", ["--lr", -1], "--lr"),
+        ("train_aae.py", ["--dataset", "imagenet"], "imagenet"),
+        ("train_aae.py", ["--dataset", "folder:nowhere"], "nowhere"),
+        ("train_aae.py", ["--image-size", 30], "--image-size"),
+        ("train_aae.py", ["--image-size", 512, "--dataset", "photos"], "--image-size"),
+        ("train_aae.py", ["--dataset", "digits", "--limit", 8], "too few"),
+        ("train_aae.py", ["--bath-size", 8], "--bath-size"),
+        ("mask_dataset.py", ["--encoder", "missing.pt"], "missing.pt: no such file"),
+        ("mask_dataset.py", ["--encoder", "hello.pt"], "hello.pt: damaged"),
+        ("mask_dataset.py", ["--dataset", "imagenet", "--method", "identity"], "imagenet"),
+        ("mask_dataset.py", ["--method", "pca", "--fit-on", "nothing"], "nothing"),
+        ("classify.py", [], "masked/"),
+        ("classify.py", ["--masked", "missing.pt"], "missing.pt"),
+        ("classify.py", ["--masked", "hello.pt"], "hello.pt"),
+        ("classify.py", ["--methods", "svm"], "svm"),
+        ("classify.py", ["--repeats", 0], "--repeats"),
+        ("crosspair.py", ["--instances", 1], "--instances"),
+        ("crosspair.py", [], "two or more"),
+    ],
+)
+def test_bad_input(refused, tmp_path, script, arguments, naming):
+    (tmp_path / "hello.pt").write_bytes(b"hello")
+    refused(script, *arguments, naming=naming)
+
+
+def test_bad_input_beside_good_files(refused, workplace, tmp_path):
+    masked = workplace / "masked" / "digits.pt"
+    encoder = workplace / "runs" / "aae" / "0" / "encoder.pt"
+    whole = masked.read_bytes()
+    (tmp_path / "truncated.pt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "one" / "0").mkdir(parents=True)
+    for name in ("encoder.pt", "decoder.pt"):
+        (tmp_path / "one" / "0" / name).write_bytes((workplace / "runs" / "aae" / "0" / name).read_bytes())
+    refused("classify.py", "--masked", masked, "--classes", 11, naming="--classes 11")
+    refused("classify.py", "--masked", "truncated.pt", naming="truncated.pt")
+    refused("classify.py", "--masked", encoder, naming="maskbench.encoder")
+    refused("mask_dataset.py", "--encoder", masked, naming="maskbench.masked")
+    refused("mask_dataset.py", "--encoder", encoder, "--gaussian-dim", 7, naming="--gaussian-dim")
+    refused("crosspair.py", "--models", "one", naming="one holds 1")
+    content = torch.load(masked, weights_only=True)
+    torch.save(content | {"gaussian": content["gaussian"][:-1]}, tmp_path / "narrow.pt")
+    refused("classify.py", "--masked", "narrow.pt", naming="gaussian")
+    (tmp_path / "one" / "1").mkdir()
+    for name, instance in (("encoder.pt", "0"), ("decoder.pt", "1")):
+        (tmp_path / "one" / "1" / name).write_bytes((workplace / "runs" / "aae" / instance / name).read_bytes())
+    refused("crosspair.py", "--models", "one", naming="another encoder")
+
+
+def test_no_network(tmp_path):
+    # a proxy that refuses: the same on a machine with a network and without
+    proxies = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    result = run_script("train_aae.py", "--epochs", 1, cwd=tmp_path, check=False, **proxies)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "--data-dir data" in result.stderr.strip().splitlines()[-1]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_asked_for_and_absent(refused):
+    refused("train_aae.py", "--device", "cuda", naming="--device cuda")
+
+
+def test_output_that_cannot_be_written(refused, tmp_path):
+    (tmp_path / "taken").write_text("a file, not a folder")
+    arguments = ("--dataset", "photos", "--limit", 64, "--epochs", 1, "--output-dir", "taken")
+    refused("train_aae.py", *arguments, naming="taken")
+
+
+@pytest.mark.parametrize("script", ["train_aae.py", "mask_dataset.py", "classify.py", "crosspair.py"])
+def test_help_and_errors_in_a_real_process(tmp_path, script):
+    text = run_script(script, "--help", cwd=tmp_path).stdout
+    assert f"python {script}" in text and "default:" in text
+    mistake = run_script(script, "--device", "tpu", cwd=tmp_path, check=False)
+    assert mistake.returncode == 2 and mistake.stderr.count("\n") == 1 and "--device" in mistake.stderr
