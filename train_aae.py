@@ -13,7 +13,19 @@ never read. Each mini-batch has the paper's two phases:
   regularisation   two discriminators learn to tell draws of the priors, N(0, I) and a uniform category,
                    from the encoder's two latent parts (BCE); then the encoder learns to fool them.
 
-What the paper leaves open, and what was chosen:
+What the paper leaves open, and what was chosen here, with the validation MSE on CIFAR-10 after one epoch:
+
+  normalised heads  Both heads of the encoder end in a batch normalisation without affine parameters, so neither
+                    part can collapse while the discriminators are ahead. With plain linear heads the MSE stays
+                    at 0.035 to 0.045 and the categories collapse onto one.
+  calibration       After every epoch the normalisations' statistics are set to their averages over training
+                    images: 0.0107 instead of 0.0191 with the running averages, which trail the weights.
+  small step        Against the discriminators the encoder takes GENERATOR_STEP of the learning rate, with an Adam
+                    of its own: 0.0099, where one Adam for both of its losses and a weight of 1e-4 gave 0.0107.
+  leaky ReLU        In encoder and decoder: 0.0082, where ReLU gave 0.0099.
+
+The discriminators stay ahead (their loss falls, the generating loss rises): what keeps the latent parts near their
+priors is first of all the normalisation. How much more prior costs how much MSE is an open question.
 """
 
 import argparse

@@ -1,0 +1,29 @@
+# `make demo` and `make test` need Python, a C++ compiler and make; each sets up its own environment first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+
+.PHONY: demo test lint
+
+demo: .venv/ready
+	rm -rf $(DEMO)
+	$(BIN)/python train_aae.py --dataset photos --limit 10000 --epochs 4 --instances 2 --output-dir $(DEMO)/aae
+	$(BIN)/python mask_dataset.py --dataset digits --encoder $(DEMO)/aae/0/encoder.pt --output $(DEMO)/digits.pt
+	$(BIN)/python classify.py --masked $(DEMO)/digits.pt --classes 3 --repeats 10 --epochs 20 --output-dir $(DEMO)/classify
+	$(BIN)/python crosspair.py --models $(DEMO)/aae --dataset photos --limit 10000 --output-dir $(DEMO)/crosspair
+	@echo "pictures:" && find $(DEMO) -name '*.png' | sort
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# the tested versions, then maskbench itself in place; made again when what it is made from changes
+.venv/ready: requirements.txt pyproject.toml setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	touch $@
