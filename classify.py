@@ -48,7 +48,7 @@ def main() -> None:
     torch.set_num_threads(1)  # a mini-batch of 4 is too little work to share
     path = args.masked or newest("masked")
     data = masked.load(path)
-    print(f"{path}: {len(data.labels):,} rows of {data.features().shape[1]} numbers, masked by {data.method}")
+    print(f"{path}: {len(data.labels):,} rows of {data.width} numbers, masked by {data.method}")
     parts = data_parts(data)
     eligible = eligible_classes(data, parts)
     counts = [class_count(text, data, eligible, path) for text in args.classes]
@@ -97,8 +97,8 @@ def run_mlp(
     features, labels = {}, {}
     for name, rows in parts.items():
         rows = rows[torch.isin(data.labels[rows], torch.from_numpy(chosen))]
-        features[name] = torch.cat((data.gaussian[rows], data.categorical[rows]), 1).to(device)
-        labels[name] = torch.from_numpy(np.searchsorted(chosen, data.labels[rows])).to(device)
+        features[name] = data.features(rows).to(device)
+        labels[name] = torch.searchsorted(torch.from_numpy(chosen), data.labels[rows]).to(device)
     torch.manual_seed(seed)
     model = MaskClassifier(features["train"].shape[1], len(chosen)).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
@@ -145,11 +145,8 @@ def run_trees(method: str, data: MaskedSet, chosen: np.ndarray, seed: int) -> tu
     else:
         model = AdaBoostClassifier(n_estimators=ESTIMATORS, random_state=seed)
 
-    def features(rows: Tensor) -> np.ndarray:
-        return torch.cat((data.gaussian[rows], data.categorical[rows]), 1).numpy()
-
-    model.fit(features(train), data.labels[train].numpy())
-    scores = classification_scores(data.labels[test].numpy(), model.predict(features(test)))
+    model.fit(data.features(train).numpy(), data.labels[train].numpy())
+    scores = classification_scores(data.labels[test].numpy(), model.predict(data.features(test).numpy()))
     return scores, (len(train), len(test))
 
 

@@ -42,9 +42,14 @@ class MaskedSet:
     source: Tensor
     view: Tensor
 
-    def features(self) -> Tensor:
-        """float32 ``[N, G + K]``: both parts side by side, what classifiers read."""
-        return torch.cat((self.gaussian, self.categorical), 1)
+    @property
+    def width(self) -> int:
+        """G + K, the length of a masked vector."""
+        return self.gaussian.shape[1] + self.categorical.shape[1]
+
+    def features(self, rows: Tensor) -> Tensor:
+        """Both parts of some rows (int64 ``[M]``) side by side, what classifiers read: float32 ``[M, G + K]``."""
+        return torch.cat((self.gaussian[rows], self.categorical[rows]), 1)
 
     def validation_rows(self) -> Tensor:
         """bool ``[N]``: rows of training images that the MLP validates on.
@@ -93,7 +98,7 @@ def load(path: Path) -> MaskedSet:
             raise InputError(f"{path}: {name} is not {dtype} with {dims} dimension(s) and {rows} rows")
     if rows == 0:
         raise InputError(f"{path}: holds no rows")
-    if not masked.features().isfinite().all():
+    if not (masked.gaussian.isfinite().all() and masked.categorical.isfinite().all()):
         raise InputError(f"{path}: holds values that are not finite")
     if masked.split.max() > TEST:
         raise InputError(f"{path}: split holds values other than 0 (train) and 1 (test)")
