@@ -96,8 +96,8 @@ def load(path: Path) -> MaskedSet:
         value = getattr(masked, name)
         if not isinstance(value, Tensor) or value.dtype != dtype or value.dim() != dims or len(value) != rows:
             raise InputError(f"{path}: {name} is not {dtype} with {dims} dimension(s) and {rows} rows")
-    if rows == 0:
-        raise InputError(f"{path}: holds no rows")
+    if rows == 0 or masked.width == 0:
+        raise InputError(f"{path}: holds no rows, or rows of no numbers")
     if not (masked.gaussian.isfinite().all() and masked.categorical.isfinite().all()):
         raise InputError(f"{path}: holds values that are not finite")
     if masked.split.max() > TEST:

@@ -48,6 +48,7 @@ def test_masked_set_round_trip(tmp_path):
         (dict(labels=torch.zeros(19, dtype=torch.int64)), "19 rows"),
         (dict(gaussian=torch.full((20, 3), torch.nan)), "finite"),
         (dict(gaussian=torch.zeros(20, 3, dtype=torch.float64)), "gaussian"),
+        (dict(gaussian=torch.zeros(20, 0), categorical=torch.zeros(20, 0)), "no numbers"),
         (dict(classes="ab"), "classes"),
         (dict(view=torch.zeros(20)), "view"),
         (dict(split=torch.full((20,), 2, dtype=torch.uint8)), "split"),
