@@ -51,8 +51,9 @@ def main() -> None:
     print(f"{path}: {len(data.labels):,} rows of {data.width} numbers, masked by {data.method}")
     parts = data_parts(data)
     eligible = eligible_classes(data, parts)
-    counts = [class_count(text, data, eligible, path) for text in args.classes]
+    counts = list(dict.fromkeys(class_count(text, data, eligible, path) for text in args.classes))
 
+    files.make_folder(args.output_dir)
     output = args.output_dir / path.stem
     runs, curves = [], {}
     with tqdm(total=len(counts) * args.repeats * len(args.methods), unit="run") as progress:
@@ -73,16 +74,19 @@ def main() -> None:
                     names = " ".join(data.classes[label].replace(" ", "_") for label in chosen)
                     seconds = round(time.perf_counter() - start, 2)
                     runs.append([path.name, method, count, repeat, *scores.values(), *sizes, seconds, names])
+                    table = summarise(runs)  # after every run: what is finished is not lost
                     files.write_csv(Path(f"{output}-runs.csv"), RUN_COLUMNS, runs)
+                    files.write_csv(Path(f"{output}.csv"), TABLE_COLUMNS, table)
                     progress.update()
 
-    table = summarise(runs)
-    files.write_csv(Path(f"{output}.csv"), TABLE_COLUMNS, table)
     pictures = [Path(f"{output}.png")]
     figures.score_bars(table, f"{path.name}: mean and deviation of {args.repeats} draws", pictures[0])
+    curves_picture = Path(f"{output}-curves.png")
     if curves:
-        pictures.append(Path(f"{output}-curves.png"))
-        figures.training_curves(curves, pictures[1])
+        pictures.append(curves_picture)
+        figures.training_curves(curves, curves_picture)
+    else:
+        curves_picture.unlink(missing_ok=True)  # an earlier run's would not belong to this table
     print_table(table)
     print(f"table: {output}.csv; every run: {output}-runs.csv; pictures: {', '.join(map(str, pictures))}")
 
@@ -103,11 +107,14 @@ def run_mlp(
     model = MaskClassifier(features["train"].shape[1], len(chosen)).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
 
+    count = len(labels["train"])
     curve, best_key, best_state = [], None, None
     for _ in tqdm(range(args.epochs), desc="mlp", unit="epoch", leave=False):
         total_loss = torch.zeros((), device=device)
         correct = torch.zeros((), device=device, dtype=torch.int64)
-        for rows in torch.randperm(len(labels["train"])).to(device).split(args.batch_size):
+        # a last incomplete mini-batch is dropped, unless it is all there is
+        order = torch.randperm(count)[: count // args.batch_size * args.batch_size or count]
+        for rows in order.to(device).split(args.batch_size):
             logits = model(features["train"][rows])
             loss = F.cross_entropy(logits, labels["train"][rows])
             optimizer.zero_grad()
@@ -119,8 +126,8 @@ def run_mlp(
             logits = model(features["validation"])
             validation_loss = F.cross_entropy(logits, labels["validation"]).item()
             validation_accuracy = (logits.argmax(1) == labels["validation"]).float().mean().item()
-        count = len(labels["train"])
-        curve.append((total_loss.item() / count, validation_loss, correct.item() / count, validation_accuracy))
+        seen = len(order)
+        curve.append((total_loss.item() / seen, validation_loss, correct.item() / seen, validation_accuracy))
         key = (validation_accuracy, -validation_loss)
         if best_key is None or key > best_key:
             best_key, best_state = key, copy.deepcopy(model.state_dict())

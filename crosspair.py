@@ -49,6 +49,7 @@ def main() -> None:
         "train": image_set.images[train_rows],
         "validation": image_set.images[validation_rows],
     }
+    files.make_folder(args.output_dir)
     for network in (*encoders, *decoders):
         network.to(device)
 

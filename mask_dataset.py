@@ -38,13 +38,16 @@ def main() -> None:
     mask, fingerprint, image_size = make_mask(args, device)
     images = datasets.load(args.dataset, args.data_dir, image_size, args.workers)
     train_rows, test_rows = datasets.labelled_split(images, args.limit)
+    output = args.output or default_output(args.dataset, args.method)
+    if output.is_dir():
+        raise InputError(f"--output {output}: is a folder; name a file")
+    files.make_folder(output.parent)
 
     views = [(0, same, torch.cat((train_rows, test_rows)))]
     if args.augment:  # of the training images only: a copy of a test image would be tested on
         views += [(number, augment, train_rows) for number, augment in enumerate(AUGMENTATIONS, 1)]
     result = mask_views(args, mask, fingerprint, images, views, device)
 
-    output = args.output or default_output(args.dataset, args.method)
     masked.save(result, output)
     gaussian, categorical = result.gaussian.shape[1], result.categorical.shape[1]
     print(
@@ -117,7 +120,7 @@ def fit_linear(args: argparse.Namespace, image_size: int, width: int) -> tuple[T
     from sklearn.decomposition import PCA
     from sklearn.random_projection import GaussianRandomProjection
 
-    public = datasets.load(args.fit_on, args.data_dir, image_size, args.workers)
+    public = datasets.load(args.fit_on, args.data_dir, image_size, args.workers, flag="--fit-on")
     rows, _ = datasets.autoencoder_split(public)
     if width > min(len(rows), 3 * image_size**2):
         raise InputError(
@@ -173,9 +176,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--augment", action="store_true", help="add masked flips and 2-pixel shifts of the training images as views")
     add("--batch-size", type=cli.integer(1), default=500, help="images masked at once")
     add("--limit", type=cli.integer(4), help="keep the first LIMIT training and LIMIT // 4 test images")
-    add("--image-size", type=cli.integer(8), help="side of the images; default: the encoder's, 32 for yardsticks")
-    add("--gaussian-dim", type=cli.integer(1), help="Gaussian part; default: the encoder's, 384 for yardsticks")
-    add("--categories", type=cli.integer(1), help="categorical part; default: the encoder's, 20 for yardsticks")
+    add("--image-size", type=cli.integer(8, 2**12), help="side of images; default: the encoder's, 32 for yardsticks")
+    add("--gaussian-dim", type=cli.integer(1, 2**16), help="Gaussian part; default: the encoder's, 384 for yardsticks")
+    add("--categories", type=cli.integer(1, 2**16), help="categories; default: the encoder's, 20 for yardsticks")
     add("--preset", choices=tuple(PRESETS), default="paper", help="the untrained encoder's widths")
     add("--workers", type=cli.integer(0), default=0, help="processes that decode the files of folder:PATH")
     add("--data-dir", type=Path, default=Path("data"), help="where datasets are kept or downloaded to")

@@ -51,6 +51,8 @@ from maskbench.priors import PriorSampler
 BETAS = (0.9, 0.999)
 GENERATOR_STEP = 0.1  # the encoder's learning rate against the discriminators, as a part of --lr
 CALIBRATION_IMAGES = 10_000
+# the flags that change the weights: a checkpoint goes on with the same ones only
+SETTINGS = ("dataset", "limit", "image_size", "gaussian_dim", "categories", "preset", "batch_size", "lr", "seed")
 COLUMNS = (
     "epoch",
     "reconstruction_loss",
@@ -65,12 +67,8 @@ def main() -> None:
     args = parse_arguments()
     device = cli.pick_device(args.device)
     folders = [args.output_dir / str(instance) for instance in range(args.instances)]
-    if not args.resume and (taken := [folder for folder in folders if (folder / "checkpoint.pt").exists()]):
-        raise InputError(
-            f"{taken[0]} holds a trained autoencoder and its private key; "
-            "go on with --resume, choose another --output-dir, or delete it"
-        )
-
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    saved = [find_checkpoint(folder, settings, args.resume) for folder in folders]
     image_set = datasets.load(args.dataset, args.data_dir, args.image_size, args.workers)
     train_rows, validation_rows = datasets.autoencoder_split(image_set, args.limit)
     if len(train_rows) < args.batch_size or len(validation_rows) < 2:
@@ -85,12 +83,27 @@ def main() -> None:
         f"{args.dataset}: {len(train_rows):,} training, {len(validation_rows):,} validation images; "
         f"{args.epochs} epochs on {device}"
     )
+    for folder in folders:
+        files.make_folder(folder)
     for instance, folder in enumerate(folders):
-        train(args, args.seed + instance, folder, train_images, validation_images)
+        train(args, args.seed + instance, folder, saved[instance], train_images, validation_images)
 
 
-def train(args: argparse.Namespace, seed: int, folder: Path, train_images: Tensor, validation_images: Tensor) -> None:
-    """Train one autoencoder from one seed; its files land in ``folder`` after every epoch."""
+def train(
+    args: argparse.Namespace,
+    seed: int,
+    folder: Path,
+    saved: dict | None,
+    train_images: Tensor,
+    validation_images: Tensor,
+) -> None:
+    """Train one autoencoder from one seed; its files land in ``folder`` after every epoch.
+
+    Args:
+        saved: the checkpoint to go on from, if any.
+        train_images: uint8 ``[N, 3, S, S]``.
+        validation_images: uint8 ``[M, 3, S, S]``.
+    """
     device = train_images.device
     torch.manual_seed(seed)
     sizes = dict(
@@ -119,11 +132,11 @@ def train(args: argparse.Namespace, seed: int, folder: Path, train_images: Tenso
         "discriminator_optimizer": discriminator_optimizer,
         "generator_optimizer": generator_optimizer,
     }
-    settings = {
-        name: getattr(args, name)
-        for name in ("dataset", "batch_size", "lr", "limit", "image_size", "gaussian_dim", "categories", "preset")
-    } | {"seed": seed}
-    history = resume(folder, parts, settings) if args.resume else []
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    history = []  # one row an epoch, see COLUMNS
+    if saved:
+        history = restore(parts, saved, folder)
+        save(folder, parts, settings, history)  # the run may have been stopped between two of its files
     board = open_tensorboard(folder) if args.tensorboard else None
     batches = len(train_images) // args.batch_size  # a last incomplete mini-batch is dropped
 
@@ -169,9 +182,9 @@ def train(args: argparse.Namespace, seed: int, folder: Path, train_images: Tenso
             if step % 50 == 0 or step == batches:
                 means = (losses / step).tolist()
                 progress.set_postfix_str("rec {:.4f} dis {:.3f} gen {:.3f}".format(*means))
+        encoder.calibrate(to_float(batch) for batch in even_batches(train_images[:CALIBRATION_IMAGES]))
         seconds = time.perf_counter() - start
 
-        encoder.calibrate(to_float(batch) for batch in even_batches(train_images[:CALIBRATION_IMAGES]))
         encoder.eval()
         validation_mse = metrics.reconstruction_mse(encoder, decoder, validation_images)
         encoder.train()
@@ -192,9 +205,10 @@ def train(args: argparse.Namespace, seed: int, folder: Path, train_images: Tenso
     figures.reconstructions(encoder, decoder, validation_images[:8], folder / "reconstructions.png")
     summary = metrics.latent_summary(*metrics.encode(encoder, validation_images))
     print(
-        f"{folder}: validation MSE {history[-1][4]:.6f}; on validation images the Gaussian part has deviation "
-        f"{summary['deviation_min']:.2f} to {summary['deviation_max']:.2f} a dimension and kurtosis "
-        f"{summary['kurtosis']:.2f}, and {summary['categories_used']} of {args.categories} categories hold 1% or more"
+        f"{folder}: validation MSE {history[-1][4]:.6f}; on validation images the Gaussian dimensions have means "
+        f"within {summary['mean']:.2f} of 0, deviations {summary['deviation_min']:.2f} to "
+        f"{summary['deviation_max']:.2f} and kurtosis {summary['kurtosis']:.2f}; "
+        f"{summary['categories_used']} of {args.categories} categories hold 1% or more"
     )
     print(f"{folder}: encoder.pt masks; decoder.pt and checkpoint.pt are private; losses.png, reconstructions.png")
 
@@ -207,28 +221,49 @@ def even_batches(images: Tensor, size: int = 500) -> tuple[Tensor, ...]:
 def save(folder: Path, parts: dict, settings: dict, history: list[list[float]]) -> None:
     """Write the epoch's state: private checkpoint and decoder, encoder for masking, metrics."""
     states = {name: part.state_dict() for name, part in parts.items()}
-    checkpoint = {"format": CHECKPOINT_FORMAT, "version": 1, "settings": settings, "history": history, "states": states}
-    files.save(checkpoint, folder / "checkpoint.pt", private=True)
+    checkpoint = {"format": CHECKPOINT_FORMAT, "version": files.VERSION, "settings": settings}
+    files.save(checkpoint | {"history": history, "states": states}, folder / "checkpoint.pt", private=True)
     fingerprint = checkpoints.save_encoder(parts["encoder"], folder / "encoder.pt")
     checkpoints.save_decoder(parts["decoder"], fingerprint, folder / "decoder.pt")
     files.write_csv(folder / "metrics.csv", COLUMNS, history)
 
 
-def resume(folder: Path, parts: dict, settings: dict) -> list[list[float]]:
-    """Load the checkpoint into ``parts`` and return its history; an empty one when there is none."""
+def find_checkpoint(folder: Path, settings: dict, resume: bool) -> dict | None:
+    """The checkpoint in ``folder`` to go on from; InputError where a trained key would be lost."""
     path = folder / "checkpoint.pt"
     if not path.exists():
-        return []
-    checkpoint = files.load(path, CHECKPOINT_FORMAT)
-    for name, value in settings.items():
-        if checkpoint["settings"].get(name) != value:
+        if (folder / "decoder.pt").exists():
             raise InputError(
-                f"{path} was made with --{name.replace('_', '-')} {checkpoint['settings'].get(name)}, not {value}; "
+                f"{folder} holds a private key, decoder.pt, and no checkpoint; choose another --output-dir"
+            )
+        return None
+    if not resume:
+        raise InputError(
+            f"{folder} holds a trained autoencoder and its private key; "
+            "go on with --resume, choose another --output-dir, or delete it"
+        )
+    checkpoint = files.load(path, CHECKPOINT_FORMAT)
+    before = checkpoint.get("settings")
+    for name, value in settings.items():
+        if not isinstance(before, dict) or before.get(name) != value:
+            was = before.get(name) if isinstance(before, dict) else "unknown settings"
+            raise InputError(
+                f"{path} was made with --{name.replace('_', '-')} {was}, not {value}; "
                 "resume with the same value or choose another --output-dir"
             )
-    for name, part in parts.items():
-        part.load_state_dict(checkpoint["states"][name])
-    return checkpoint["history"]
+    return checkpoint
+
+
+def restore(parts: dict, checkpoint: dict, folder: Path) -> list[list[float]]:
+    """Load a checkpoint into ``parts`` and return its history."""
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(checkpoint["states"][name])
+        return checkpoint["history"]
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(
+            f"{folder / 'checkpoint.pt'}: damaged ({error}); restore it, or delete the folder to start over"
+        ) from None
 
 
 def open_tensorboard(folder: Path):
@@ -249,9 +284,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--batch-size", type=cli.integer(2), default=16, help="images a mini-batch")
     add("--lr", type=cli.positive_float, default=1e-3, help="Adam's learning rate")
     add("--limit", type=cli.integer(8), help="keep the first LIMIT training and LIMIT // 4 validation images")
-    add("--image-size", type=cli.integer(8), default=32, help="side of the images in pixels, a multiple of 8")
-    add("--gaussian-dim", type=cli.integer(1), default=384, help="length of the Gaussian part")
-    add("--categories", type=cli.integer(1), default=20, help="length of the categorical part")
+    add("--image-size", type=cli.integer(8, 2**12), default=32, help="side of the images in pixels, a multiple of 8")
+    add("--gaussian-dim", type=cli.integer(1, 2**16), default=384, help="length of the Gaussian part")
+    add("--categories", type=cli.integer(1, 2**16), default=20, help="length of the categorical part")
     add("--preset", choices=tuple(PRESETS), default="paper", help="the network's widths")
     add("--workers", type=cli.integer(0), default=0, help="processes that decode the files of folder:PATH")
     add("--resume", action="store_true", help="go on from the last finished epoch of each instance")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from maskbench import files
 from maskbench.errors import InputError
@@ -15,15 +15,16 @@ CHECKPOINT_FORMAT = "maskbench.checkpoint"
 
 def save_encoder(encoder: Encoder, path: Path) -> str:
     """Write ``encoder.pt``, all that masking needs; returns its fingerprint."""
-    state = encoder.state_dict()
-    files.save({"format": ENCODER_FORMAT, "version": 1, "config": encoder.config, "state_dict": state}, path)
+    state = _on_cpu(encoder)
+    content = {"format": ENCODER_FORMAT, "version": files.VERSION, "config": encoder.config}
+    files.save(content | {"state_dict": state}, path)
     return files.fingerprint(state)
 
 
 def save_decoder(decoder: Decoder, encoder_fingerprint: str, path: Path) -> None:
     """Write ``decoder.pt``, the private key (mode 0600), with the fingerprint of the encoder it belongs to."""
-    content = {"format": DECODER_FORMAT, "version": 1, "config": decoder.config, "encoder": encoder_fingerprint}
-    files.save({**content, "state_dict": decoder.state_dict()}, path, private=True)
+    content = {"format": DECODER_FORMAT, "version": files.VERSION, "config": decoder.config}
+    files.save(content | {"encoder": encoder_fingerprint, "state_dict": _on_cpu(decoder)}, path, private=True)
 
 
 def load_encoder(path: Path) -> tuple[Encoder, str]:
@@ -37,6 +38,11 @@ def load_decoder(path: Path) -> tuple[Decoder, str]:
     """Read ``decoder.pt``: the decoder (eval mode) and the fingerprint of its encoder."""
     content = files.load(path, DECODER_FORMAT)
     return _build(Decoder, content, path), str(content.get("encoder"))
+
+
+def _on_cpu(module: nn.Module) -> dict[str, Tensor]:
+    """The weights, readable on a machine without the GPU they were trained on."""
+    return {name: tensor.cpu() for name, tensor in module.state_dict().items()}
 
 
 def _build(network: type[nn.Module], content: dict, path: Path) -> nn.Module:

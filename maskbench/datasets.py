@@ -8,10 +8,11 @@ cifar100   torchvision's, downloaded when missing      50,000                   
 mnist      torchvision's, downloaded when missing      60,000                           10,000
 photos     crops of scikit-learn's photographs         20,000                           2,000
 digits     scikit-learn's handwritten digits           1,437                            360
-folder:P   torchvision's ImageFolder                   P/train, else four fifths of P   P/test, else one fifth
+folder:P   torchvision's ImageFolder                   P/train, or four fifths of P     P/test, or one fifth
 ========== =========================================== ================================ ===========
 
-Grey images become RGB, and every image becomes ``image_size`` x ``image_size``.
+Grey images become RGB, and every image becomes ``image_size`` x ``image_size``. The images of a folder are put in a
+fixed random order, as they come class by class.
 """
 
 import os
@@ -34,6 +35,7 @@ _PHOTO_CROPS = {TRAIN: 20_000, TEST: 2_000}
 _DIGITS_TRAIN = 1_437
 # what a desktop leaves in every folder; anything else that is not an image is an error, not a gap in the set
 _DESKTOP_FILES = {"thumbs.db", "desktop.ini"}
+_PART_NAMES = {"train", "test", "val", "valid", "validation"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ class ImageSet:
         return torch.nonzero(self.split == split).flatten()
 
 
-def load(name: str, data_dir: Path | str = "data", image_size: int = 32, workers: int = 0) -> ImageSet:
+def load(
+    name: str, data_dir: Path | str = "data", image_size: int = 32, workers: int = 0, flag: str = "--dataset"
+) -> ImageSet:
     """Load a dataset by its ``--dataset`` name.
 
     Args:
@@ -67,6 +71,7 @@ def load(name: str, data_dir: Path | str = "data", image_size: int = 32, workers
         data_dir: where torchvision's datasets are, or are downloaded to.
         image_size: side of the images in pixels.
         workers: processes that decode a folder's files; 0 decodes in this one.
+        flag: where the user gave the name, for complaints.
 
     Raises:
         InputError: unknown name, files missing, damaged or not images, download impossible.
@@ -78,8 +83,8 @@ def load(name: str, data_dir: Path | str = "data", image_size: int = 32, workers
     if name == "digits":
         return _digits(image_size)
     if name.startswith("folder:"):
-        return _folder(name, image_size, workers)
-    raise InputError(f"--dataset {name}: unknown; choose from {', '.join(NAMES)}, folder:PATH")
+        return _folder(name, image_size, workers, flag)
+    raise InputError(f"{flag} {name}: unknown; choose from {', '.join(NAMES)}, folder:PATH")
 
 
 def autoencoder_split(images: ImageSet, limit: int | None = None) -> tuple[Tensor, Tensor]:
@@ -131,15 +136,17 @@ def _torchvision_part(dataset: type, data_dir: Path, train: bool):
     """One split from disk; what is missing or fails its MD5 is downloaded first."""
     try:
         return dataset(data_dir, train=train, download=False)
-    except RuntimeError:  # torchvision's "not found or corrupted"
-        pass
-    except (ValueError, AssertionError, EOFError) as error:
-        raise InputError(f"{data_dir}: the files of {dataset.__name__} are damaged ({error}); delete them") from None
+    except Exception as error:  # torchvision has no narrower promise for damaged bytes
+        if not str(error).startswith("Dataset not found"):
+            raise InputError(
+                f"--data-dir {data_dir}: the files of {dataset.__name__} are damaged "
+                f"({error or type(error).__name__}); delete them, then they are downloaded again"
+            ) from None
     try:
         return dataset(data_dir, train=train, download=True)
     except (RuntimeError, OSError) as error:
         raise InputError(
-            f"{dataset.__name__} is not complete in --data-dir {data_dir} and cannot be downloaded ({error}); "
+            f"{dataset.__name__} is missing or damaged in --data-dir {data_dir} and cannot be downloaded ({error}); "
             "connect to the network, or put torchvision's files there"
         ) from None
 
@@ -149,6 +156,9 @@ def _photos(image_size: int) -> ImageSet:
     from sklearn.datasets import load_sample_images
 
     photographs = load_sample_images().images
+    largest = min(min(photograph.shape[0], photograph.shape[1] // 5) for photograph in photographs)
+    if image_size > largest:
+        raise InputError(f"--image-size {image_size}: photos has crops of up to {largest} pixels")
     random = np.random.RandomState(0)
     crops = []
     for split, count in _PHOTO_CROPS.items():
@@ -156,8 +166,6 @@ def _photos(image_size: int) -> ImageSet:
             photograph = photographs[number % len(photographs)]
             border = photograph.shape[1] * 4 // 5
             region = photograph[:, :border] if split == TRAIN else photograph[:, border:]
-            if image_size > min(region.shape[:2]):
-                raise InputError(f"--image-size {image_size}: photos has crops of up to {min(region.shape[:2])} pixels")
             top = random.randint(region.shape[0] - image_size + 1)
             left = random.randint(region.shape[1] - image_size + 1)
             crops.append(region[top : top + image_size, left : left + image_size])
@@ -177,25 +185,31 @@ def _digits(image_size: int) -> ImageSet:
     return ImageSet("digits", _resize(images, image_size), labels, split, [str(digit) for digit in range(10)])
 
 
-def _folder(name: str, image_size: int, workers: int) -> ImageSet:
+def _folder(name: str, image_size: int, workers: int, flag: str) -> ImageSet:
     """``PATH/train/<class>/*`` and ``PATH/test/<class>/*``, or ``PATH/<class>/*`` divided 4 : 1."""
     root = Path(name.removeprefix("folder:"))
     if not root.is_dir():
-        raise InputError(f"--dataset {name}: {root} is not a folder")
-    divided = (root / "train").is_dir() and (root / "test").is_dir()
+        raise InputError(f"{flag} {name}: {root} is not a folder")
+    names = {path.name for path in root.iterdir() if path.is_dir()}
+    divided = names >= {"train", "test"}
+    if not divided and names and names <= _PART_NAMES:
+        raise InputError(f"{flag} {name}: has {' and '.join(sorted(names))}; the parts must be called train and test")
     parts = [_FolderImages(part, image_size) for part in ((root / "train", root / "test") if divided else (root,))]
     if any(part.classes != parts[0].classes for part in parts):
-        raise InputError(f"--dataset {name}: train and test must have the same class folders")
+        raise InputError(f"{flag} {name}: train and test must have the same class folders")
     count = sum(len(part) for part in parts)
-    _check_memory(name, count * 3 * image_size**2)
+    _check_memory(f"{flag} {name}", count * 3 * image_size**2)
 
     images = torch.empty(count, 3, image_size, image_size, dtype=torch.uint8)
     at = 0
     with tqdm(total=count, desc=f"reading {root}", unit="img") as bar:
         for part in parts:
-            for batch in DataLoader(part, batch_size=64, num_workers=workers):
-                images[at : at + len(batch)] = batch
-                at += len(batch)
+            for batch in DataLoader(part, batch_size=64, num_workers=workers, collate_fn=list):
+                for image in batch:
+                    if isinstance(image, InputError):
+                        raise image
+                    images[at] = image
+                    at += 1
                 bar.update(len(batch))
     labels = torch.tensor([label for part in parts for _, label in part.samples])
     # a folder comes class by class: a fixed shuffle, so that the first fifth of a part holds every class
@@ -211,7 +225,11 @@ def _folder(name: str, image_size: int, workers: int) -> ImageSet:
 
 
 class _FolderImages(Dataset):
-    """A folder of class folders, decoded one image at a time to uint8 ``[3, S, S]``."""
+    """A folder of class folders, decoded one image at a time to uint8 ``[3, S, S]``.
+
+    A file that cannot be decoded gives an InputError as its item: raised in a worker process it would come out
+    wrapped in a traceback.
+    """
 
     def __init__(self, root: Path, image_size: int):
         from maskbench.vision import torchvision
@@ -222,33 +240,36 @@ class _FolderImages(Dataset):
             raise InputError(f"{root}: expected a folder of images for each class ({error})") from None
         self.samples, self.classes, self.image_size = folder.samples, folder.classes, image_size
         known = {path for path, _ in self.samples}
-        for class_name in self.classes:
-            for path in (root / class_name).rglob("*"):
-                hidden = path.name.startswith(".") or path.name.lower() in _DESKTOP_FILES
-                if path.is_file() and str(path) not in known and not hidden:
-                    raise InputError(f"{path}: not an image; move it out of the dataset's folder")
+        for path in root.rglob("*"):
+            dotted = any(part.startswith(".") for part in path.relative_to(root).parts)
+            hidden = dotted or path.name.lower() in _DESKTOP_FILES
+            if path.is_file() and str(path) not in known and not hidden:
+                endings = " ".join(torchvision.datasets.folder.IMG_EXTENSIONS)
+                raise InputError(f"{path}: not an image in a class folder ({endings}); convert it or move it away")
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor | InputError:
         from PIL import Image
 
         path = self.samples[index][0]
         try:
             with Image.open(path) as image:
+                if image.mode.startswith(("I", "F")):  # conversion would cut off whatever exceeds 255
+                    return InputError(f"{path}: has more than 8 bits a channel; convert it to 8")
                 pixels = np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{path}: cannot be read as an image ({error}); mend it or move it away") from None
+            return InputError(f"{path}: cannot be read as an image ({error}); mend it or move it away")
         return _resize(torch.tensor(pixels).permute(2, 0, 1)[None], self.image_size)[0]
 
 
-def _check_memory(name: str, needed: int) -> None:
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    if needed > available // 2:
+def _check_memory(what: str, needed: int) -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory // 2:
         raise InputError(
-            f"--dataset {name}: its pixels take {needed / 2**30:.1f} GiB and {available / 2**30:.1f} GiB of memory "
-            "are free; use a smaller --image-size or fewer images"
+            f"{what}: its pixels take {needed / 2**30:.1f} GiB, and this machine has {memory / 2**30:.1f} GiB of "
+            "memory; use a smaller --image-size or fewer images"
         )
 
 

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from maskbench.errors import InputError
 
+VERSION = 1  # of every .pt format
+
 
 @contextlib.contextmanager
 def writing(path: Path, private: bool = False) -> Iterator[BinaryIO]:
@@ -28,7 +30,9 @@ def writing(path: Path, private: bool = False) -> Iterator[BinaryIO]:
         path: the file; its folder is made when missing.
         private: only the owner may read it (mode 0600, from creation on).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, a file is to be written there; choose another name")
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -41,6 +45,14 @@ def writing(path: Path, private: bool = False) -> Iterator[BinaryIO]:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; InputError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made a folder ({error.strerror}); choose another place") from None
 
 
 def _read_umask() -> int:
@@ -71,13 +83,12 @@ def save(content: dict[str, Any], path: Path, private: bool = False) -> None:
         torch.save(content, file)
 
 
-def load(path: Path, wanted: str, version: int = 1) -> dict[str, Any]:
+def load(path: Path, wanted: str) -> dict[str, Any]:
     """Read one of our ``.pt`` files without running what may be inside it.
 
     Args:
         path: the file.
         wanted: its ``format`` field, such as ``maskbench.masked``.
-        version: the newest version this code reads.
 
     Raises:
         InputError: missing, damaged, something else, or of a newer version.
@@ -92,13 +103,13 @@ def load(path: Path, wanted: str, version: int = 1) -> dict[str, Any]:
         raise
     except Exception as error:  # torch.load has no narrower promise for hostile or cut-off bytes
         reason = str(error).split("\n")[0][:120] or type(error).__name__
-        raise InputError(f"{path}: damaged, or not a {wanted} file ({reason})") from None
+        raise InputError(f"{path}: damaged, or not a {wanted} file ({reason}); restore it or make it again") from None
     found = content.get("format") if isinstance(content, dict) else None
     if found != wanted:
         found = found if isinstance(found, str) else "something else"
         raise InputError(f"{path}: holds {found}, expected {wanted}")
-    if not isinstance(content.get("version"), int) or content["version"] > version:
-        raise InputError(f"{path}: version {content.get('version')}, this maskbench reads up to {version}; update it")
+    if content.get("version") != VERSION:
+        raise InputError(f"{path}: version {content.get('version')}, this maskbench reads {VERSION}; update maskbench")
     return content
 
 

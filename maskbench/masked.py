@@ -13,6 +13,15 @@ from maskbench.errors import InputError
 FORMAT = "maskbench.masked"
 METHODS = ("aae", "untrained", "pca", "random-projection", "identity")
 
+_LAYOUT = {  # dtype and number of dimensions of the tensors
+    "gaussian": (torch.float32, 2),
+    "categorical": (torch.float32, 2),
+    "labels": (torch.int64, 1),
+    "split": (torch.uint8, 1),
+    "source": (torch.int64, 1),
+    "view": (torch.uint8, 1),
+}
+
 
 @dataclass(frozen=True)
 class MaskedSet:
@@ -65,9 +74,10 @@ class MaskedSet:
 
 
 def save(masked: MaskedSet, path: Path) -> None:
-    """Write a masked set, whole or not at all."""
-    tensors = {field.name: getattr(masked, field.name) for field in fields(masked)}
-    files.save({"format": FORMAT, "version": 1, **tensors}, path)
+    """Write a masked set, whole or not at all; InputError for one that :func:`load` would refuse."""
+    _check(masked, path)
+    content = {field.name: getattr(masked, field.name) for field in fields(masked)}
+    files.save({"format": FORMAT, "version": files.VERSION, **content}, path)
 
 
 def load(path: Path) -> MaskedSet:
@@ -77,31 +87,27 @@ def load(path: Path) -> MaskedSet:
     if missing := names - content.keys():
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}")
     masked = MaskedSet(**{name: content[name] for name in names})
+    _check(masked, path)
+    return masked
 
+
+def _check(masked: MaskedSet, path: Path) -> None:
     for name in ("method", "encoder", "dataset"):
         if not isinstance(getattr(masked, name), str):
             raise InputError(f"{path}: {name} is not text")
     if not isinstance(masked.classes, list) or not all(isinstance(name, str) for name in masked.classes):
         raise InputError(f"{path}: classes is not a list of names")
-    layout = {
-        "gaussian": (torch.float32, 2),
-        "categorical": (torch.float32, 2),
-        "labels": (torch.int64, 1),
-        "split": (torch.uint8, 1),
-        "source": (torch.int64, 1),
-        "view": (torch.uint8, 1),
-    }
     rows = len(masked.labels) if isinstance(masked.labels, Tensor) and masked.labels.dim() else 0
-    for name, (dtype, dims) in layout.items():
+    for name, (dtype, dims) in _LAYOUT.items():
         value = getattr(masked, name)
-        if not isinstance(value, Tensor) or value.dtype != dtype or value.dim() != dims or len(value) != rows:
+        plain = isinstance(value, Tensor) and value.layout == torch.strided
+        if not plain or value.dtype != dtype or value.dim() != dims or len(value) != rows:
             raise InputError(f"{path}: {name} is not {dtype} with {dims} dimension(s) and {rows} rows")
     if rows == 0 or masked.width == 0:
         raise InputError(f"{path}: holds no rows, or rows of no numbers")
     if not (masked.gaussian.isfinite().all() and masked.categorical.isfinite().all()):
-        raise InputError(f"{path}: holds values that are not finite")
+        raise InputError(f"{path}: its masked vectors hold values that are not finite")
     if masked.split.max() > TEST:
         raise InputError(f"{path}: split holds values other than 0 (train) and 1 (test)")
     if masked.labels.min() < 0 or masked.labels.max() >= len(masked.classes):
         raise InputError(f"{path}: holds labels outside its {len(masked.classes)} classes")
-    return masked

@@ -1,13 +1,17 @@
 """What the tests share: scripts run as a user runs them, and one tiny trained set of everything."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+
+torch.set_num_threads(1)  # as the scripts run below: the same bits in this process and in others
 
 
 def run_script(script: str, *arguments: object, cwd: Path, check: bool = True, **environment: str):
@@ -23,6 +27,18 @@ def run_script(script: str, *arguments: object, cwd: Path, check: bool = True, *
     if check:
         assert result.returncode == 0, result.stderr
     return result
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch):
+    """Runs a script whole in ``tmp_path``, but in this process: importing torch each time would take minutes."""
+
+    def run(script: str, *arguments: object) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -81,18 +81,34 @@ def test_folder_with_its_own_test_part(tmp_path):
     assert pictures.split.tolist() == [TRAIN] * 10 + [TEST] * 6
 
 
-def test_folder_refuses_what_is_no_image(tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_folder_refuses_what_is_no_image(tmp_path, workers):
     write_folder(tmp_path)
-    for name in ("torn.png", "notes.txt"):
-        path = tmp_path / "dark" / name
+    for name in ("dark/torn.png", "dark/notes.txt", "stray.txt"):
+        path = tmp_path / name
         path.write_text("not an image")
-        with pytest.raises(InputError, match=name):
-            datasets.load(f"folder:{tmp_path}")
+        with pytest.raises(InputError, match=name) as refusal:
+            datasets.load(f"folder:{tmp_path}", workers=workers)
+        assert "Traceback" not in str(refusal.value)
         path.unlink()
+    deep = tmp_path / "dark" / "deep.png"
+    Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(deep)
+    with pytest.raises(InputError, match="more than 8 bits"):
+        datasets.load(f"folder:{tmp_path}", workers=workers)
+    deep.unlink()
     with pytest.raises(InputError, match="is not a folder"):
         datasets.load(f"folder:{tmp_path}/missing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty"):
+        datasets.load(f"folder:{tmp_path}")
+
+
+def test_folder_of_other_parts_is_refused(tmp_path):
+    write_folder(tmp_path / "train", 5)
+    with pytest.raises(InputError, match="must be called train and test"):
+        datasets.load(f"folder:{tmp_path}")
+    write_folder(tmp_path / "val", 3)
+    with pytest.raises(InputError, match="train and val"):
         datasets.load(f"folder:{tmp_path}")
 
 
@@ -109,7 +125,7 @@ def test_damaged_files_are_refused(tmp_path):
     for part in ("train", "t10k"):
         for kind in ("images-idx3", "labels-idx1"):
             (raw / f"{part}-{kind}-ubyte").write_bytes(b"\0\0\x08\x03")
-    with pytest.raises(InputError, match="MNIST"):
+    with pytest.raises(InputError, match="MNIST are damaged"):
         datasets.load("mnist", tmp_path)
 
 

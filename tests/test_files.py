@@ -51,11 +51,16 @@ def test_masked_set_round_trip(tmp_path):
         (dict(gaussian=torch.zeros(20, 0), categorical=torch.zeros(20, 0)), "no numbers"),
         (dict(classes="ab"), "classes"),
         (dict(view=torch.zeros(20)), "view"),
+        (dict(gaussian=torch.zeros(20, 3).to_sparse()), "gaussian"),
         (dict(split=torch.full((20,), 2, dtype=torch.uint8)), "split"),
     ],
 )
 def test_masked_set_refuses(tmp_path, changes, complaint):
-    masked.save(masked_set(**changes), tmp_path / "set.pt")
+    with pytest.raises(InputError, match=complaint):
+        masked.save(masked_set(**changes), tmp_path / "set.pt")
+    assert not (tmp_path / "set.pt").exists()
+    content = {"format": masked.FORMAT, "version": 1, **vars(masked_set(**changes))}
+    torch.save(content, tmp_path / "set.pt")
     with pytest.raises(InputError, match=complaint):
         masked.load(tmp_path / "set.pt")
 

@@ -1,15 +1,13 @@
 """The four scripts, run whole as a user runs them, and everything a user can get wrong."""
 
 import csv
-import runpy
 import stat
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_script
+from conftest import run_script
 from PIL import Image
 
 PNG = b"\x89PNG"
@@ -44,23 +42,30 @@ def test_training_leaves_everything(workplace):
         assert not list(folder.glob(".*"))  # no temporary file stays behind
 
 
-def test_instances_differ_and_repeat(workplace, tmp_path):
+def test_instances_differ_and_repeat(run_here, workplace, tmp_path):
     def weights(folder: Path, instance: int) -> dict[str, torch.Tensor]:
         return torch.load(folder / "runs" / "aae" / str(instance) / "encoder.pt", weights_only=True)["state_dict"]
 
-    run_script("train_aae.py", "--dataset", "photos", "--limit", 256, "--epochs", 2, "--seed", 1, cwd=tmp_path)
+    run_here("train_aae.py", "--dataset", "photos", "--limit", 256, "--epochs", 2, "--seed", 1)
     first, second, alone = weights(workplace, 0), weights(workplace, 1), weights(tmp_path, 0)
     assert not torch.equal(first["gaussian.0.weight"], second["gaussian.0.weight"])
     for name in second:  # instance 1 of --seed 0 is instance 0 of --seed 1
         assert torch.equal(second[name], alone[name]), name
 
 
-def test_resume_gives_the_same_bits(refused, workplace, tmp_path):
+def test_resume_gives_the_same_bits(run_here, refused, workplace, tmp_path):
     arguments = ("--dataset", "photos", "--limit", 256)
-    run_script("train_aae.py", *arguments, "--epochs", 1, cwd=tmp_path)
+    run_here("train_aae.py", *arguments, "--epochs", 1)
     refused("train_aae.py", *arguments, "--epochs", 2, naming="--resume")
     refused("train_aae.py", *arguments, "--lr", 0.1, "--resume", naming="--lr")
-    run_script("train_aae.py", *arguments, "--epochs", 2, "--resume", cwd=tmp_path)
+    (tmp_path / "runs" / "aae" / "0" / "encoder.pt").unlink()  # as if stopped between two files
+    run_here("train_aae.py", *arguments, "--epochs", 1, "--resume")
+    assert (tmp_path / "runs" / "aae" / "0" / "encoder.pt").exists()
+    run_here("train_aae.py", *arguments, "--epochs", 2, "--resume")
+    (tmp_path / "spare").mkdir()
+    (tmp_path / "runs" / "aae" / "0" / "checkpoint.pt").rename(tmp_path / "spare" / "checkpoint.pt")
+    refused("train_aae.py", *arguments, "--resume", naming="decoder.pt")  # the key would be lost
+    (tmp_path / "spare" / "checkpoint.pt").rename(tmp_path / "runs" / "aae" / "0" / "checkpoint.pt")
     resumed, unbroken = (
         torch.load(folder / "runs" / "aae" / "0" / "checkpoint.pt", weights_only=True)
         for folder in (tmp_path, workplace)
@@ -95,10 +100,10 @@ def test_masked_file_holds_latents_and_no_pixels(workplace):
     assert content["source"].tolist() == list(range(1_797)) and int(content["split"].sum()) == 360
 
 
-def test_augmented_views(workplace, tmp_path):
+def test_augmented_views(run_here, workplace, tmp_path):
     encoder = workplace / "runs" / "aae" / "0" / "encoder.pt"
     arguments = ("--dataset", "digits", "--encoder", encoder, "--limit", 40, "--augment", "--output", "a.pt")
-    run_script("mask_dataset.py", *arguments, cwd=tmp_path)
+    run_here("mask_dataset.py", *arguments)
     content = torch.load(tmp_path / "a.pt", weights_only=True)
     assert torch.bincount(content["view"]).tolist() == [50, 40, 40, 40, 40, 40]
     assert (content["split"][content["view"] > 0] == 0).all()
@@ -110,9 +115,9 @@ def test_augmented_views(workplace, tmp_path):
 @pytest.mark.parametrize(
     ("method", "width"), [("identity", 3072), ("pca", 404), ("random-projection", 404), ("untrained", 384)]
 )
-def test_yardsticks(tmp_path, method, width):
+def test_yardsticks(run_here, tmp_path, method, width):
     arguments = ("--dataset", "digits", "--method", method, "--fit-on", "photos")
-    run_script("mask_dataset.py", *arguments, cwd=tmp_path)
+    run_here("mask_dataset.py", *arguments)
     content = torch.load(tmp_path / "masked" / f"digits-{method}.pt", weights_only=True)
     assert content["method"] == method
     assert content["gaussian"].shape == (1_797, width)
@@ -145,15 +150,15 @@ def test_classify_leaves_everything(workplace):
         assert (folder / picture).read_bytes().startswith(PNG)
 
 
-def test_more_repeats_begin_with_the_same_draws(workplace, tmp_path):
+def test_more_repeats_begin_with_the_same_draws(run_here, workplace, tmp_path):
     arguments = ("--masked", workplace / "masked" / "digits.pt", "--methods", "forest", "--output-dir", ".")
-    run_script("classify.py", *arguments, "--classes", 2, 3, "--repeats", 3, cwd=tmp_path)
+    run_here("classify.py", *arguments, "--classes", 2, 3, "--repeats", 3)
     few = rows(workplace / "runs" / "classify" / "digits-runs.csv")
     many = [run for run in rows(tmp_path / "digits-runs.csv") if run["classes"] == "3"]
     columns = ("class_names", "accuracy", "precision", "recall")
     first = [[run[c] for c in columns] for run in few if run["method"] == "forest"]
     assert first == [[run[c] for c in columns] for run in many[:2]]
-    run_script("classify.py", *arguments, "--classes", "all", "--repeats", 1, cwd=tmp_path)
+    run_here("classify.py", *arguments, "--classes", "all", "--repeats", 1)
     assert rows(tmp_path / "digits-runs.csv")[0]["class_names"] == "0 1 2 3 4 5 6 7 8 9"
 
 
@@ -180,34 +185,29 @@ def test_crosspair_leaves_everything(workplace):
     assert len(grids) == 6 and all((folder / name).read_bytes().startswith(PNG) for name in grids)
 
 
-def test_a_folder_goes_all_the_way(tmp_path):
+def test_a_folder_goes_all_the_way(run_here, tmp_path):
     random = np.random.default_rng(0)
     for label, colour in enumerate(("dark", "light")):
         (tmp_path / "pictures" / colour).mkdir(parents=True)
         for number in range(30):
             pixels = random.integers(100 * label, 100 * label + 100, (24, 24, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "pictures" / colour / f"{number}.png")
-    run_script("train_aae.py", "--dataset", "folder:pictures", "--epochs", 1, "--image-size", 16, cwd=tmp_path)
-    run_script("mask_dataset.py", "--dataset", "folder:pictures", cwd=tmp_path)
+    run_here("train_aae.py", "--dataset", "folder:pictures", "--epochs", 1, "--image-size", 16)
+    run_here("mask_dataset.py", "--dataset", "folder:pictures")
     content = torch.load(tmp_path / "masked" / "pictures.pt", weights_only=True)
     assert content["dataset"] == "folder" and str(tmp_path) not in str(content)
-    run_script("classify.py", "--classes", "all", "--repeats", 1, "--epochs", 5, cwd=tmp_path)
+    run_here("classify.py", "--classes", "all", "--repeats", 1, "--epochs", 5)
     assert all(float(row["mean"]) > 0.8 for row in rows(tmp_path / "runs" / "classify" / "pictures.csv"))
 
 
 @pytest.fixture
-def refused(tmp_path, monkeypatch, capsys):
-    """Runs a script that must end with status 2 and one line naming what is wrong, and write nothing.
-
-    The scripts run in this process: importing torch again for each mistake would take minutes.
-    """
+def refused(run_here, tmp_path, capsys):
+    """Runs a script that must end with status 2 and one line naming what is wrong, and write nothing."""
 
     def check(script: str, *arguments: object, naming: str) -> None:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         before = sorted(tmp_path.rglob("*"))
         with pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(ROOT / script), run_name="__main__")
+            run_here(script, *arguments)
         errors = capsys.readouterr().err.strip().splitlines()
         assert stop.value.code == 2 and len([line for line in errors if "error" in line]) == 1, errors
         assert errors[-1].startswith(f"{script}: error: ") and naming in errors[-1], errors
@@ -228,10 +228,13 @@ def refused(tmp_path, monkeypatch, capsys):
         ("train_aae.py", ["--image-size", 512, "--dataset", "photos"], "--image-size"),
         ("train_aae.py", ["--dataset", "digits", "--limit", 8], "too few"),
         ("train_aae.py", ["--bath-size", 8], "--bath-size"),
+        ("train_aae.py", ["--seed", 10**20], "--seed"),
+        ("train_aae.py", ["--gaussian-dim", 10**8], "--gaussian-dim"),
         ("mask_dataset.py", ["--encoder", "missing.pt"], "missing.pt: no such file"),
         ("mask_dataset.py", ["--encoder", "hello.pt"], "hello.pt: damaged"),
         ("mask_dataset.py", ["--dataset", "imagenet", "--method", "identity"], "imagenet"),
-        ("mask_dataset.py", ["--method", "pca", "--fit-on", "nothing"], "nothing"),
+        ("mask_dataset.py", ["--method", "pca", "--fit-on", "nothing"], "--fit-on nothing"),
+        ("mask_dataset.py", ["--method", "identity", "--dataset", "digits", "--output", "."], "--output"),
         ("classify.py", [], "masked/"),
         ("classify.py", ["--masked", "missing.pt"], "missing.pt"),
         ("classify.py", ["--masked", "hello.pt"], "hello.pt"),
