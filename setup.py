@@ -1,5 +1,94 @@
-"""Build and install maskbench; everything that is not code is in pyproject.toml."""
+"""Build the compiled kernels, ``maskbench._C``; everything that is not code is in pyproject.toml.
 
-from setuptools import setup
+The C++ kernels are built wherever there is a compiler; without one the package installs and runs its plain PyTorch
+reference. The CUDA kernels are built when torch has CUDA, nvcc is found and a GPU is visible; ``MASKBENCH_CUDA=1``
+demands them, also on a machine without a GPU, ``MASKBENCH_CUDA=0`` leaves them out.
+"""
 
-setup()
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+from setuptools import Extension, setup
+
+# the kernels promise bits: no contraction of a * b + c, on either compiler, that the source does not spell out
+CXX_FLAGS = ["-O3", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+NVCC_FLAGS = ["-O3", "--fmad=false"]
+CUDA_ARCHITECTURES = "8.0;9.0+PTX"
+
+
+def warn(message: str) -> None:
+    print(f"maskbench: {message}", file=sys.stderr)
+
+
+def toolkit_folder() -> str | None:
+    """The CUDA toolkit's folder as nvcc itself names it: the nvcc on PATH may be a wrapper from elsewhere."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        return None
+    dry_run = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True)
+    top = re.search(r"^#\$ TOP=(.+)$", dry_run.stderr, re.MULTILINE)
+    return os.path.realpath(top[1].strip()) if top else None
+
+
+# torch.utils.cpp_extension settles both of these when it is imported
+if "CUDA_HOME" not in os.environ and (folder := toolkit_folder()):
+    os.environ["CUDA_HOME"] = folder
+os.environ.setdefault("TORCH_CUDA_ARCH_LIST", CUDA_ARCHITECTURES)
+
+try:
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
+except ImportError:
+    warn("torch is not importable here, so no kernels are built; install it first, then use --no-build-isolation")
+    setup()
+    sys.exit()
+
+
+def plans() -> list[bool]:
+    """What to try, in order, until one builds: with the CUDA kernels (True) or without (False)."""
+    choice = os.environ.get("MASKBENCH_CUDA", "")
+    if choice not in ("", "0", "1"):
+        sys.exit(f"MASKBENCH_CUDA must be 0 or 1, got {choice!r}")
+    if choice == "1":
+        return [True]
+    if choice == "0" or torch.version.cuda is None or CUDA_HOME is None or not torch.cuda.is_available():
+        return [False]
+    return [True, False]
+
+
+def extension(with_cuda: bool) -> Extension:
+    facts = [f'-DMASKBENCH_TORCH_VERSION="{torch.__version__}"']
+    sources = ["csrc/ops.cpp", *glob.glob("csrc/cpu/*.cpp")]
+    kind = CppExtension
+    if with_cuda:
+        facts += ["-DWITH_CUDA", f'-DMASKBENCH_CUDA_ARCHITECTURES="{os.environ["TORCH_CUDA_ARCH_LIST"]}"']
+        sources += glob.glob("csrc/cuda/*.cu")
+        kind = CUDAExtension
+    return kind(
+        "maskbench._C",
+        sorted(sources),
+        depends=glob.glob("csrc/**/*.h", recursive=True),
+        extra_compile_args={"cxx": CXX_FLAGS + facts, "nvcc": NVCC_FLAGS},
+        extra_link_args=["-fopenmp"],
+    )
+
+
+class BuildKernels(BuildExtension):
+    def build_extensions(self) -> None:
+        for with_cuda in plans():
+            vars(self.extensions[0]).update(vars(extension(with_cuda)))
+            try:
+                return super().build_extensions()
+            except Exception as error:
+                if with_cuda and plans() == [True]:
+                    raise
+                warn(f"the {'CUDA' if with_cuda else 'C++'} kernels were not built: {error}")
+        warn("installed without compiled kernels: the plain PyTorch reference will run")
+        self.extensions.clear()
+
+
+setup(ext_modules=[extension(with_cuda=False)], cmdclass={"build_ext": BuildKernels})

@@ -1,75 +1,195 @@
 """The ops of the adversarial phase, checked at the door and sent to the fastest implementation there is.
 
-``sample_prior`` draws both latent priors for a mini-batch, ``discriminator_loss`` and
-``generator_loss`` are the two sides of the adversarial game. ``maskbench.reference`` holds the same
-names in plain PyTorch and is what runs today on every device.
+``sample_prior`` draws both latent priors for a mini-batch, ``discriminator_loss`` and ``generator_loss`` are the two
+sides of the adversarial game. ``maskbench.reference`` holds the same names in plain PyTorch: the oracle of the
+compiled kernels, and what runs where there are none. ``MASKBENCH_BACKEND=reference`` forces it.
+
+    python -m maskbench.ops        # what was built, and what runs on this machine
 """
+
+import importlib.util
+import os
+import warnings
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from maskbench import reference
 
+_REBUILD = "python setup.py build_ext --inplace --force"
+
+
+def _load_kernels() -> tuple[frozenset[str], str]:
+    """Register the compiled ops; returns the device types that have them, and why the others do not."""
+    choice = os.environ.get("MASKBENCH_BACKEND", "")
+    if choice not in ("", "reference"):
+        raise ValueError(f"MASKBENCH_BACKEND must be reference or unset, got {choice!r}")
+    if choice:
+        return frozenset(), "MASKBENCH_BACKEND=reference"
+    spec = importlib.util.find_spec("maskbench._C")
+    if spec is None or spec.origin is None:
+        return frozenset(), "maskbench._C is not built"
+    # asked of the file, as a library built for another torch may crash while it loads
+    if f"maskbench._C built for torch {torch.__version__}\0".encode() not in Path(spec.origin).read_bytes():
+        return frozenset(), f"maskbench._C was built for another torch than {torch.__version__}"
+    try:
+        from maskbench import _C
+    except ImportError as error:
+        return frozenset(), f"maskbench._C does not load: {error}"
+    if _C.build_info()["cuda"] is None:
+        return frozenset({"cpu"}), "maskbench._C was built without CUDA"
+    return frozenset({"cpu", "cuda"}), "maskbench has no kernels for it"
+
+
+_COMPILED, _REASON = _load_kernels()
+if not _COMPILED and os.environ.get("MASKBENCH_BACKEND") != "reference":
+    warnings.warn(f"{_REASON}; the slower PyTorch reference runs. Build it: {_REBUILD}", RuntimeWarning, stacklevel=2)
+
 
 def backend(device: torch.device | str) -> str:
     """Which implementation runs on ``device``: "cuda", "cpu" (compiled kernels) or "reference"."""
-    torch.device(device)  # an unknown device is an error here rather than in a training loop
-    return "reference"
+    kind = torch.device(device).type
+    return kind if kind in _COMPILED else "reference"
 
 
 def sample_prior(
     rng_state: Tensor, batch: int, gaussian_dim: int, categories: int, first_row: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Draw both latent parts from their priors; see :func:`maskbench.reference.sample_prior`.
+    """Draw both latent parts from their priors, N(0, I) and the uniform categorical.
+
+    The same arguments give the same draws on every device: bit for bit between the compiled kernels, and within
+    2e-6 * max(1, abs(x)) of :func:`maskbench.reference.sample_prior`. Not differentiable.
+
+    Args:
+        rng_state: int64 ``[2]``, ``(seed, offset)``; not changed. Draws land on its device, where it is also read.
+        batch: number of rows.
+        gaussian_dim: length of the Gaussian part.
+        categories: length of the one-hot part.
+        first_row: global index of the first row. Row i of a draw depends on ``first_row + i`` alone.
+
+    Returns:
+        ``(gaussian float32 [batch, gaussian_dim], one_hot float32 [batch, categories])``.
 
     Raises:
         ValueError: ``rng_state`` is not int64 ``[2]``, a size is below 1, or ``first_row`` is negative.
     """
-    if rng_state.dtype != torch.int64 or rng_state.shape != (2,):
+    if not isinstance(rng_state, Tensor) or rng_state.dtype != torch.int64 or rng_state.shape != (2,):
         raise ValueError(f"rng_state must be an int64 tensor (seed, offset) of shape [2], got {_describe(rng_state)}")
-    for name, value in (("batch", batch), ("gaussian_dim", gaussian_dim), ("categories", categories)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    if batch < 1 or gaussian_dim < 1 or categories < 1:
+        raise ValueError(
+            "batch, gaussian_dim and categories must be at least 1, "
+            f"got batch={batch}, gaussian_dim={gaussian_dim}, categories={categories}"
+        )
     if first_row < 0:
         raise ValueError(f"first_row must not be negative, got {first_row}")
+    if rng_state.device.type in _COMPILED:
+        return torch.ops.maskbench.sample_prior(rng_state, batch, gaussian_dim, categories, first_row)
     return reference.sample_prior(rng_state, batch, gaussian_dim, categories, first_row)
 
 
 def discriminator_loss(prior_logits: Tensor, encoded_logits: Tensor) -> Tensor:
-    """The discriminators' loss; see :func:`maskbench.reference.discriminator_loss`.
+    """What the discriminators minimise: prior draws are real (1), encoded images are fake (0).
+
+    Finite for logits of any finite size. The compiled kernels compute the gradient in the same pass and cannot be
+    differentiated twice.
+
+    Args:
+        prior_logits: float32 or float64 ``[D, N]``, one row a discriminator, logits of prior draws.
+        encoded_logits: the same shape, dtype and device, logits of encoded images.
+
+    Returns:
+        Scalar: the sum over discriminators of mean BCE on prior rows plus mean BCE on encoded rows (paper, section
+        "Adversarial autoencoder").
 
     Raises:
-        ValueError: the logits are not two float tensors of one shape ``[D, N]`` on one device.
+        ValueError: the logits are not two such tensors.
     """
     _check_logits("prior_logits", prior_logits)
     _check_logits("encoded_logits", encoded_logits)
-    if (prior_logits.shape, prior_logits.dtype, prior_logits.device) != (
-        encoded_logits.shape,
-        encoded_logits.dtype,
-        encoded_logits.device,
+    if (
+        prior_logits.shape != encoded_logits.shape
+        or prior_logits.dtype != encoded_logits.dtype
+        or prior_logits.device != encoded_logits.device
     ):
         raise ValueError(
-            "prior_logits and encoded_logits must agree in shape, dtype and device, got "
-            f"{_describe(prior_logits)} and {_describe(encoded_logits)}"
+            "prior_logits and encoded_logits must agree in shape, dtype and device, "
+            f"got {_describe(prior_logits)} and {_describe(encoded_logits)}"
         )
+    if prior_logits.device.type in _COMPILED:
+        return torch.ops.maskbench.discriminator_loss(prior_logits, encoded_logits)
     return reference.discriminator_loss(prior_logits, encoded_logits)
 
 
 def generator_loss(encoded_logits: Tensor) -> Tensor:
-    """The encoder's adversarial loss; see :func:`maskbench.reference.generator_loss`.
+    """What the encoder minimises in the regularisation phase: its codes pass for prior draws (1).
+
+    As :func:`discriminator_loss`, of one part alone.
+
+    Args:
+        encoded_logits: float32 or float64 ``[D, N]``, one row a discriminator.
+
+    Returns:
+        Scalar: the sum over discriminators of mean BCE against 1.
 
     Raises:
-        ValueError: the logits are not a float tensor of shape ``[D, N]``.
+        ValueError: the logits are not such a tensor.
     """
     _check_logits("encoded_logits", encoded_logits)
+    if encoded_logits.device.type in _COMPILED:
+        return torch.ops.maskbench.generator_loss(encoded_logits)
     return reference.generator_loss(encoded_logits)
 
 
 def _check_logits(name: str, logits: Tensor) -> None:
-    if not logits.is_floating_point() or logits.dim() != 2 or 0 in logits.shape:
-        raise ValueError(f"{name} must be a float tensor [discriminators, rows], got {_describe(logits)}")
+    if (
+        not isinstance(logits, Tensor)
+        or logits.dtype not in (torch.float32, torch.float64)
+        or logits.dim() != 2
+        or logits.numel() == 0
+    ):
+        raise ValueError(
+            f"{name} must be a float32 or float64 tensor [discriminators, rows], got {_describe(logits)}"
+        )
 
 
-def _describe(tensor: Tensor) -> str:
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return f"{dtype} {list(tensor.shape)} on {tensor.device}"
+def _describe(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    dtype = str(value.dtype).removeprefix("torch.")
+    return f"{dtype} {list(value.shape)} on {value.device}"
+
+
+if _COMPILED:
+
+    @torch.library.register_fake("maskbench::sample_prior")
+    def _(rng_state, batch, gaussian_dim, categories, first_row=0):
+        return (
+            rng_state.new_empty((batch, gaussian_dim), dtype=torch.float32),
+            rng_state.new_empty((batch, categories), dtype=torch.float32),
+        )
+
+    @torch.library.register_fake("maskbench::bce_forward")
+    def _(real_logits, fake_logits):
+        parts = 1 if fake_logits is None else 2
+        return real_logits.new_empty(()), real_logits.new_empty((parts, *real_logits.shape))
+
+    @torch.library.register_fake("maskbench::bce_backward")
+    def _(grad_output, gradients):
+        return torch.empty_like(gradients)
+
+
+def main() -> None:
+    """Print what was built and what runs."""
+    if _COMPILED:
+        from maskbench import _C
+
+        for name, value in _C.build_info().items():
+            print(f"{name:20}{', '.join(value) if isinstance(value, list) else value}")
+    for device in ("cpu", "cuda"):
+        reason = "" if device in _COMPILED else f" ({_REASON})"
+        print(f"{'runs on ' + device:20}{backend(device)}{reason}")
+
+
+if __name__ == "__main__":
+    main()
