@@ -8,6 +8,7 @@
 #include <torch/library.h>
 
 #include "cpu/kernels.h"
+#include "philox.h"
 
 #ifdef WITH_CUDA
 #include <cuda.h>
@@ -81,6 +82,13 @@ pybind11::dict build_info() {
   return info;
 }
 
+// For the tests' known answers: the four words of a block.
+std::vector<uint32_t> philox_words(uint64_t seed, uint64_t offset, uint64_t block) {
+  const auto words = Stream{seed, offset}.words(block);
+  return {static_cast<uint32_t>(words.w0), static_cast<uint32_t>(words.w1), static_cast<uint32_t>(words.w2),
+          static_cast<uint32_t>(words.w3)};
+}
+
 }  // namespace
 
 TORCH_LIBRARY(maskbench, m) {
@@ -105,5 +113,6 @@ TORCH_LIBRARY_IMPL(maskbench, Autograd, m) {
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("build_info", &maskbench::build_info);
+  m.def("philox_words", &maskbench::philox_words);
   m.def("use_kernels", &maskbench::use_kernels);
 }

@@ -148,9 +148,7 @@ def _check_logits(name: str, logits: Tensor) -> None:
         or logits.dim() != 2
         or logits.numel() == 0
     ):
-        raise ValueError(
-            f"{name} must be a float32 or float64 tensor [discriminators, rows], got {_describe(logits)}"
-        )
+        raise ValueError(f"{name} must be a float32 or float64 tensor [discriminators, rows], got {_describe(logits)}")
 
 
 def _describe(value: object) -> str:

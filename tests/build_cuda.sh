@@ -1,0 +1,28 @@
+#!/bin/sh
+# Compile, link and import the CUDA kernels, no GPU needed: a virtual environment of its own with the CUDA build of
+# torch, a copy of the tree, MASKBENCH_CUDA=1. Skipped without nvcc or without room for 15 GB.
+#
+#     tests/build_cuda.sh [ENVIRONMENT]        # an existing environment with torch for CUDA is used as it is
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+command -v nvcc > /dev/null || { echo "build_cuda: skipped, no nvcc on PATH"; exit 0; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+environment=${1:-$work/venv}
+if [ ! -d "$environment" ]; then
+    free=$(df -Pk "$work" | awk 'NR == 2 { print int($4 / 1048576) }')
+    [ "$free" -ge 15 ] || { echo "build_cuda: skipped, $free GB free of the 15 needed in $work"; exit 0; }
+    python3 -m venv "$environment"
+    "$environment/bin/pip" install --quiet torch==2.13.0 setuptools numpy
+fi
+python=$(cd "$environment" && pwd)/bin/python
+
+cp -R "$root/csrc" "$root/maskbench" "$root/setup.py" "$root/pyproject.toml" "$work"
+rm -f "$work"/maskbench/_C.*
+touch "$work/README.md"  # what pyproject.toml names
+cd "$work"
+MASKBENCH_CUDA=1 "$python" setup.py --quiet build_ext --inplace
+"$python" -m maskbench.ops
+"$python" -c 'from maskbench import ops; assert ops.backend("cuda") == "cuda" and ops.backend("cpu") == "cpu"'
+echo "build_cuda: compiled, linked and imported"
