@@ -34,7 +34,7 @@ def toolkit_folder() -> str | None:
     return os.path.realpath(top[1].strip()) if top else None
 
 
-# torch.utils.cpp_extension settles both of these when it is imported
+# torch.utils.cpp_extension reads both of these when it is imported
 if "CUDA_HOME" not in os.environ and (folder := toolkit_folder()):
     os.environ["CUDA_HOME"] = folder
 os.environ.setdefault("TORCH_CUDA_ARCH_LIST", CUDA_ARCHITECTURES)
@@ -43,9 +43,7 @@ try:
     import torch
     from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
 except ImportError:
-    warn("torch is not importable here, so no kernels are built; install it first, then use --no-build-isolation")
-    setup()
-    sys.exit()
+    torch, BuildExtension = None, object
 
 
 def plans() -> list[bool]:
@@ -53,11 +51,13 @@ def plans() -> list[bool]:
     choice = os.environ.get("MASKBENCH_CUDA", "")
     if choice not in ("", "0", "1"):
         sys.exit(f"MASKBENCH_CUDA must be 0 or 1, got {choice!r}")
+    buildable = torch.version.cuda is not None and CUDA_HOME is not None
     if choice == "1":
+        if not buildable:
+            missing = "nvcc" if torch.version.cuda else "a torch with CUDA"
+            sys.exit(f"MASKBENCH_CUDA=1 needs {missing}, and there is none here")
         return [True]
-    if choice == "0" or torch.version.cuda is None or CUDA_HOME is None or not torch.cuda.is_available():
-        return [False]
-    return [True, False]
+    return [True, False] if choice == "" and buildable and torch.cuda.is_available() else [False]
 
 
 def extension(with_cuda: bool) -> Extension:
@@ -79,16 +79,21 @@ def extension(with_cuda: bool) -> Extension:
 
 class BuildKernels(BuildExtension):
     def build_extensions(self) -> None:
-        for with_cuda in plans():
+        attempts = plans()
+        for with_cuda in attempts:
             vars(self.extensions[0]).update(vars(extension(with_cuda)))
             try:
                 return super().build_extensions()
             except Exception as error:
-                if with_cuda and plans() == [True]:
+                if attempts == [True]:
                     raise
                 warn(f"the {'CUDA' if with_cuda else 'C++'} kernels were not built: {error}")
         warn("installed without compiled kernels: the plain PyTorch reference will run")
         self.extensions.clear()
 
 
-setup(ext_modules=[extension(with_cuda=False)], cmdclass={"build_ext": BuildKernels})
+if torch is None:
+    warn("no torch to build the kernels with; install it first, then maskbench with --no-build-isolation")
+    setup()
+else:
+    setup(ext_modules=[extension(with_cuda=False)], cmdclass={"build_ext": BuildKernels})

@@ -1,0 +1,183 @@
+"""The compiled ops against what one would write without them: eager PyTorch, torch.compile of it, NumPy.
+
+    python benchmarks/ops.py                  # a table on the CPU
+    python benchmarks/ops.py --device cuda    # also one million rows
+    python benchmarks/ops.py --save           # the table, the hardware and the commit into results/ops.md
+
+Medians of many calls, the contestants taking turns so that a busy machine slows all of them alike. The ratio is
+eager's time over the contestant's. The limit is what writing the draws, or reading the logits and writing the
+gradients, would take at the memory bandwidth measured in the same run.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskbench import ops
+
+GAUSSIAN_DIM, CATEGORIES, DISCRIMINATORS = 384, 20, 2
+BATCHES = (16, 128, 4096, 65536)
+GPU_BATCH = 2**20
+SECONDS_A_ROW = 2.0  # of measuring, for one line's contestants together
+RESULTS = Path(__file__).parent.parent / "results" / "ops.md"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.parent.name}/{RESULTS.name}")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    if ops.backend(device) == "reference":
+        parser.error(f"no compiled kernels for {device}; see python -m maskbench.ops")
+
+    batches = (*BATCHES, GPU_BATCH) if device.type == "cuda" else BATCHES
+    bandwidth = write_bandwidth(device)
+    lines = [*header(device), f"- writes {bandwidth / 1e9:.1f} GB/s (`fill_` of 256 MB)", ""]
+    for title, contestants, bytes_a_row in (
+        (f"Sampling, {GAUSSIAN_DIM} normals and one of {CATEGORIES} categories a row", sampling, sampled_bytes),
+        (f"Discriminator loss, {DISCRIMINATORS} discriminators, forward", forward, forward_bytes),
+        (f"Discriminator loss, {DISCRIMINATORS} discriminators, forward and backward", training, training_bytes),
+    ):
+        lines += table(title, contestants, bytes_a_row(), batches, device, bandwidth)
+    report = "\n".join(lines)
+    print(report)
+    if args.save:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(f"# The compiled ops\n\n`python benchmarks/ops.py --device {device} --save`\n\n{report}\n")
+
+
+# Contestants: functions to be timed, by name, for one batch size
+
+
+def sampling(batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
+    rng_state = torch.tensor([0, 0], device=device)
+
+    def eager() -> tuple[Tensor, Tensor]:
+        category = torch.randint(CATEGORIES, (batch,), device=device)
+        return torch.randn(batch, GAUSSIAN_DIM, device=device), F.one_hot(category, CATEGORIES).float()
+
+    contestants = {
+        "maskbench": lambda: ops.sample_prior(rng_state, batch, GAUSSIAN_DIM, CATEGORIES),
+        "eager": eager,
+        "compile": torch.compile(eager, dynamic=False),
+    }
+    if device.type == "cpu":
+        generator, identity = np.random.default_rng(0), np.eye(CATEGORIES, dtype=np.float32)
+        contestants["NumPy"] = lambda: (
+            generator.standard_normal((batch, GAUSSIAN_DIM), dtype=np.float32),
+            identity[generator.integers(CATEGORIES, size=batch)],
+        )
+    return contestants
+
+
+def forward(batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
+    prior, encoded = (torch.randn(DISCRIMINATORS, batch, device=device) for _ in range(2))
+    losses = {"maskbench": ops.discriminator_loss, "eager": four_bce, "compile": torch.compile(four_bce, dynamic=False)}
+    return {name: lambda loss=loss: loss(prior, encoded) for name, loss in losses.items()}
+
+
+def training(batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
+    inputs = [torch.randn(DISCRIMINATORS, batch, device=device, requires_grad=True) for _ in range(2)]
+    losses = {"maskbench": ops.discriminator_loss, "eager": four_bce, "compile": torch.compile(four_bce, dynamic=False)}
+    return {name: lambda loss=loss: torch.autograd.grad(loss(*inputs), inputs) for name, loss in losses.items()}
+
+
+def four_bce(prior: Tensor, encoded: Tensor) -> Tensor:
+    """What a training loop has without the op: one BCE a discriminator and side."""
+    real, fake = torch.ones_like(prior[0]), torch.zeros_like(encoded[0])
+    bce = F.binary_cross_entropy_with_logits
+    return sum(bce(row, real) for row in prior) + sum(bce(row, fake) for row in encoded)
+
+
+# Bytes a row that no implementation can do without
+
+
+def sampled_bytes() -> int:
+    return 4 * (GAUSSIAN_DIM + CATEGORIES)
+
+
+def forward_bytes() -> int:
+    return 4 * 2 * DISCRIMINATORS
+
+
+def training_bytes() -> int:
+    return 2 * forward_bytes()
+
+
+def table(title, contestants, bytes_a_row, batches, device, bandwidth) -> list[str]:
+    names = list(contestants(1, device))
+    lines = [f"## {title}", "", f"| batch | {' | '.join(names)} | limit |", "|---:" * (len(names) + 2) + "|"]
+    for batch in batches:
+        medians = time_in_turns(contestants(batch, device), device)
+        limit = batch * bytes_a_row / bandwidth
+        cells = [f"{medians[name] * 1e6:,.1f} us ({medians['eager'] / medians[name]:.2f}x)" for name in names]
+        share = f"{limit * 1e6:,.1f} us ({limit / medians['maskbench']:.0%} reached)"
+        lines.append(f"| {batch:,} | {' | '.join(cells)} | {share} |")
+    return [*lines, ""]
+
+
+def time_in_turns(contestants: dict[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
+    """Median seconds of a call. Calls are timed in groups of 1 ms or so, as a single one may be shorter than noise."""
+
+    def seconds(function: Callable[[], object], calls: int) -> float:
+        synchronize(device)
+        start = time.perf_counter()
+        for _ in range(calls):
+            function()
+        synchronize(device)
+        return (time.perf_counter() - start) / calls
+
+    calls = {}
+    for name, function in contestants.items():
+        seconds(function, 3)  # warm up, compile
+        calls[name] = max(1, int(1e-3 / seconds(function, 3)))
+    times = {name: [] for name in contestants}
+    end = time.perf_counter() + SECONDS_A_ROW
+    while time.perf_counter() < end or len(times["eager"]) < 5:
+        for name, function in contestants.items():
+            times[name].append(seconds(function, calls[name]))
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def write_bandwidth(device: torch.device) -> float:
+    """Bytes a second that a fill reaches, the best of ten."""
+    target = torch.empty(2**26, device=device)
+    best = float("inf")
+    for _ in range(10):
+        synchronize(device)
+        start = time.perf_counter()
+        target.fill_(1.0)
+        synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return target.nbytes / best
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def header(device: torch.device) -> list[str]:
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    else:
+        cpuinfo = Path("/proc/cpuinfo")
+        models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
+        model = models[0].split(":")[1].strip() if models else platform.processor()
+        hardware = f"{model}, {torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f} at the start"
+    return [f"- {hardware}", f"- torch {torch.__version__}, Python {platform.python_version()}, commit {commit}"]
+
+
+if __name__ == "__main__":
+    main()
