@@ -84,7 +84,7 @@ pybind11::dict build_info() {
 
 // For the tests' known answers: the four words of a block.
 std::vector<uint32_t> philox_words(uint64_t seed, uint64_t offset, uint64_t block) {
-  const auto words = Stream{seed, offset}.words(block);
+  const auto words = Stream<>(seed, offset).words(block);
   return {static_cast<uint32_t>(words.w0), static_cast<uint32_t>(words.w1), static_cast<uint32_t>(words.w2),
           static_cast<uint32_t>(words.w3)};
 }

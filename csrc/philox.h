@@ -43,31 +43,36 @@ struct Words {
   typename Isa::Lanes w0, w1, w2, w3;
 };
 
-// The 10-round Philox4x32 bijection (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011).
-template <typename Isa>
-MASKBENCH_INLINE Words<Isa> philox4x32(Words<Isa> counter, uint32_t key0, uint32_t key1) {
-  MASKBENCH_UNROLL
-  for (int round = 0; round < 10; ++round) {
-    const auto product0 = Isa::multiply(counter.w0, 0xD2511F53);
-    const auto product1 = Isa::multiply(counter.w2, 0xCD9E8D57);
-    counter = {(product1 >> 32) ^ counter.w1 ^ uint64_t{key0}, product1, (product0 >> 32) ^ counter.w3 ^ uint64_t{key1},
-               product0};
-    key0 += 0x9E3779B9;  // golden ratio
-    key1 += 0xBB67AE85;  // sqrt(3) - 1
-  }
-  return counter;
-}
-
-// One stream: the words of a block are a function of (seed, offset, block) alone.
+// One stream: the words of a block are a function of (seed, offset, block) alone. The generator is the 10-round
+// Philox4x32 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011).
+template <typename Isa = Scalar>
 struct Stream {
-  uint64_t seed, offset;
+  using Lanes = typename Isa::Lanes;
 
-  template <typename Isa = Scalar>
-  MASKBENCH_INLINE Words<Isa> words(typename Isa::Lanes block) const {
-    const typename Isa::Lanes none = {};
-    const Words<Isa> counter = {block, block >> 32, none + offset, none + (offset >> 32)};
-    return philox4x32<Isa>(counter, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
+  MASKBENCH_INLINE Stream(uint64_t seed, uint64_t offset)
+      : offset_low(Lanes{} + (offset & 0xFFFFFFFF)), offset_high(Lanes{} + (offset >> 32)) {
+    uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+    MASKBENCH_UNROLL
+    for (int round = 0; round < 10; ++round) {
+      keys0[round] = Lanes{} + uint64_t{key0};
+      keys1[round] = Lanes{} + uint64_t{key1};
+      key0 += 0x9E3779B9;  // golden ratio
+      key1 += 0xBB67AE85;  // sqrt(3) - 1
+    }
   }
+
+  MASKBENCH_INLINE Words<Isa> words(Lanes block) const {
+    Words<Isa> w = {block, block >> 32, offset_low, offset_high};
+    MASKBENCH_UNROLL
+    for (int round = 0; round < 10; ++round) {
+      const Lanes product0 = Isa::multiply(w.w0, 0xD2511F53);
+      const Lanes product1 = Isa::multiply(w.w2, 0xCD9E8D57);
+      w = {(product1 >> 32) ^ (w.w1 ^ keys0[round]), product1, (product0 >> 32) ^ (w.w3 ^ keys1[round]), product0};
+    }
+    return w;
+  }
+
+  Lanes offset_low, offset_high, keys0[10], keys1[10];
 };
 
 // Blocks that hold the normals of a row; one more holds its category.

@@ -17,16 +17,16 @@ constexpr int kBlocks = 32;  // drawn at a time: enough to fill the vectors, and
 constexpr int kSums = 16;    // partial sums of a loss, the same for every instruction set so that their bits agree
 
 // words[j][i] is word j of the block first + i * step.
-inline void fill_words(const Stream& stream, uint64_t first, uint64_t step, uint32_t (&words)[4][kBlocks]) {
+inline void fill_words(const Stream<Isa>& stream, uint64_t first, uint64_t step, uint32_t (&words)[4][kBlocks]) {
   constexpr int lanes = sizeof(Isa::Lanes) / sizeof(uint64_t);
   const auto store = [](uint32_t* out, Isa::Lanes even, Isa::Lanes odd) {
     const Isa::Lanes both = (even & 0xFFFFFFFF) | (odd << 32);
     std::memcpy(out, &both, sizeof both);
   };
-  for (int i = 0; i < kBlocks; i += 2 * lanes) {
-    const Isa::Lanes block = (Isa::index() * 2 + i) * step + first;
-    const Words<Isa> even = stream.words<Isa>(block);
-    const Words<Isa> odd = stream.words<Isa>(block + step);
+  Isa::Lanes block = Isa::index() * (2 * step) + first;
+  for (int i = 0; i < kBlocks; i += 2 * lanes, block += 2 * lanes * step) {
+    const Words<Isa> even = stream.words(block);
+    const Words<Isa> odd = stream.words(block + step);
     store(words[0] + i, even.w0, odd.w0);
     store(words[1] + i, even.w1, odd.w1);
     store(words[2] + i, even.w2, odd.w2);
@@ -35,7 +35,7 @@ inline void fill_words(const Stream& stream, uint64_t first, uint64_t step, uint
 }
 
 // 4 * kBlocks normals from consecutive blocks.
-inline void draw_normals(const Stream& stream, uint64_t first_block, float* normals) {
+inline void draw_normals(const Stream<Isa>& stream, uint64_t first_block, float* normals) {
   uint32_t words[4][kBlocks];
   fill_words(stream, first_block, 1, words);
 #pragma omp simd
@@ -46,7 +46,7 @@ inline void draw_normals(const Stream& stream, uint64_t first_block, float* norm
 }
 
 void draw_rows(const PriorDraw& draw, int64_t begin, int64_t end) {
-  const Stream stream = {draw.seed, draw.offset};
+  const Stream<Isa> stream(draw.seed, draw.offset);
   const uint64_t blocks = normal_blocks(draw.gaussian_dim);
   for (int64_t row = begin; row < end; ++row) {
     const uint64_t first_block = (draw.first_row + row) * (blocks + 1);

@@ -33,7 +33,7 @@ __device__ void store(float* row, int64_t column, int64_t width, const float (&n
 __global__ void __launch_bounds__(kThreads)
     draw_rows(const int64_t* rng_state, uint64_t first_row, int64_t batch, int64_t gaussian_dim, int64_t categories,
               int64_t row_step, int64_t quad_step, float* gaussian, float* one_hot) {
-  const Stream stream = {static_cast<uint64_t>(rng_state[0]), static_cast<uint64_t>(rng_state[1])};
+  const Stream<> stream(static_cast<uint64_t>(rng_state[0]), static_cast<uint64_t>(rng_state[1]));
   const int64_t blocks = static_cast<int64_t>(normal_blocks(gaussian_dim));
   const int64_t quads = blocks + (categories + 3) / 4;
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
