@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
+SOURCES := $(wildcard csrc/*.* csrc/*/*)
 
 # a second thread speeds mini-batches of 16 up by a tenth, and makes them crawl when another program holds its core
 OMP_NUM_THREADS ?= 1
@@ -21,13 +22,18 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest
 
-lint: .venv/ready
+lint: .venv/packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(filter %.h %.cpp %.cu,$(SOURCES))
 
-# the tested versions, then maskbench itself in place; made again when what it is made from changes
-.venv/ready: requirements.txt pyproject.toml setup.py
+# the tested versions; made again when they change
+.venv/packages: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	touch $@
+
+# maskbench itself, in place, with its kernels; made again when their sources change
+.venv/ready: .venv/packages pyproject.toml setup.py $(SOURCES)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@

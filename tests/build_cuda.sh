@@ -14,7 +14,8 @@ if [ ! -d "$environment" ]; then
     free=$(df -Pk "$work" | awk 'NR == 2 { print int($4 / 1048576) }')
     [ "$free" -ge 15 ] || { echo "build_cuda: skipped, $free GB free of the 15 needed in $work"; exit 0; }
     python3 -m venv "$environment"
-    "$environment/bin/pip" install --quiet torch==2.13.0 setuptools numpy
+    # the package index's own build has CUDA, whatever pip is told elsewhere to prefer
+    PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= "$environment/bin/pip" install --quiet torch==2.13.0 setuptools numpy
 fi
 python=$(cd "$environment" && pwd)/bin/python
 
