@@ -2,7 +2,7 @@
 
     python benchmarks/ops.py                  # a table on the CPU
     python benchmarks/ops.py --device cuda    # also one million rows
-    python benchmarks/ops.py --save           # the table, the hardware and the commit into results/ops.md
+    python benchmarks/ops.py --save           # table, hardware and commit into results/ops.md (ops-cuda.md on a GPU)
 
 Medians of many calls, the contestants taking turns so that a busy machine slows all of them alike. The ratio is
 eager's time over the contestant's. The limit is what writing the draws, or reading the logits and writing the
@@ -22,19 +22,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskbench import ops
+from maskbench import files, ops
 
 GAUSSIAN_DIM, CATEGORIES, DISCRIMINATORS = 384, 20, 2
 BATCHES = (16, 128, 4096, 65536)
 GPU_BATCH = 2**20
 SECONDS_A_ROW = 2.0  # of measuring, for one line's contestants together
-RESULTS = Path(__file__).parent.parent / "results" / "ops.md"
+RESULTS = {"cpu": "ops.md", "cuda": "ops-cuda.md"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.parent.name}/{RESULTS.name}")
+    parser.add_argument("--save", action="store_true", help="also write the table into results/")
     args = parser.parse_args()
     device = torch.device(args.device)
     if ops.backend(device) == "reference":
@@ -52,8 +52,9 @@ def main() -> None:
     report = "\n".join(lines)
     print(report)
     if args.save:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(f"# The compiled ops\n\n`python benchmarks/ops.py --device {device} --save`\n\n{report}\n")
+        path = Path(__file__).parent.parent / "results" / RESULTS[device.type]
+        text = f"# The compiled ops\n\n`python benchmarks/ops.py --device {device} --save`\n\n{report}\n"
+        files.write_text(path, text)
 
 
 # Contestants: functions to be timed, by name, for one batch size
