@@ -67,8 +67,7 @@ def main() -> None:
     args = parse_arguments()
     device = cli.pick_device(args.device)
     folders = [args.output_dir / str(instance) for instance in range(args.instances)]
-    settings = {name: getattr(args, name) for name in SETTINGS}
-    saved = [find_checkpoint(folder, settings, args.resume) for folder in folders]
+    saved = [find_checkpoint(folder, args) for folder in folders]
     image_set = datasets.load(args.dataset, args.data_dir, args.image_size, args.workers)
     train_rows, validation_rows = datasets.autoencoder_split(image_set, args.limit)
     if len(train_rows) < args.batch_size or len(validation_rows) < 2:
@@ -132,11 +131,10 @@ def train(
         "discriminator_optimizer": discriminator_optimizer,
         "generator_optimizer": generator_optimizer,
     }
-    settings = {name: getattr(args, name) for name in SETTINGS}
     history = []  # one row an epoch, see COLUMNS
     if saved:
         history = restore(parts, saved, folder)
-        save(folder, parts, settings, history)  # the run may have been stopped between two of its files
+        save(folder, parts, args, history)  # the run may have been stopped between two of its files
     board = open_tensorboard(folder) if args.tensorboard else None
     batches = len(train_images) // args.batch_size  # a last incomplete mini-batch is dropped
 
@@ -196,7 +194,7 @@ def train(
         if board:
             for name, value in zip(COLUMNS[1:], history[-1][1:], strict=True):
                 board.add_scalar(name, value, epoch)
-        save(folder, parts, settings, history)
+        save(folder, parts, args, history)
     if board:
         board.close()
 
@@ -218,17 +216,21 @@ def even_batches(images: Tensor, size: int = 500) -> tuple[Tensor, ...]:
     return images.tensor_split(-(-len(images) // size))
 
 
-def save(folder: Path, parts: dict, settings: dict, history: list[list[float]]) -> None:
+def save(folder: Path, parts: dict, args: argparse.Namespace, history: list[list[float]]) -> None:
     """Write the epoch's state: private checkpoint and decoder, encoder for masking, metrics."""
     states = {name: part.state_dict() for name, part in parts.items()}
-    checkpoint = {"format": CHECKPOINT_FORMAT, "version": files.VERSION, "settings": settings}
+    checkpoint = {"format": CHECKPOINT_FORMAT, "version": files.VERSION, "settings": settings_of(args)}
     files.save(checkpoint | {"history": history, "states": states}, folder / "checkpoint.pt", private=True)
     fingerprint = checkpoints.save_encoder(parts["encoder"], folder / "encoder.pt")
     checkpoints.save_decoder(parts["decoder"], fingerprint, folder / "decoder.pt")
     files.write_csv(folder / "metrics.csv", COLUMNS, history)
 
 
-def find_checkpoint(folder: Path, settings: dict, resume: bool) -> dict | None:
+def settings_of(args: argparse.Namespace) -> dict:
+    return {name: getattr(args, name) for name in SETTINGS}
+
+
+def find_checkpoint(folder: Path, args: argparse.Namespace) -> dict | None:
     """The checkpoint in ``folder`` to go on from; InputError where a trained key would be lost."""
     path = folder / "checkpoint.pt"
     if not path.exists():
@@ -237,14 +239,14 @@ def find_checkpoint(folder: Path, settings: dict, resume: bool) -> dict | None:
                 f"{folder} holds a private key, decoder.pt, and no checkpoint; choose another --output-dir"
             )
         return None
-    if not resume:
+    if not args.resume:
         raise InputError(
             f"{folder} holds a trained autoencoder and its private key; "
             "go on with --resume, choose another --output-dir, or delete it"
         )
     checkpoint = files.load(path, CHECKPOINT_FORMAT)
     before = checkpoint.get("settings")
-    for name, value in settings.items():
+    for name, value in settings_of(args).items():
         if not isinstance(before, dict) or before.get(name) != value:
             was = before.get(name) if isinstance(before, dict) else "unknown settings"
             raise InputError(
@@ -270,7 +272,7 @@ def open_tensorboard(folder: Path):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise InputError('--tensorboard: not installed; run pip install "maskbench[tensorboard]"') from None
+        raise InputError("--tensorboard: not installed; run pip install tensorboard") from None
     return SummaryWriter(str(folder / "tensorboard"))
 
 
