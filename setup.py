@@ -30,13 +30,20 @@ def toolkit_folder() -> str | None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         return None
-    dry_run = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True)
+    try:
+        dry_run = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True)
+    except OSError:  # there, and of no use
+        return None
     top = re.search(r"^#\$ TOP=(.+)$", dry_run.stderr, re.MULTILINE)
     return os.path.realpath(top[1].strip()) if top else None
 
 
+CHOICE = os.environ.get("MASKBENCH_CUDA", "")
+if CHOICE not in ("", "0", "1"):
+    sys.exit(f"MASKBENCH_CUDA must be 0 or 1, got {CHOICE!r}")
+
 # torch.utils.cpp_extension reads both of these when it is imported
-if "CUDA_HOME" not in os.environ and (folder := toolkit_folder()):
+if CHOICE != "0" and "CUDA_HOME" not in os.environ and (folder := toolkit_folder()):
     os.environ["CUDA_HOME"] = folder
 os.environ.setdefault("TORCH_CUDA_ARCH_LIST", CUDA_ARCHITECTURES)
 
@@ -49,16 +56,13 @@ except ImportError:
 
 def plans() -> list[bool]:
     """What to try, in order, until one builds: with the CUDA kernels (True) or without (False)."""
-    choice = os.environ.get("MASKBENCH_CUDA", "")
-    if choice not in ("", "0", "1"):
-        sys.exit(f"MASKBENCH_CUDA must be 0 or 1, got {choice!r}")
     buildable = torch.version.cuda is not None and CUDA_HOME is not None
-    if choice == "1":
+    if CHOICE == "1":
         if not buildable:
             missing = "nvcc" if torch.version.cuda else "a torch with CUDA"
             sys.exit(f"MASKBENCH_CUDA=1 needs {missing}, and there is none here")
         return [True]
-    return [True, False] if choice == "" and buildable and torch.cuda.is_available() else [False]
+    return [True, False] if CHOICE == "" and buildable and torch.cuda.is_available() else [False]
 
 
 def extension(with_cuda: bool) -> Extension:
@@ -90,10 +94,14 @@ class BuildKernels(BuildExtension):
                     raise
                 warn(f"the {'CUDA' if with_cuda else 'C++'} kernels were not built: {error}")
         warn("installed without compiled kernels: the plain PyTorch reference will run")
+        for stale in glob.glob("maskbench/_C.*"):  # of an earlier build in place: not what these sources say
+            os.unlink(stale)
         self.extensions.clear()
 
 
 if torch is None:
+    if CHOICE == "1":
+        sys.exit("MASKBENCH_CUDA=1 needs torch to build with; install it first, then use --no-build-isolation")
     warn("no torch to build the kernels with; install it first, then maskbench with --no-build-isolation")
     setup()
 else:

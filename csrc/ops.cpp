@@ -45,7 +45,7 @@ class Bce : public torch::autograd::Function<Bce> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grad_outputs) {
     const Tensor gradients = bce_backward(grad_outputs[0], context->get_saved_variables()[0]);
-    return {gradients.select(0, 0), gradients.size(0) == 2 ? gradients.select(0, 1) : Tensor()};
+    return {gradients.select(0, 0), gradients.sym_size(0) == 2 ? gradients.select(0, 1) : Tensor()};
   }
 };
 

@@ -91,8 +91,8 @@ def sample_prior(
 def discriminator_loss(prior_logits: Tensor, encoded_logits: Tensor) -> Tensor:
     """What the discriminators minimise: prior draws are real (1), encoded images are fake (0).
 
-    Finite for logits of any finite size. The compiled kernels compute the gradient in the same pass and cannot be
-    differentiated twice.
+    Stable for logits up to 1e4 in size and beyond, until their sum leaves the dtype's range. The compiled kernels
+    compute the gradient in the same pass and cannot be differentiated twice.
 
     Args:
         prior_logits: float32 or float64 ``[D, N]``, one row a discriminator, logits of prior draws.

@@ -432,6 +432,24 @@ def test_compiles_into_one_graph(device, compiler):
     torch.testing.assert_close(*gradients)
 
 
+@needs_kernels
+@on_losses
+def test_one_graph_serves_every_batch_size(name):
+    loss, _ = loss_and_inputs(name, 2, 5)
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda *logits: loss(*logits), fullgraph=True, dynamic=True, backend=count)
+    for rows in (5, 6, 9):
+        _, inputs = loss_and_inputs(name, 2, rows)
+        torch.testing.assert_close(compiled(*inputs), loss(*inputs))
+    assert len(graphs) == 1
+
+
 @on_devices
 def test_fakes_know_the_shapes(device):
     with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=False) as mode:
