@@ -7,9 +7,9 @@ compiled kernels, and what runs where there are none. ``MASKBENCH_BACKEND=refere
     python -m maskbench.ops        # what was built, and what runs on this machine
 """
 
-import importlib.util
 import os
 import warnings
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import torch
@@ -27,7 +27,8 @@ def _load_kernels() -> tuple[frozenset[str], str]:
         raise ValueError(f"MASKBENCH_BACKEND must be reference or unset, got {choice!r}")
     if choice:
         return frozenset(), "MASKBENCH_BACKEND=reference"
-    spec = importlib.util.find_spec("maskbench._C")
+    # beside this file, and nowhere else that an installed maskbench may have one
+    spec = PathFinder.find_spec("maskbench._C", [str(Path(__file__).parent)])
     if spec is None or spec.origin is None:
         return frozenset(), "maskbench._C is not built"
     # asked of the file, as a library built for another torch may crash while it loads
