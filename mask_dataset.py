@@ -100,7 +100,7 @@ def make_mask(args: argparse.Namespace, device: torch.device) -> tuple[Mask, str
     gaussian_dim, categories = args.gaussian_dim or 384, args.categories or 20
     if args.method == "untrained":
         torch.manual_seed(args.seed)
-        encoder = Encoder(image_size, PRESETS[args.preset]["width"], gaussian_dim, categories).eval()
+        encoder = Encoder(image_size, gaussian_dim=gaussian_dim, categories=categories, **PRESETS[args.preset]).eval()
         return encoder.to(device), files.fingerprint(encoder.state_dict()), image_size
     if args.method == "identity":
         return lambda images: (images.flatten(1), images.new_empty(len(images), 0)), files.fingerprint({}), image_size

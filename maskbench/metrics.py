@@ -40,18 +40,23 @@ def latent_summary(gaussian: Tensor, categorical: Tensor) -> dict[str, float]:
     Returns:
         ``mean`` (largest absolute mean of a dimension; prior 0), ``deviation_min`` and ``deviation_max``
         over the dimensions (prior 1), ``kurtosis`` pooled over standardised dimensions (prior 3),
-        ``categories_used`` (how many hold 1% of the images or more).
+        ``correlation`` (mean absolute correlation of two different dimensions; prior 0), ``category_min`` and
+        ``category_max`` (the smallest and largest share of images that a category holds; prior 1 / K).
     """
     gaussian = gaussian.double()
     deviation, mean = torch.std_mean(gaussian, 0, correction=0)
     standardised = (gaussian - mean) / deviation
+    correlations = (standardised.T @ standardised / len(gaussian)).abs()
+    others = max(1, correlations.numel() - len(correlations))
     shares = torch.bincount(categorical.argmax(1), minlength=categorical.shape[1]) / len(categorical)
     return {
         "mean": mean.abs().max().item(),
         "deviation_min": deviation.min().item(),
         "deviation_max": deviation.max().item(),
         "kurtosis": standardised.pow(4).mean().item(),
-        "categories_used": int((shares >= 0.01).sum()),
+        "correlation": ((correlations.sum() - correlations.diagonal().sum()) / others).item(),
+        "category_min": shares.min().item(),
+        "category_max": shares.max().item(),
     }
 
 

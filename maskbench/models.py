@@ -1,101 +1,368 @@
 """The networks: encoder (the mask), decoder (the private key), discriminators, and the classifier of masks."""
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 # --preset: the sizes that a name stands for
-PRESETS = {"paper": {"width": 16}}
+PRESETS = {
+    "maskbench": {"width": 64, "frequencies": 400},
+    "paper": {"width": 16, "frequencies": 0},
+}
 
 _SCALE = 8  # three stride-2 convolutions
+_TINY = 1e-12
+_WINDOW = 100  # mini-batches
+_SLOPE = 0.5  # of the leaky ReLUs in encoder and decoder: nearer to linear rebuilds better, see train_aae.py
 
 
 class Encoder(nn.Module):
     """Image -> latent vector in two parts (paper, section "Adversarial autoencoder").
 
-    Three 4x4 convolutions of stride 2, then two linear heads. At the defaults it has 455,940 parameters,
-    the paper's "over 400 thousand".
-
-    Both heads end in a batch normalisation without affine parameters: it keeps every Gaussian dimension
-    at deviation 1 and every category in play from the first step, so the adversarial phase only has to
-    shape the distribution and may be gentle with the reconstruction (see ``train_aae.py``).
+    Features of the image, then two linear heads whose outputs are normalised: see :class:`RadialGaussianization`
+    and :class:`RunningNorm`. The features are three 4x4 convolutions of stride 2 (455,940 parameters at the
+    defaults, the paper's "over 400 thousand"), or, with ``frequencies``, the image's lowest frequencies.
 
     Args:
         image_size: side S of the images, a multiple of 8.
         width: channels of the first convolution; the next have twice and four times as many.
-        gaussian_dim: length of the Gaussian part.
-        categories: length of the categorical part.
+        gaussian_dim: length G of the Gaussian part.
+        categories: length K of the categorical part.
+        frequencies: read this many frequencies of each colour (at most S^2) instead of convolutions; 0: convolutions.
     """
 
-    def __init__(self, image_size: int = 32, width: int = 16, gaussian_dim: int = 384, categories: int = 20):
+    def __init__(
+        self,
+        image_size: int = 32,
+        width: int = 16,
+        gaussian_dim: int = 384,
+        categories: int = 20,
+        frequencies: int = 0,
+    ):
         super().__init__()
-        self.config = dict(image_size=image_size, width=width, gaussian_dim=gaussian_dim, categories=categories)
-        side = _side(image_size)
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(3, width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Flatten(),
+        self.config = dict(
+            image_size=image_size,
+            width=width,
+            gaussian_dim=gaussian_dim,
+            categories=categories,
+            frequencies=frequencies,
         )
-        features = 4 * width * side**2
-        self.gaussian = nn.Sequential(nn.Linear(features, gaussian_dim), nn.BatchNorm1d(gaussian_dim, affine=False))
-        self.categorical = nn.Sequential(nn.Linear(features, categories), nn.BatchNorm1d(categories, affine=False))
+        side = _side(image_size)
+        if frequencies:
+            self.features = Spectrum(image_size, frequencies)
+            features = self.features.length
+        else:
+            self.features = nn.Sequential(
+                nn.Conv2d(3, width, 4, stride=2, padding=1),
+                nn.LeakyReLU(_SLOPE),
+                nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+                nn.LeakyReLU(_SLOPE),
+                nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1),
+                nn.LeakyReLU(_SLOPE),
+                nn.Flatten(),
+            )
+            features = 4 * width * side**2
+        self.gaussian = nn.Sequential(nn.Linear(features, gaussian_dim), RadialGaussianization(gaussian_dim))
+        self.categorical = nn.Sequential(nn.Linear(features, categories), RunningNorm(categories))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """float32 ``[N, 3, S, S]`` in [0, 1] -> Gaussian ``[N, G]``, categorical ``[N, K]`` (rows sum to 1)."""
-        features = self.convolutions(images)
-        return self.gaussian(features), self.categorical(features).softmax(1)
+        gaussian, logits = self.encode(images)
+        return gaussian, logits.softmax(1)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, with the logits ``[N, K]`` of the categorical part: mean 0, deviation 1."""
+        features = self.features(_fast_layout(images))
+        return self.gaussian(features), self.categorical(features)
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Tensor]) -> None:
-        """Set the normalisations' statistics to their exact averages over ``batches`` of images.
+        """Set the normalisations' statistics to those of ``batches`` of images, exactly.
 
         The running averages of training trail behind the weights ("precise batch normalisation": Wu and
         Johnson, "Rethinking 'Batch' in BatchNorm", 2021). ``batches`` may be any iterable of float32
-        ``[N, 3, S, S]`` with N >= 2.
+        ``[N, 3, S, S]`` with two images or more in all.
         """
-        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm1d)]
-        training, momenta = self.training, [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain average over the batches
-        self.train()
-        for images in batches:
-            self(images)
-        self.train(training)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        features = [self.features(images) for images in batches]
+        for head in (self.gaussian, self.categorical):
+            head[1].fit(torch.cat([head[0](batch) for batch in features]))
 
 
 class Decoder(nn.Module):
-    """Latent vector -> image: the encoder's transposed mirror, and the private key of its masks.
+    """Latent vector -> image: the encoder's mirror, and the private key of its masks.
 
-    Args: as for :class:`Encoder`.
+    The contrast that :class:`RadialGaussianization` took out is put back (two parameters), then a linear layer
+    and the transposed convolutions, or, with ``frequencies``, the image of those frequencies and five 3x3
+    convolutions at half its size that correct it.
+
+    Args: as for :class:`Encoder`; with ``frequencies``, ``width`` is the channels of the correction.
     """
 
-    def __init__(self, image_size: int = 32, width: int = 16, gaussian_dim: int = 384, categories: int = 20):
+    def __init__(
+        self,
+        image_size: int = 32,
+        width: int = 16,
+        gaussian_dim: int = 384,
+        categories: int = 20,
+        frequencies: int = 0,
+    ):
         super().__init__()
-        self.config = dict(image_size=image_size, width=width, gaussian_dim=gaussian_dim, categories=categories)
-        side = _side(image_size)
-        self.layers = nn.Sequential(
-            nn.Linear(gaussian_dim + categories, 4 * width * side**2),
-            nn.Unflatten(1, (4 * width, side, side)),
-            nn.LeakyReLU(0.2),
-            nn.ConvTranspose2d(4 * width, 2 * width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.ConvTranspose2d(width, 3, 4, stride=2, padding=1),
-            nn.Sigmoid(),
+        self.config = dict(
+            image_size=image_size,
+            width=width,
+            gaussian_dim=gaussian_dim,
+            categories=categories,
+            frequencies=frequencies,
         )
+        side = _side(image_size)
+        self.gaussian_dim = gaussian_dim
+        self.contrast = nn.Parameter(torch.tensor([0.5 * math.log(gaussian_dim), 0.3]))  # log radius: mean, deviation
+        if frequencies:
+            self.spectrum = Spectrum(image_size, frequencies)
+            self.linear = nn.Linear(gaussian_dim + categories, self.spectrum.length)
+            correction = [nn.PixelUnshuffle(2), nn.Conv2d(12, width, 3, padding=1), nn.LeakyReLU(0.2)]
+            for _ in range(3):
+                correction += [nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.2)]
+            last = nn.Conv2d(width, 12, 3, padding=1)
+            nn.init.zeros_(last.weight)  # it starts by correcting nothing
+            nn.init.zeros_(last.bias)
+            self.correction = nn.Sequential(*correction, last, nn.PixelShuffle(2))
+        else:
+            self.spectrum = None
+            self.shape = (4 * width, side, side)
+            self.linear = nn.Linear(gaussian_dim + categories, 4 * width * side**2)
+            self.convolutions = nn.Sequential(
+                nn.LeakyReLU(_SLOPE),
+                nn.ConvTranspose2d(4 * width, 2 * width, 4, stride=2, padding=1),
+                nn.LeakyReLU(_SLOPE),
+                nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
+                nn.LeakyReLU(_SLOPE),
+                nn.ConvTranspose2d(width, 3, 4, stride=2, padding=1),
+            )
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Both parts side by side, float32 ``[N, G + K]`` -> images ``[N, 3, S, S]`` in [0, 1]."""
-        return self.layers(latent)
+        """Both parts side by side, float32 ``[N, G + K]`` -> images ``[N, 3, S, S]``.
+
+        In [0, 1] in eval mode; in training mode not clamped, or saturated pixels would have no gradient.
+        """
+        features = self.linear(self.unmask(latent))
+        if self.spectrum:
+            images = self.spectrum.inverse(features)
+            images = images + self.correction(_fast_layout(images - 0.5))
+        else:
+            images = self.convolutions(_fast_layout(features.unflatten(1, self.shape))) + 0.5
+        return images if self.training else images.clamp(0, 1)
+
+    def unmask(self, latent: Tensor) -> Tensor:
+        """Undo what is not linear in the heads: the radius of the Gaussian part, the softmax; ``[N, G + K]`` twice."""
+        gaussian, categorical = latent[:, : self.gaussian_dim], latent[:, self.gaussian_dim :]
+        radius = _radius(gaussian)
+        normal_mean, normal_deviation = normal_log_radius(self.gaussian_dim)
+        mean, deviation = self.contrast
+        log_radius = mean + deviation / normal_deviation * (radius.log() - normal_mean)
+        # a one-hot draw of the prior has no logarithm: 1e-3 is below what encoded images reach
+        return torch.cat((gaussian / radius * log_radius.exp(), categorical.clamp_min(1e-3).log()), 1)
+
+
+class RunningNorm(nn.Module):
+    """Subtract the mean and divide by the deviation of every feature: ``[N, F]`` twice.
+
+    The statistics are running averages in training mode too, and constants to the gradient: those of a mini-batch of
+    16 are noise that the decoder cannot undo. :meth:`fit` sets them exactly.
+
+    They reach back 100 mini-batches at first, and further the longer the training, whose steps become smaller: over
+    500 from the start, the encoder runs away from them.
+    """
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.register_buffer("center", torch.zeros(features))
+        self.register_buffer("variance", torch.ones(features))
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.steps += 1
+            self._follow(x.detach(), 1 / torch.minimum(self.steps, _WINDOW + self.steps / 50))
+        return self._standardise(x)
+
+    def _standardise(self, x: Tensor) -> Tensor:
+        return (x - self.center) / self.variance.clamp_min(_TINY).sqrt()
+
+    @torch.no_grad()
+    def _follow(self, x: Tensor, weight: Tensor) -> None:
+        self.center += weight * (x.mean(0) - self.center)
+        self.variance += weight * ((x - self.center).square().mean(0) - self.variance)
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Set the statistics to those of ``x``, float32 ``[N, F]``, N >= 2.
+
+        Variances are shrunk towards their mean as if F more rows had it: of few rows, some features have none.
+        """
+        variance, mean = torch.var_mean(x.double(), 0, correction=0)
+        self.center.copy_(mean)
+        self.variance.copy_(variance.lerp(variance.mean(), _shrinkage(x)))
+        self.steps.clamp_(min=_WINDOW)  # what is fitted weighs as much as a window of mini-batches
+
+
+class RadialGaussianization(RunningNorm):
+    """Give vectors ``[N, F]`` directions spread evenly and lengths spread like those of N(0, I).
+
+    Most of what is not normal in a linear code of natural images is its length, the image's contrast. One
+    invertible step mends it (Lyu and Simoncelli, "Nonlinear extraction of independent components of natural
+    images using radial Gaussianization", Neural Computation 2009); here a power law: the logarithm of the length
+    gets the mean and deviation it has under N(0, I). Centre and scale of the features are those that give the
+    *directions* mean 0 and even variance (Tyler's M-estimator, diagonal), so images of high contrast do not
+    outweigh the others.
+    """
+
+    def __init__(self, features: int):
+        super().__init__(features)
+        self.register_buffer("log_radius_mean", torch.zeros(()))
+        self.register_buffer("log_radius_variance", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        radius = _radius(x)
+        normal_mean, normal_deviation = normal_log_radius(x.shape[1])
+        contrast = (radius.log() - self.log_radius_mean) / self.log_radius_variance.clamp_min(_TINY).sqrt()
+        return x / radius * (normal_mean + normal_deviation * contrast).exp()
+
+    @torch.no_grad()
+    def _follow(self, x: Tensor, weight: Tensor) -> None:
+        self._improve(x, weight)
+        log_radius = _radius(self._standardise(x)).log()
+        self.log_radius_mean += weight * (log_radius.mean() - self.log_radius_mean)
+        self.log_radius_variance += weight * (
+            (log_radius - self.log_radius_mean).square().mean() - self.log_radius_variance
+        )
+
+    def _improve(self, x: Tensor, weight: Tensor | float, shrinkage: float = 0.0) -> None:
+        """A step towards the fixed point: the directions of ``x`` have mean 0 and every feature an equal share."""
+        standardised = self._standardise(x)
+        radius = _radius(standardised)
+        share = (standardised / radius).square().mean(0) * x.shape[1]
+        share = share.lerp(torch.ones_like(share), shrinkage)
+        self.center += (weight * radius.mean() / radius * (x - self.center)).mean(0)
+        self.variance *= 1 + weight * (share - 1)
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        super().fit(x)
+        for _ in range(8):
+            self._improve(x, 1.0, _shrinkage(x))
+        variance, mean = torch.var_mean(_radius(self._standardise(x)).double().log(), correction=0)
+        self.log_radius_mean.copy_(mean)
+        self.log_radius_variance.copy_(variance)
+
+
+def normal_log_radius(features: int) -> tuple[float, float]:
+    """Mean and deviation of log |z| for z ~ N(0, I) of ``features`` dimensions.
+
+    log |z|^2 is log 2 plus the logarithm of a Gamma(features / 2) variable, so its mean and variance are digamma and
+    trigamma.
+    """
+    half = torch.tensor(features / 2, dtype=torch.float64)
+    mean = 0.5 * (math.log(2) + torch.digamma(half).item())
+    return mean, 0.5 * math.sqrt(torch.polygamma(1, half).item())
+
+
+class Spectrum(nn.Module):
+    """The lowest frequencies of images: an orthonormal cosine transform (DCT-II), most of it thrown away.
+
+    Principal components of natural images lie almost wholly in it, and it needs no weights: 400 of 1,024
+    frequencies a colour lose 0.0001 of the MSE of 384 components.
+
+    Args:
+        image_size: side S of the images.
+        frequencies: how many are kept of each colour, the lowest first; at most S^2.
+    """
+
+    def __init__(self, image_size: int, frequencies: int):
+        super().__init__()
+        self.image_size, frequencies = image_size, min(frequencies, image_size**2)
+        self.length = 3 * frequencies
+        # on the CPU even where modules are built without memory ("meta")
+        numbers = torch.arange(image_size, dtype=torch.float64, device="cpu")
+        basis = torch.cos(math.pi / image_size * (numbers + 0.5) * numbers[:, None]) * math.sqrt(2 / image_size)
+        basis[0] /= math.sqrt(2)
+        squares, order = (numbers.square() + numbers.square()[:, None]).flatten().sort(stable=True)
+        # none is trained or stored: they follow from the sizes
+        self.register_buffer("basis", basis.float(), persistent=False)
+        self.register_buffer("kept", order[:frequencies], persistent=False)
+        self.register_buffer("squares", squares[:frequencies].float(), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[N, 3, S, S]`` -> ``[N, length]``."""
+        return (self.basis @ images @ self.basis.T).flatten(2)[..., self.kept].flatten(1)
+
+    def natural_variances(self) -> Tensor:
+        """How variances fall off over ``[length]`` in natural images, up to a factor: 1 / f^2."""
+        return (1 / (1 + self.squares)).repeat(3)
+
+    def inverse(self, spectrum: Tensor) -> Tensor:
+        """``[N, length]`` -> the images ``[N, 3, S, S]`` that have these frequencies and no others."""
+        full = spectrum.new_zeros(len(spectrum), 3, self.image_size**2)
+        full = full.index_copy(2, self.kept, spectrum.view(len(spectrum), 3, -1))
+        return self.basis.T @ full.unflatten(2, (self.image_size, self.image_size)) @ self.basis
+
+
+@torch.no_grad()
+def start_from_principal_components(encoder: Encoder, decoder: Decoder, batches: Iterable[Tensor]) -> None:
+    """Start networks with ``frequencies`` from the best linear code of their training images, in closed form.
+
+    The Gaussian part gets the strongest principal components of the frequencies, each scaled to variance 1, in an
+    order and with signs drawn from torch's generator: they make the key. The categorical part's logits get the next
+    K - 1, turned at random so that no category stands out. The decoder's linear layer is the way back.
+
+    Args:
+        batches: float32 ``[N, 3, S, S]``, more images than frequencies for a good start.
+
+    Raises:
+        ValueError: fewer frequencies than numbers in the latent vector.
+    """
+    features = torch.cat([encoder.features(images) for images in batches])
+    gaussian_dim, categories = encoder.config["gaussian_dim"], encoder.config["categories"]
+    components = gaussian_dim + categories - 1
+    if components > features.shape[1]:
+        raise ValueError(
+            f"{gaussian_dim} + {categories} numbers are more than the {features.shape[1]} frequencies of the images"
+        )
+    mean = features.mean(0)
+    covariance = (features - mean).T.double().cov(correction=0)
+    # where images are few, most components have no variance: shrunk a little towards what natural images have
+    natural = encoder.features.natural_variances().double()
+    natural = torch.diag(natural * (covariance.trace() / natural.sum()))
+    covariance = covariance.lerp(natural, 0.1 * _shrinkage(features))
+    variances, axes = torch.linalg.eigh(covariance)
+    variances, axes = variances.flip(0)[:components], axes.flip(1)[:, :components]
+    whitening = (axes / variances.sqrt()).float()
+
+    signs = torch.randint(2, (gaussian_dim,)) * 2 - 1
+    simplex = torch.linalg.qr(torch.cat((torch.ones(categories, 1), torch.randn(categories, categories - 1)), 1))[0]
+    simplex = simplex[:, 1:].to(whitening.device)  # orthonormal and orthogonal to (1, ..., 1)
+    weights = (
+        whitening[:, :gaussian_dim][:, torch.randperm(gaussian_dim)] * signs.to(whitening.device),
+        whitening[:, gaussian_dim:] @ simplex.T,
+    )
+    for (linear, norm), weight in zip((encoder.gaussian, encoder.categorical), weights, strict=True):
+        linear.weight.copy_(weight.T)
+        linear.bias.copy_(-mean @ weight)
+        norm.fit(linear(features))
+
+    # the way back: each latent number stands for a multiple of one axis
+    radial = encoder.gaussian[1]
+    decoder.contrast.copy_(torch.stack((radial.log_radius_mean, radial.log_radius_variance.sqrt())))
+    decoder.linear.bias.copy_(mean)
+    backward = []
+    for (_, norm), weight in zip((encoder.gaussian, encoder.categorical), weights, strict=True):
+        inverse = torch.linalg.pinv(weight.double(), rtol=1e-5).float()  # the logits have a rank less
+        decoder.linear.bias += norm.center @ inverse
+        backward.append(norm.variance.sqrt()[:, None] * inverse)
+    decoder.linear.weight.copy_(torch.cat(backward).T)
 
 
 class Discriminator(nn.Module):
@@ -139,6 +406,20 @@ class MaskClassifier(nn.Module):
     def forward(self, masked: Tensor) -> Tensor:
         """float32 ``[N, features]`` -> logits ``[N, classes]``."""
         return self.layers(masked)
+
+
+def _radius(x: Tensor) -> Tensor:
+    return x.norm(dim=1, keepdim=True).clamp_min(_TINY)
+
+
+def _shrinkage(x: Tensor) -> float:
+    rows, features = x.shape
+    return features / (rows + features)
+
+
+def _fast_layout(images: Tensor) -> Tensor:
+    """Channels last, in which convolutions of small batches are a quarter faster; the values stay."""
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _side(image_size: int) -> int:

@@ -26,7 +26,12 @@ def test_latent_summary():
     assert summary["deviation_min"] == pytest.approx(0.5, rel=0.02)
     assert summary["deviation_max"] == pytest.approx(2, rel=0.02)
     assert summary["kurtosis"] == pytest.approx(3, abs=0.1)
-    assert summary["categories_used"] == 2
+    assert summary["correlation"] < 0.01
+    assert summary["category_min"] == pytest.approx(0.005, rel=0.2)
+    assert summary["category_max"] == pytest.approx(0.5, rel=0.02)
+    paired = gaussian.clone()
+    paired[:, 1] = paired[:, 0] + paired[:, 3]  # two of six pairs of dimensions, each correlated by sqrt(1/2)
+    assert metrics.latent_summary(paired, categorical)["correlation"] == pytest.approx(0.5**0.5 / 3, rel=0.02)
 
 
 def test_classification_scores_are_macro_averages():

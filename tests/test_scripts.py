@@ -230,6 +230,7 @@ def refused(run_here, tmp_path, capsys):
         ("train_aae.py", ["--bath-size", 8], "--bath-size"),
         ("train_aae.py", ["--seed", 10**20], "--seed"),
         ("train_aae.py", ["--gaussian-dim", 10**8], "--gaussian-dim"),
+        ("train_aae.py", ["--dataset", "photos", "--image-size", 8], "--preset paper"),
         ("mask_dataset.py", ["--encoder", "missing.pt"], "missing.pt: no such file"),
         ("mask_dataset.py", ["--encoder", "hello.pt"], "hello.pt: damaged"),
         ("mask_dataset.py", ["--dataset", "imagenet", "--method", "identity"], "imagenet"),
