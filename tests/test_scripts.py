@@ -264,7 +264,7 @@ def test_bad_input_beside_good_files(refused, workplace, tmp_path):
     refused("mask_dataset.py", "--encoder", encoder, "--gaussian-dim", 7, naming="--gaussian-dim")
     refused("crosspair.py", "--models", "one", naming="one holds 1")
     content = torch.load(masked, weights_only=True)
-    torch.save(content | {"gaussian": content["gaussian"][:-1]}, tmp_path / "narrow.pt")
+    torch.save(content | {"gaussian": content["gaussian"][:-1].clone()}, tmp_path / "narrow.pt")
     refused("classify.py", "--masked", "narrow.pt", naming="gaussian")
     (tmp_path / "one" / "1").mkdir()
     for name, instance in (("encoder.pt", "0"), ("decoder.pt", "1")):
