@@ -322,7 +322,8 @@ def find_checkpoint(folder: Path, args: argparse.Namespace) -> dict | None:
         )
     checkpoint = checkpoints.load_checkpoint(path)
     for name, value in settings_of(args).items():
-        if (before := checkpoint["settings"].get(name)) != value:
+        before = checkpoint["settings"].get(name)
+        if type(before) is not type(value) or before != value:
             raise InputError(
                 f"{path} was made with --{name.replace('_', '-')} {files.shown(before)}, not {value}; "
                 "resume with the same value or choose another --output-dir"

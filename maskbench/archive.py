@@ -2,7 +2,7 @@
 
 ``torch.load(weights_only=True)`` runs no code, but it believes what the file says of itself: it unpacks compressed
 records of any size, expands a tensor of four bytes to terabytes by strides of zero, hangs on nested tuples as
-dictionary keys, and does not compare checksums. So a file is read twice: here, where its pickle is walked opcode by
+dictionary keys, and compares no checksums. So a file is read twice: here, where its pickle is walked opcode by
 opcode without building anything of the kind, and then by torch.
 
 A ``.pt`` file is a zip archive of uncompressed records under one folder: ``data.pkl`` (the pickle), ``data/0``,
@@ -22,6 +22,7 @@ from maskbench.errors import require
 
 _SMALL = re.compile(r"version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id")
 _TENSOR = re.compile(r"data/(\d{1,9})")
+_FLAGS = 0x808  # UTF-8 names, sizes after the data
 _LARGEST_PICKLE = 4 * 2**20  # also of the zip's directory: a few kilobytes are usual
 _DEEPEST_STACK = 10_000  # the pickler writes a thousand entries at a time
 
@@ -93,6 +94,9 @@ def _check_records(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Zip
         seen.add(name)
         require(info.compress_type == zipfile.ZIP_STORED, "holds compressed records")
         require(info.compress_size == info.file_size, "its records' sizes do not agree")
+        # of a record that calls itself a folder, torch reads whatever lies in the memory
+        plain = info.external_attr == info.internal_attr == info.volume == 0 and info.flag_bits & ~_FLAGS == 0
+        require(plain, "holds a record that is not a plain file")
         if name == "data.pkl":
             require(info.file_size <= _LARGEST_PICKLE, "its pickle is too large")
             records[name] = info

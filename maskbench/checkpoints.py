@@ -86,15 +86,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     content = files.load(path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION)
     try:
-        for name in ("settings", "environment"):
+        for name in ("settings", "environment", "states"):
             require(isinstance(content[name], dict), f"{name} is not a dictionary")
         require(type(content["threads"]) is int and 0 < content["threads"] <= 4096, "an impossible number of threads")
         require(isinstance(content["images"], str), "images is not text")
         files.check_like(0.0, content["seconds"], "seconds")
         require(isinstance(content["history"], list), "history is not a list")
         for epoch, row in enumerate(content["history"], 1):
-            require(isinstance(row, list) and row[0] == epoch, "history is out of order")
+            require(isinstance(row, list), "history is not a list of rows")
             files.check_like([epoch, *[0.0] * (len(row) - 1)], row, "history")
+            require(row[0] == epoch, "history is out of order")
         losses = content["losses"]
         require(isinstance(losses, Tensor) and losses.dim() == 2, "losses is not a table")
         files.check_tensor(losses, (len(losses), 3), torch.float32, "losses")
@@ -128,8 +129,7 @@ def restore(parts: dict[str, Any], states: Any, path: Path) -> None:
 
 def encoder_fingerprint(checkpoint: dict[str, Any], path: Path) -> str:
     """Fingerprint of the encoder in what :func:`load_checkpoint` read; ``path`` is for complaints."""
-    states = checkpoint.get("states")
-    encoder = states.get("encoder") if isinstance(states, dict) else None
+    encoder = checkpoint["states"].get("encoder")
     if not isinstance(encoder, dict) or not all(isinstance(tensor, Tensor) for tensor in encoder.values()):
         raise damaged(path, "it holds no encoder")
     return files.fingerprint({str(name): tensor for name, tensor in encoder.items()})

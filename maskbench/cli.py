@@ -79,6 +79,8 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(_complain(program, str(error)))
     except OSError as error:  # no permission, a folder that vanished
         sys.exit(_complain(program, f"{error.filename or 'input/output'}: {error.strerror or error}"))
+    except MemoryError:
+        sys.exit(_complain(program, "this machine's memory is not enough; use fewer or smaller images, or --limit"))
     except Stopped as stopped:
         print(f"\n{program}: {stopped}; go on with: {shlex.join(_command_to_resume())}", file=sys.stderr)
         sys.exit(128 + stopped.signal)

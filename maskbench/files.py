@@ -204,10 +204,10 @@ def load(path: Path, wanted: str, version: int = VERSION) -> dict[str, Any]:
     if found != wanted:
         warning = "; it is private, keep it to yourself: with it masks turn back into pictures"
         raise InputError(f"{path}: holds {found}, expected {wanted}{warning if found in PRIVATE_FORMATS else ''}")
-    if content.get("version") != version:
-        older = isinstance(content.get("version"), int) and content["version"] < version
-        advice = "make it again" if older else "update maskbench"
-        raise InputError(f"{path}: version {shown(content.get('version'))}, this maskbench reads {version}; {advice}")
+    stated = content.get("version")
+    if type(stated) is not int or stated != version:
+        advice = "make it again" if type(stated) is int and stated < version else "update maskbench"
+        raise InputError(f"{path}: version {shown(stated)}, this maskbench reads {version}; {advice}")
     return content
 
 
@@ -226,7 +226,7 @@ def read(path: Path) -> dict[str, Any]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (InputError, PermissionError):
+    except (InputError, PermissionError, MemoryError):
         raise
     except Exception as error:  # neither zipfile nor torch.load has a narrower promise for hostile or cut-off bytes
         reason = str(error).split("\n")[0][:120] or type(error).__name__
