@@ -83,7 +83,7 @@ def test_sigkill_at_random_moments(workplace, tmp_path):
         while "epochs on" not in output.read_text() and process.poll() is None:
             time.sleep(0.01)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(random.uniform(0, 1.5))
+            process.wait(random.uniform(0, 1))
         process.kill()
         if process.wait() == -signal.SIGKILL:
             killed += 1

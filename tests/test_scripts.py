@@ -296,5 +296,6 @@ def test_output_that_cannot_be_written(refused, tmp_path):
 def test_help_and_errors_in_a_real_process(tmp_path, script):
     text = run_script(script, "--help", cwd=tmp_path).stdout
     assert f"python {script}" in text and "default:" in text
-    mistake = run_script(script, "--device", "tpu", cwd=tmp_path, check=False)
-    assert mistake.returncode == 2 and mistake.stderr.count("\n") == 1 and "--device" in mistake.stderr
+    if script == "train_aae.py":  # once: all four take the same way out
+        mistake = run_script(script, "--device", "tpu", cwd=tmp_path, check=False)
+        assert mistake.returncode == 2 and mistake.stderr.count("\n") == 1 and "--device" in mistake.stderr
