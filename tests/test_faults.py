@@ -73,23 +73,29 @@ def test_sigkill_at_random_moments(workplace, tmp_path):
     arguments = [*TRAINING, "--resume", "--checkpoint-minutes", 1e-6]  # a checkpoint after every step
     command = [sys.executable, str(ROOT / "train_aae.py"), *map(str, arguments)]
     random = np.random.default_rng()
-    killed, places, finished = 0, [], 0
+    killed, places, leftovers, finished = 0, [], 0, 0
+    path = folder / "checkpoint.pt"
+
+    def written(path: Path) -> int:
+        return path.stat().st_mtime_ns if path.exists() else 0
+
     while killed < KILLS:
+        before = written(path)
         with open(output, "w") as file:
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
             process = subprocess.Popen(
                 command, cwd=tmp_path, env=environment, stdout=file, stderr=subprocess.DEVNULL, start_new_session=True
             )
-        while "epochs on" not in output.read_text() and process.poll() is None:
-            time.sleep(0.01)
+        while written(path) == before and process.poll() is None:  # until it is under way
+            time.sleep(0.002)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(random.uniform(0, 1))
         process.kill()
         if process.wait() == -signal.SIGKILL:
             killed += 1
-            if (folder / "checkpoint.pt").exists():  # whole, whenever the kill came
-                checkpoint = checkpoints.load_checkpoint(folder / "checkpoint.pt")
-                places.append((len(checkpoint["history"]), len(checkpoint["losses"])))
+            checkpoint = checkpoints.load_checkpoint(path)  # whole, whenever the kill came
+            places.append((len(checkpoint["history"]), len(checkpoint["losses"])))
+            leftovers += len(list(folder.glob(".*.partial")))
         else:
             assert process.returncode == 0, output.read_text()
             assert_same_bits(folder, unbroken)
@@ -97,7 +103,8 @@ def test_sigkill_at_random_moments(workplace, tmp_path):
             shutil.rmtree(tmp_path / "runs")
     run_script("train_aae.py", *arguments, cwd=tmp_path)
     assert_same_bits(folder, unbroken)
-    print(f"\n{killed} kills at (epochs, steps) {places}; {finished + 1} trainings finished, all to the same bits")
+    print(f"\n{killed} kills at (epochs, steps) {places}, {leftovers} of them within a write; ", end="")
+    print(f"{finished + 1} trainings finished, all to the same bits")
 
 
 @pytest.fixture
