@@ -161,6 +161,8 @@ def train(
         say_what_differs(saved, facts, folder)
         facts = facts | {"threads": saved["threads"]}
         history, seconds, done = saved["history"], saved["seconds"], len(saved["losses"])
+        if done > batches:
+            raise checkpoints.damaged(folder / "checkpoint.pt", f"step {done} of {batches}")
         losses[:done] = saved["losses"].to(device)
         if done == 0:
             export(folder, parts, history)  # the run may have been stopped between two of its files
