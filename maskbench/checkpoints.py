@@ -150,7 +150,8 @@ def _build(network: type[nn.Module], content: dict, path: Path) -> nn.Module:
         config, state = content["config"], content["state_dict"]
         require(isinstance(config, dict), "no sizes")
         for value in config.values():
-            require(type(value) is not int or 0 < value <= _LARGEST_SIZE, "an impossible size")
+            fits = isinstance(value, (str, bool)) or (type(value) is int and 0 < value <= _LARGEST_SIZE)
+            require(fits, "an impossible size")
         with torch.device("meta"):  # takes no memory, whatever the sizes claim
             module = network(**config)
         files.check_like(module.state_dict(), state, "weights")

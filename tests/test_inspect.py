@@ -118,7 +118,7 @@ def test_a_claimed_size_is_not_allocated(tmp_path):
     encoder = checkpoints.Encoder(8, 2, 3, 2)
     checkpoints.save_encoder(encoder, tmp_path / "encoder.pt")
     content = files.load(tmp_path / "encoder.pt", checkpoints.ENCODER_FORMAT)
-    for sizes in (dict(width=2**16, gaussian_dim=2**16, image_size=2**15), dict(width=2**40), dict(width=-2)):
+    for sizes in (dict(width=2**16, gaussian_dim=2**16, image_size=2**15), dict(width=2**40), dict(width=-2), dict(width=1e308)):
         files.save(content | {"config": content["config"] | sizes}, tmp_path / "huge.pt")  # petabytes of weights
         with pytest.raises(InputError, match=r"huge\.pt: its sizes and weights do not fit together"):
             checkpoints.load_encoder(tmp_path / "huge.pt")
