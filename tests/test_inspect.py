@@ -118,8 +118,9 @@ def test_a_claimed_size_is_not_allocated(tmp_path):
     encoder = checkpoints.Encoder(8, 2, 3, 2)
     checkpoints.save_encoder(encoder, tmp_path / "encoder.pt")
     content = files.load(tmp_path / "encoder.pt", checkpoints.ENCODER_FORMAT)
-    for sizes in (dict(width=2**16, gaussian_dim=2**16, image_size=2**15), dict(width=2**40), dict(width=-2), dict(width=1e308)):
-        files.save(content | {"config": content["config"] | sizes}, tmp_path / "huge.pt")  # petabytes of weights
+    petabytes = dict(width=2**16, gaussian_dim=2**16, image_size=2**15)
+    for sizes in (petabytes, dict(width=2**40), dict(width=-2), dict(width=1e308)):
+        files.save(content | {"config": content["config"] | sizes}, tmp_path / "huge.pt")
         with pytest.raises(InputError, match=r"huge\.pt: its sizes and weights do not fit together"):
             checkpoints.load_encoder(tmp_path / "huge.pt")
     state = content["state_dict"] | {"gaussian.1.running_var": torch.tensor([1.0, -1.0, 1.0])}
