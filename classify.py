@@ -13,6 +13,8 @@ same however many there are. What is trained on what is the paper's:
   forest and AdaBoost    training and test parts merged and divided 8 : 2 again, stratified; 100 estimators
 
 Masked augmented copies (mask_dataset.py --augment) are trained on when their source is, and never tested on.
+
+A start that was stopped goes on when it is given again: finished runs are kept and skipped.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import sklearn
 import torch
 import torch.nn.functional as F
 from sklearn.ensemble import AdaBoostClassifier, RandomForestClassifier
@@ -31,6 +34,7 @@ from tqdm import tqdm
 from maskbench import cli, figures, files, masked
 from maskbench.datasets import TEST, TRAIN
 from maskbench.errors import InputError
+from maskbench.ledger import Ledger, code_fingerprint
 from maskbench.masked import MaskedSet
 from maskbench.metrics import classification_scores
 from maskbench.models import MaskClassifier
@@ -38,6 +42,7 @@ from maskbench.models import MaskClassifier
 METHODS = ("mlp", "forest", "adaboost")
 METRICS = ("accuracy", "precision", "recall")
 ESTIMATORS = 100
+MLP_SETTINGS = ("epochs", "batch_size", "lr")  # the flags that change the MLP's runs, beside --seed
 RUN_COLUMNS = ("masked", "method", "classes", "repeat", *METRICS, "train_rows", "test_rows", "seconds", "class_names")
 TABLE_COLUMNS = ("method", "classes", "metric", "mean", "std", "draws")
 
@@ -49,13 +54,20 @@ def main() -> None:
     path = args.masked or newest("masked")
     data = masked.load(path)
     print(f"{path}: {len(data.labels):,} rows of {data.width} numbers, masked by {data.method}")
+    with files.output_folder(args.output_dir):
+        classify_all(args, path, data, device)
+
+
+def classify_all(args: argparse.Namespace, path: Path, data: MaskedSet, device: torch.device) -> None:
     parts = data_parts(data)
     eligible = eligible_classes(data, parts)
     counts = list(dict.fromkeys(class_count(text, data, eligible, path) for text in args.classes))
-
-    files.make_folder(args.output_dir)
     output = args.output_dir / path.stem
-    runs, curves = [], {}
+    # finished runs are kept and not repeated, as long as everything that determines them is the same
+    ledger = Ledger(Path(f"{output}-runs.pt"))
+    inputs = {"masked": files.digest(path), "seed": args.seed, "code": code_fingerprint(__file__)}
+    inputs |= {"torch": torch.__version__, "sklearn": sklearn.__version__}
+    runs, curves, kept = [], {}, 0
     with tqdm(total=len(counts) * args.repeats * len(args.methods), unit="run") as progress:
         for count in counts:
             for repeat in range(args.repeats):
@@ -65,20 +77,37 @@ def main() -> None:
                 seed = int(random.integers(2**31))
                 for method in args.methods:
                     progress.set_description(f"{count} classes, draw {repeat + 1}/{args.repeats}, {method}")
-                    start = time.perf_counter()
+                    run = inputs | {"method": method, "classes": count, "repeat": repeat}
+                    like = {"scores": [0.0] * len(METRICS), "sizes": [0, 0], "seconds": 0.0}
                     if method == "mlp":
-                        scores, sizes, curve = run_mlp(args, data, parts, chosen, seed, device)
-                        curves.setdefault(count, []).append(curve)
-                    else:
-                        scores, sizes = run_trees(method, data, chosen, seed)
+                        run |= {name: getattr(args, name) for name in MLP_SETTINGS} | {"device": device.type}
+                        like["curve"] = torch.empty(args.epochs, 4, dtype=torch.float64)
+                    result = ledger.get(run, like)
+                    new = result is None
+                    if new:
+                        start = time.perf_counter()
+                        curve = {}
+                        if method == "mlp":
+                            scores, sizes, losses = run_mlp(args, data, parts, chosen, seed, device)
+                            curve = {"curve": torch.from_numpy(losses)}
+                        else:
+                            scores, sizes = run_trees(method, data, chosen, seed)
+                        seconds = round(time.perf_counter() - start, 2)
+                        result = {"scores": list(scores.values()), "sizes": list(sizes), "seconds": seconds} | curve
+                        ledger.add(run, result)
+                    if method == "mlp":
+                        curves.setdefault(count, []).append(result["curve"].numpy())
                     names = " ".join(data.classes[label].replace(" ", "_") for label in chosen)
-                    seconds = round(time.perf_counter() - start, 2)
-                    runs.append([path.name, method, count, repeat, *scores.values(), *sizes, seconds, names])
-                    table = summarise(runs)  # after every run: what is finished is not lost
-                    files.write_csv(Path(f"{output}-runs.csv"), RUN_COLUMNS, runs)
-                    files.write_csv(Path(f"{output}.csv"), TABLE_COLUMNS, table)
+                    columns = [path.name, method, count, repeat]
+                    runs.append([*columns, *result["scores"], *result["sizes"], result["seconds"], names])
+                    kept += not new
+                    if new:
+                        write_tables(output, runs)
                     progress.update()
 
+    if kept:
+        print(f"{kept} of {len(runs)} runs were finished before and kept ({output}-runs.pt)")
+    table = write_tables(output, runs)
     pictures = [Path(f"{output}.png")]
     figures.score_bars(table, f"{path.name}: mean and deviation of {args.repeats} draws", pictures[0])
     curves_picture = Path(f"{output}-curves.png")
@@ -192,6 +221,14 @@ def newest(folder: str) -> Path:
     if not found:
         raise InputError(f"no masked file in {folder}/: make one with mask_dataset.py, or name it with --masked")
     return found[-1]
+
+
+def write_tables(output: Path, runs: list[list]) -> list[list]:
+    """Write every run and their summary as CSV; returns the summary."""
+    table = summarise(runs)
+    files.write_csv(Path(f"{output}-runs.csv"), RUN_COLUMNS, runs)
+    files.write_csv(Path(f"{output}.csv"), TABLE_COLUMNS, table)
+    return table
 
 
 def summarise(runs: list[list]) -> list[list]:

@@ -6,6 +6,8 @@
 For each pair the mean squared error of every image is taken on black and white test patterns, on the
 training and on the validation images of the autoencoders (paper, Eqs 1-12). Mean and deviation run over all
 images of all matched pairs (an encoder with its own decoder), and over those of all unmatched pairs.
+
+A start that was stopped goes on when it is given again: finished sets of images are kept and skipped.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from tqdm import tqdm
 from maskbench import checkpoints, cli, datasets, figures, files
 from maskbench.datasets import to_float
 from maskbench.errors import InputError
+from maskbench.ledger import Ledger, code_fingerprint
 from maskbench.metrics import image_mse
 from maskbench.models import Decoder, Encoder
 from maskbench.patterns import test_patterns
@@ -41,6 +44,13 @@ def main() -> None:
     args = parse_arguments()
     device = cli.pick_device(args.device)
     encoders, decoders, image_size = load_instances(args)
+    with files.output_folder(args.output_dir):
+        pair_all(args, encoders, decoders, image_size, device)
+
+
+def pair_all(
+    args: argparse.Namespace, encoders: list[Encoder], decoders: list[Decoder], image_size: int, device: torch.device
+) -> None:
     image_set = datasets.load(args.dataset, args.data_dir, image_size, args.workers)
     train_rows, validation_rows = datasets.autoencoder_split(image_set, args.limit)
     patterns = test_patterns(image_size)
@@ -49,21 +59,39 @@ def main() -> None:
         "train": image_set.images[train_rows],
         "validation": image_set.images[validation_rows],
     }
-    files.make_folder(args.output_dir)
-    for network in (*encoders, *decoders):
+    for name, images in sets.items():
+        if len(images) == 0:
+            raise InputError(
+                f"--dataset {args.dataset}: leaves no {name} images; use a larger one, or --limit 4 or more"
+            )
+    # finished sets are kept and not repeated, as long as everything that determines them is the same
+    ledger = Ledger(args.output_dir / "crosspair-runs.pt")
+    networks = [*encoders, *decoders]
+    inputs = {"networks": [files.fingerprint(network.state_dict()) for network in networks]}
+    inputs |= {"batch_size": args.batch_size, "device": device.type, "torch": torch.__version__}
+    inputs["code"] = code_fingerprint(__file__)
+    for network in networks:
         network.to(device)
 
-    matched = torch.eye(len(encoders), dtype=torch.bool)
-    table, pairs = [], []
+    count = len(encoders)
+    table, pairs, kept = [], [], []
     for name, images in sets.items():
-        errors = pair_errors(encoders, decoders, images, args.batch_size, device, name)
-        for pair, chosen in (("matched", errors[matched]), ("unmatched", errors[~matched])):
-            deviation, mean = torch.std_mean(chosen, correction=0)
-            table.append([name, pair, mean.item(), deviation.item(), *PAPER[name, pair]])
-        for i in range(len(encoders)):
-            for j in range(len(decoders)):
-                deviation, mean = torch.std_mean(errors[i, j], correction=0)
-                pairs.append([name, i, j, mean.item(), deviation.item()])
+        run = inputs | {"set": name, "images": files.fingerprint({"images": images})}
+        result = ledger.get(run, like={"both": [[0.0] * 2] * 2, "pairs": [[0.0] * 2] * count**2})
+        if result is None:
+            errors = pair_errors(encoders, decoders, images, args.batch_size, device, name)
+            matched = torch.eye(count, dtype=torch.bool)
+            both = [mean_and_deviation(errors[chosen]) for chosen in (matched, ~matched)]
+            result = {"both": both, "pairs": [mean_and_deviation(pair) for pair in errors.flatten(0, 1)]}
+            ledger.add(run, result)
+        else:
+            kept.append(name)
+        for pair, values in zip(("matched", "unmatched"), result["both"], strict=True):
+            table.append([name, pair, *values, *PAPER[name, pair]])
+        for number, values in enumerate(result["pairs"]):
+            pairs.append([name, *divmod(number, count), *values])
+    if kept:
+        print(f"finished before and kept: {', '.join(kept)} ({args.output_dir}/crosspair-runs.pt)")
 
     files.write_csv(args.output_dir / "crosspair.csv", COLUMNS, table)
     files.write_csv(args.output_dir / "pairs.csv", PAIR_COLUMNS, pairs)
@@ -75,6 +103,11 @@ def main() -> None:
         figures.pair_grid(encoders, decoders, image.to(device), pictures[-1])
     print_table(table, len(encoders))
     print(f"tables: {args.output_dir}/crosspair.csv, pairs.csv; pictures: {', '.join(map(str, pictures))}")
+
+
+def mean_and_deviation(errors: Tensor) -> list[float]:
+    deviation, mean = torch.std_mean(errors, correction=0)
+    return [mean.item(), deviation.item()]
 
 
 @torch.inference_mode()
@@ -110,10 +143,7 @@ def load_instances(args: argparse.Namespace) -> tuple[list[Encoder], list[Decode
         )
     encoders, decoders = [], []
     for folder in folders:
-        encoder, fingerprint = checkpoints.load_encoder(folder / "encoder.pt")
-        decoder, belongs_to = checkpoints.load_decoder(folder / "decoder.pt")
-        if belongs_to != fingerprint:
-            raise InputError(f"{folder}: decoder.pt belongs to another encoder than encoder.pt; resume its training")
+        encoder, decoder, _ = checkpoints.load_pair(folder)
         if encoders and encoder.config != encoders[0].config:
             raise InputError(f"{folder}: its sizes {encoder.config} are not those of {folders[0]}")
         encoders.append(encoder)

@@ -2,7 +2,7 @@
 
     python train_aae.py                                   # CIFAR-10, 50 epochs, runs/aae/0
     python train_aae.py --epochs 10 --instances 4         # four keys, seeds 0 to 3, for crosspair.py
-    python train_aae.py --instances 4 --resume            # go on where a stopped run was
+    python train_aae.py --instances 4 --resume            # go on after the step where a run was stopped
     python train_aae.py --dataset photos --epochs 2       # nothing to download
     python train_aae.py --dataset folder:my-images --image-size 64
 
@@ -27,6 +27,8 @@ of 20,000 images, preset paper, cosine schedule; seeds differ by about 0.0002):
   slope 0.5         of the leaky ReLUs in encoder and decoder: 0.0054, where 0.2 gave 0.0067 and ReLU more.
   linear output     clamped outside training only: 0.0063, where a sigmoid gave 0.0067.
   annealing         All learning rates fall as 1 / (1 + epochs / 2).
+  betas 0.9, 0.95   of Adam: 0.0051 after one epoch of 40,000 images; with 0.999 the loss jumps to several times its
+                    value about once an epoch, and 0.0057 at best.
 
 Preset `maskbench` starts encoder and decoder from the principal components of the training images, in closed form,
 and adds convolutions that correct the picture; what starts so learns with FITTED_STEP of the learning rate.
@@ -36,6 +38,7 @@ the decorrelation. results/ has how well they hold, and what that costs.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,15 +49,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from maskbench import checkpoints, cli, datasets, figures, files, metrics
-from maskbench.checkpoints import CHECKPOINT_FORMAT
+from maskbench import checkpoints, cli, datasets, figures, files, metrics, ops
 from maskbench.datasets import to_float
 from maskbench.errors import InputError
 from maskbench.models import PRESETS, Decoder, Discriminator, Encoder, start_from_principal_components
 from maskbench.ops import discriminator_loss, generator_loss
 from maskbench.priors import PriorSampler
+from maskbench.stopping import Stopper, stopping
 
-BETAS = (0.9, 0.999)
+BETAS = (0.9, 0.95)
 GENERATOR_STEP = 0.1  # the encoder's learning rate against the discriminators, as a part of --lr
 FITTED_STEP = 0.03  # the same of layers that started from principal components
 DECORRELATION = 1e-4
@@ -74,6 +77,11 @@ COLUMNS = (
 def main() -> None:
     args = parse_arguments()
     device = cli.pick_device(args.device)
+    with files.output_folder(args.output_dir):
+        train_all(args, device)
+
+
+def train_all(args: argparse.Namespace, device: torch.device) -> None:
     folders = [args.output_dir / str(instance) for instance in range(args.instances)]
     saved = [find_checkpoint(folder, args) for folder in folders]
     image_set = datasets.load(args.dataset, args.data_dir, args.image_size, args.workers)
@@ -86,14 +94,26 @@ def main() -> None:
     # the whole set as bytes on the device: a mini-batch is one index, no loader, no workers
     train_images = image_set.images[train_rows].to(device)
     validation_images = image_set.images[validation_rows].to(device)
+    fingerprint = files.fingerprint({"train": train_images, "validation": validation_images})
+    for folder, checkpoint in zip(folders, saved, strict=True):
+        if checkpoint and checkpoint["images"] != fingerprint:
+            raise InputError(
+                f"--dataset {args.dataset}: its images are not those that {folder}/checkpoint.pt was trained on; "
+                "bring them back or choose another --output-dir"
+            )
     print(
         f"{args.dataset}: {len(train_rows):,} training, {len(validation_rows):,} validation images; "
         f"{args.epochs} epochs on {device}"
     )
     for folder in folders:
-        files.make_folder(folder)
-    for instance, folder in enumerate(folders):
-        train(args, args.seed + instance, folder, saved[instance], train_images, validation_images)
+        files.make_folder(folder, private=True)
+    # what belongs into every checkpoint beside the weights and the place in the loop
+    facts = {"settings": settings_of(args), "environment": environment(device), "images": fingerprint}
+    facts["threads"] = torch.get_num_threads()
+    with stopping(args.checkpoint_minutes) as stopper:
+        for instance, folder in enumerate(folders):
+            seed = args.seed + instance
+            train(args, seed, folder, saved[instance], facts, stopper, train_images, validation_images)
 
 
 def train(
@@ -101,6 +121,8 @@ def train(
     seed: int,
     folder: Path,
     saved: dict | None,
+    facts: dict,
+    stopper: Stopper,
     train_images: Tensor,
     validation_images: Tensor,
 ) -> None:
@@ -108,6 +130,8 @@ def train(
 
     Args:
         saved: the checkpoint to go on from, if any.
+        facts: what every checkpoint says of the training.
+        stopper: says after which steps to write one, and whether to end there.
         train_images: uint8 ``[N, 3, S, S]``.
         validation_images: uint8 ``[M, 3, S, S]``.
     """
@@ -151,21 +175,38 @@ def train(
         "discriminator_optimizer": discriminator_optimizer,
         "generator_optimizer": generator_optimizer,
     }
-    history = []  # one row an epoch, see COLUMNS
-    if saved:
-        history = restore(parts, saved, folder)
-        save(folder, parts, args, history)  # the run may have been stopped between two of its files
-    board = open_tensorboard(folder) if args.tensorboard else None
     batches = len(train_images) // args.batch_size  # a last incomplete mini-batch is dropped
+    history = []  # one row an epoch, see COLUMNS
+    done, seconds, losses = 0, 0.0, torch.zeros(batches, 3, device=device)  # of the epoch under way
+    if saved:
+        checkpoints.restore(parts, saved["states"], folder / "checkpoint.pt")
+        say_what_differs(saved, facts, folder)
+        facts = facts | {"threads": saved["threads"]}
+        history, seconds, done = saved["history"], saved["seconds"], len(saved["losses"])
+        if done > batches:
+            raise checkpoints.damaged(folder / "checkpoint.pt", f"step {done} of {batches}")
+        losses[:done] = saved["losses"].to(device)
+        if done == 0:
+            export(folder, parts, history)  # the run may have been stopped between two of its files
+    torch.set_num_threads(facts["threads"])
+
+    def save() -> None:
+        """Write the checkpoint for the place in the loop, unless a loss before it was not finite."""
+        stop_if_not_finite(losses[:done], len(history) + 1, folder)
+        states = {name: part.state_dict() for name, part in parts.items()}
+        place = {"history": history, "losses": losses[:done], "seconds": seconds}
+        checkpoints.save_checkpoint(facts | place | {"states": states}, folder / "checkpoint.pt")
+
+    board = open_tensorboard(folder) if args.tensorboard else None
 
     for epoch in range(len(history) + 1, args.epochs + 1):
         # the order depends on seed and epoch alone, so a resumed run sees what an unbroken one does
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(train_images)))
         order = order[: batches * args.batch_size].to(device)
-        losses = torch.zeros(3, device=device)
-        start = time.perf_counter()
-        progress = tqdm(order.split(args.batch_size), desc=f"{folder} epoch {epoch}/{args.epochs}", unit="step")
-        for step, rows in enumerate(progress, 1):
+        start = time.perf_counter() - seconds
+        to_do = order.split(args.batch_size)[done:]
+        progress = tqdm(to_do, f"{folder} epoch {epoch}/{args.epochs}", batches, initial=done, unit="step")
+        for step, rows in enumerate(progress, done + 1):
             anneal(optimizers, epoch - 1 + (step - 1) / batches)
             images = to_float(train_images[rows])
 
@@ -198,25 +239,30 @@ def train(
             encoder_loss.backward()
             generator_optimizer.step()
 
-            losses += torch.stack((reconstruction_loss, adversary_loss, encoder_loss)).detach()
-            if step % 50 == 0 or step == batches:
-                means = (losses / step).tolist()
-                progress.set_postfix_str("rec {:.4f} dis {:.3f} gen {:.3f}".format(*means))
+            losses[step - 1] = torch.stack((reconstruction_loss, adversary_loss, encoder_loss)).detach()
+            if step % 50 == 0 or step == batches:  # seldom: a GPU is waited for
+                stop_if_not_finite(losses[:step], epoch, folder)
+                progress.set_postfix_str("rec {:.4f} dis {:.3f} gen {:.3f}".format(*losses[:step].mean(0).tolist()))
+            if stopper.due():
+                done, seconds = step, time.perf_counter() - start
+                save()
+                stopper.saved(f"{folder}, epoch {epoch}, step {step}")
         encoder.calibrate(to_float(batch) for batch in even_batches(train_images[:CALIBRATION_IMAGES]))
         seconds = time.perf_counter() - start
 
         encoder.eval(), decoder.eval()
         validation_mse = metrics.reconstruction_mse(encoder, decoder, validation_images)
         encoder.train(), decoder.train()
-        history.append([epoch, *means, validation_mse, batches * args.batch_size / seconds])
-        if not np.isfinite(history[-1]).all():
-            raise InputError(
-                f"{folder}: a loss is not finite in epoch {epoch}; lower --lr. The checkpoint before it is kept"
-            )
+        if not math.isfinite(validation_mse):
+            raise not_finite(f"the validation loss after epoch {epoch}", folder)
+        history.append([epoch, *losses.mean(0).tolist(), validation_mse, batches * args.batch_size / seconds])
+        done, seconds = 0, 0.0
         if board:
             for name, value in zip(COLUMNS[1:], history[-1][1:], strict=True):
                 board.add_scalar(name, value, epoch)
-        save(folder, parts, args, history)
+        save()
+        export(folder, parts, history)
+        stopper.saved(f"{folder}, epoch {epoch}")
     if board:
         board.close()
 
@@ -258,14 +304,48 @@ def even_batches(images: Tensor, size: int = 500) -> tuple[Tensor, ...]:
     return images.tensor_split(-(-len(images) // size))
 
 
-def save(folder: Path, parts: dict, args: argparse.Namespace, history: list[list[float]]) -> None:
-    """Write the epoch's state: private checkpoint and decoder, encoder for masking, metrics."""
-    states = {name: part.state_dict() for name, part in parts.items()}
-    checkpoint = {"format": CHECKPOINT_FORMAT, "version": files.VERSION, "settings": settings_of(args)}
-    files.save(checkpoint | {"history": history, "states": states}, folder / "checkpoint.pt", private=True)
+def export(folder: Path, parts: dict, history: list[list[float]]) -> None:
+    """Write what a finished epoch leaves beside its checkpoint: encoder, private decoder and metrics."""
     fingerprint = checkpoints.save_encoder(parts["encoder"], folder / "encoder.pt")
     checkpoints.save_decoder(parts["decoder"], fingerprint, folder / "decoder.pt")
     files.write_csv(folder / "metrics.csv", COLUMNS, history)
+
+
+def stop_if_not_finite(losses: Tensor, epoch: int, folder: Path) -> None:
+    """InputError that names the first step whose losses (``[steps, 3]``) are not finite."""
+    bad = torch.nonzero(~losses.isfinite())
+    if len(bad):
+        step, loss = bad[0].tolist()
+        raise not_finite(f"the {COLUMNS[1 + loss].replace('_', ' ')} of epoch {epoch}, step {step + 1}", folder)
+
+
+def not_finite(what: str, folder: Path) -> InputError:
+    path = folder / "checkpoint.pt"
+    kept = "there was no checkpoint before it"
+    if path.exists():
+        last = checkpoints.load_checkpoint(path)
+        kept = f"{path}, of {len(last['history'])} epochs and {len(last['losses'])} steps, is good and was kept"
+    return InputError(f"{what} is not finite; {kept}. Train with a lower --lr in another --output-dir")
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What the bits of the weights depend on besides flags and images."""
+    return {
+        "torch": str(torch.__version__),
+        "device": device.type,
+        "backend of the ops": ops.backend(device),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def say_what_differs(saved: dict, facts: dict, folder: Path) -> None:
+    """Print what keeps a resumed run from the bits of an unbroken one; a number of threads is restored."""
+    for name, value in facts["environment"].items():
+        if saved["environment"].get(name) != value:
+            before = cli.printable(files.shown(saved["environment"].get(name)))
+            print(f"{folder}: {name} was {before} and is {value}: the weights will be as good, not the same to the bit")
+    if saved["threads"] != facts["threads"]:
+        print(f"{folder}: goes on with {saved['threads']} thread(s), as it began")
 
 
 def settings_of(args: argparse.Namespace) -> dict:
@@ -286,28 +366,17 @@ def find_checkpoint(folder: Path, args: argparse.Namespace) -> dict | None:
             f"{folder} holds a trained autoencoder and its private key; "
             "go on with --resume, choose another --output-dir, or delete it"
         )
-    checkpoint = files.load(path, CHECKPOINT_FORMAT)
-    before = checkpoint.get("settings")
+    checkpoint = checkpoints.load_checkpoint(path)
     for name, value in settings_of(args).items():
-        if not isinstance(before, dict) or before.get(name) != value:
-            was = before.get(name) if isinstance(before, dict) else "unknown settings"
+        before = checkpoint["settings"].get(name)
+        if type(before) is not type(value) or before != value:
             raise InputError(
-                f"{path} was made with --{name.replace('_', '-')} {was}, not {value}; "
+                f"{path} was made with --{name.replace('_', '-')} {files.shown(before)}, not {value}; "
                 "resume with the same value or choose another --output-dir"
             )
+    if any(len(row) != len(COLUMNS) for row in checkpoint["history"]):
+        raise checkpoints.damaged(path, "its history has other columns")
     return checkpoint
-
-
-def restore(parts: dict, checkpoint: dict, folder: Path) -> list[list[float]]:
-    """Load a checkpoint into ``parts`` and return its history."""
-    try:
-        for name, part in parts.items():
-            part.load_state_dict(checkpoint["states"][name])
-        return checkpoint["history"]
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise InputError(
-            f"{folder / 'checkpoint.pt'}: damaged ({error}); restore it, or delete the folder to start over"
-        ) from None
 
 
 def open_tensorboard(folder: Path):
@@ -333,7 +402,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--categories", type=cli.integer(1, 2**16), default=20, help="length of the categorical part")
     add("--preset", choices=tuple(PRESETS), default="maskbench", help="networks: ours, or the sizes of the paper")
     add("--workers", type=cli.integer(0), default=0, help="processes that decode the files of folder:PATH")
-    add("--resume", action="store_true", help="go on from the last finished epoch of each instance")
+    add("--resume", action="store_true", help="go on from each instance's checkpoint; without one it starts")
+    add("--checkpoint-minutes", type=cli.positive_float, default=10.0, help="save this often within an epoch, too")
     add("--tensorboard", action="store_true", help="also write TensorBoard event files")
     add("--data-dir", type=Path, default=Path("data"), help="where datasets are kept or downloaded to")
     parser.add_common()

@@ -1,6 +1,8 @@
 """What the four scripts share at the command line: one-line errors, flag types, the device."""
 
 import argparse
+import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import torch
 
 from maskbench.errors import InputError
+from maskbench.stopping import Stopped
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -69,17 +72,39 @@ def pick_device(name: str) -> torch.device:
 def run(main: Callable[[], None]) -> None:
     """Run a script's ``main``; what the user can mend ends in one line and exit status 2."""
     program = Path(sys.argv[0]).name
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
     except InputError as error:
         sys.exit(_complain(program, str(error)))
-    except OSError as error:  # disk full, no permission, a folder that vanished
+    except OSError as error:  # no permission, a folder that vanished
         sys.exit(_complain(program, f"{error.filename or 'input/output'}: {error.strerror or error}"))
+    except MemoryError:
+        sys.exit(_complain(program, "this machine's memory is not enough; use fewer or smaller images, or --limit"))
+    except Stopped as stopped:
+        print(f"\n{program}: {stopped}; go on with: {shlex.join(_command_to_resume())}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
-        print(f"\n{program}: interrupted", file=sys.stderr)
+        print(f"\n{program}: interrupted; what is finished is kept", file=sys.stderr)
         sys.exit(130)
 
 
+def _terminate(number: int, _frame: object) -> None:
+    """End as Python does on its own accord, so that half-written files are removed."""
+    print(f"\n{Path(sys.argv[0]).name}: terminated; what is finished is kept", file=sys.stderr)
+    sys.exit(128 + number)
+
+
+def _command_to_resume() -> list[str]:
+    arguments = [argument for argument in sys.argv if argument != "--resume"]
+    return ["python", *arguments, "--resume"]
+
+
+def printable(text: str) -> str:
+    """Text of a file for a terminal: in one line, without characters that steer it."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
 def _complain(program: str, message: str) -> int:
-    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{program}: error: {printable(message)}", file=sys.stderr)
     return 2

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from maskbench.children import die_with_parent
 from maskbench.errors import InputError
 
 NAMES = ("cifar10", "cifar100", "mnist", "photos", "digits")
@@ -35,6 +36,7 @@ _PHOTO_CROPS = {TRAIN: 20_000, TEST: 2_000}
 _DIGITS_TRAIN = 1_437
 # what a desktop leaves in every folder; anything else that is not an image is an error, not a gap in the set
 _DESKTOP_FILES = {"thumbs.db", "desktop.ini"}
+_LARGEST_PICTURE = 89_000_000  # pixels, what Pillow warns of; decoded, 270 MB
 _PART_NAMES = {"train", "test", "val", "valid", "validation"}
 
 
@@ -77,7 +79,10 @@ def load(
         InputError: unknown name, files missing, damaged or not images, download impossible.
     """
     if name in ("cifar10", "cifar100", "mnist"):
-        return _torchvision_set(name, Path(data_dir), image_size)
+        images = _torchvision_set(name, Path(data_dir), image_size)
+        if images.labels.min() < 0 or images.labels.max() >= len(images.classes):  # torchvision does not look
+            raise InputError(f"--data-dir {data_dir}: the labels of {name} are damaged; delete its files")
+        return images
     if name == "photos":
         return _photos(image_size)
     if name == "digits":
@@ -204,7 +209,9 @@ def _folder(name: str, image_size: int, workers: int, flag: str) -> ImageSet:
     at = 0
     with tqdm(total=count, desc=f"reading {root}", unit="img") as bar:
         for part in parts:
-            for batch in DataLoader(part, batch_size=64, num_workers=workers, collate_fn=list):
+            for batch in DataLoader(
+                part, batch_size=64, num_workers=workers, collate_fn=list, worker_init_fn=die_with_parent
+            ):
                 for image in batch:
                     if isinstance(image, InputError):
                         raise image
@@ -256,11 +263,16 @@ class _FolderImages(Dataset):
         path = self.samples[index][0]
         try:
             with Image.open(path) as image:
-                if image.mode.startswith(("I", "F")):  # conversion would cut off whatever exceeds 255
+                if image.width * image.height > _LARGEST_PICTURE:
+                    return InputError(f"{path}: {image.width} x {image.height} pixels are too many; make it smaller")
+                if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
+                    return InputError(f"{path}: holds values that are not finite; mend it or move it away")
+                if image.mode.startswith(("I", "F")):  # conversion would cut off what is out of the range 0 to 255
                     return InputError(f"{path}: has more than 8 bits a channel; convert it to 8")
                 pixels = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return InputError(f"{path}: cannot be read as an image ({error}); mend it or move it away")
+        except Exception as error:  # of hostile bytes the decoders promise nothing narrower
+            reason = error or type(error).__name__
+            return InputError(f"{path}: cannot be read as an image ({reason}); mend it or move it away")
         return _resize(torch.tensor(pixels).permute(2, 0, 1)[None], self.image_size)[0]
 
 

@@ -1,5 +1,6 @@
 """The masked set: what an owner hands out. Latent vectors and labels, nothing else."""
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -74,33 +75,47 @@ class MaskedSet:
 
 
 def save(masked: MaskedSet, path: Path) -> None:
-    """Write a masked set, whole or not at all; InputError for one that :func:`load` would refuse."""
+    """Write a masked set, whole or not at all, with nothing in it but its fields.
+
+    Raises:
+        InputError: :func:`load` would refuse it, or it cannot be written.
+    """
     _check(masked, path)
     content = {field.name: getattr(masked, field.name) for field in fields(masked)}
+    # files.save writes values, no objects with attributes, and refuses a tensor that brings more than its numbers
     files.save({"format": FORMAT, "version": files.VERSION, **content}, path)
 
 
 def load(path: Path) -> MaskedSet:
     """Read a masked set and check every field; InputError names what is wrong."""
-    content = files.load(path, FORMAT)
+    return parse(files.load(path, FORMAT), path)
+
+
+def parse(content: dict, path: Path) -> MaskedSet:
+    """The masked set in what :func:`maskbench.files.load` read; ``path`` is for complaints."""
     names = {field.name for field in fields(MaskedSet)}
     if missing := names - content.keys():
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}")
+    if extra := content.keys() - names - {"format", "version"}:
+        raise InputError(f"{path}: holds more than a masked set does ({', '.join(sorted(map(files.shown, extra)))})")
     masked = MaskedSet(**{name: content[name] for name in names})
     _check(masked, path)
     return masked
 
 
 def _check(masked: MaskedSet, path: Path) -> None:
-    for name in ("method", "encoder", "dataset"):
-        if not isinstance(getattr(masked, name), str):
-            raise InputError(f"{path}: {name} is not text")
-    if not isinstance(masked.classes, list) or not all(isinstance(name, str) for name in masked.classes):
+    if not isinstance(masked.method, str) or masked.method not in METHODS:
+        raise InputError(f"{path}: method is none of {', '.join(METHODS)}")
+    if not isinstance(masked.encoder, str) or not re.fullmatch(r"[0-9a-f]{64}", masked.encoder):
+        raise InputError(f"{path}: encoder is not a sha256")
+    if not isinstance(masked.dataset, str):
+        raise InputError(f"{path}: dataset is not text")
+    if not isinstance(masked.classes, list) or not all(type(name) is str for name in masked.classes):
         raise InputError(f"{path}: classes is not a list of names")
     rows = len(masked.labels) if isinstance(masked.labels, Tensor) and masked.labels.dim() else 0
     for name, (dtype, dims) in _LAYOUT.items():
         value = getattr(masked, name)
-        plain = isinstance(value, Tensor) and value.layout == torch.strided
+        plain = type(value) is Tensor and value.layout == torch.strided and not vars(value)
         if not plain or value.dtype != dtype or value.dim() != dims or len(value) != rows:
             raise InputError(f"{path}: {name} is not {dtype} with {dims} dimension(s) and {rows} rows")
     if rows == 0 or masked.width == 0:
@@ -111,3 +126,9 @@ def _check(masked: MaskedSet, path: Path) -> None:
         raise InputError(f"{path}: split holds values other than 0 (train) and 1 (test)")
     if masked.labels.min() < 0 or masked.labels.max() >= len(masked.classes):
         raise InputError(f"{path}: holds labels outside its {len(masked.classes)} classes")
+    if masked.source.min() < 0:
+        raise InputError(f"{path}: source holds negative indices")
+    order = masked.source.argsort()
+    source, split, labels = masked.source[order], masked.split[order], masked.labels[order]
+    if ((source[1:] == source[:-1]) & ((split[1:] != split[:-1]) | (labels[1:] != labels[:-1]))).any():
+        raise InputError(f"{path}: an image and its copies differ in split or label")

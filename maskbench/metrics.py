@@ -45,7 +45,7 @@ def latent_summary(gaussian: Tensor, categorical: Tensor) -> dict[str, float]:
     """
     gaussian = gaussian.double()
     deviation, mean = torch.std_mean(gaussian, 0, correction=0)
-    standardised = (gaussian - mean) / deviation
+    standardised = (gaussian - mean) / deviation.clamp(min=1e-30)  # a dimension may be constant
     correlations = (standardised.T @ standardised / len(gaussian)).abs()
     others = max(1, correlations.numel() - len(correlations))
     shares = torch.bincount(categorical.argmax(1), minlength=categorical.shape[1]) / len(categorical)

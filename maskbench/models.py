@@ -13,6 +13,7 @@ PRESETS = {
 }
 
 _SCALE = 8  # three stride-2 convolutions
+_LARGEST = 4096  # side of an image in pixels
 _TINY = 1e-12
 _WINDOW = 100  # mini-batches
 _SLOPE = 0.5  # of the leaky ReLUs in encoder and decoder: nearer to linear rebuilds better, see train_aae.py
@@ -423,6 +424,6 @@ def _fast_layout(images: Tensor) -> Tensor:
 
 
 def _side(image_size: int) -> int:
-    if image_size < _SCALE or image_size % _SCALE:
-        raise ValueError(f"image_size must be a multiple of {_SCALE}, got {image_size}")
+    if image_size % _SCALE or not _SCALE <= image_size <= _LARGEST:
+        raise ValueError(f"image_size must be a multiple of {_SCALE} up to {_LARGEST}, got {image_size}")
     return image_size // _SCALE

@@ -265,7 +265,7 @@ def test_bad_input_beside_good_files(refused, workplace, tmp_path):
     refused("mask_dataset.py", "--encoder", encoder, "--gaussian-dim", 7, naming="--gaussian-dim")
     refused("crosspair.py", "--models", "one", naming="one holds 1")
     content = torch.load(masked, weights_only=True)
-    torch.save(content | {"gaussian": content["gaussian"][:-1]}, tmp_path / "narrow.pt")
+    torch.save(content | {"gaussian": content["gaussian"][:-1].clone()}, tmp_path / "narrow.pt")
     refused("classify.py", "--masked", "narrow.pt", naming="gaussian")
     (tmp_path / "one" / "1").mkdir()
     for name, instance in (("encoder.pt", "0"), ("decoder.pt", "1")):
@@ -297,5 +297,6 @@ def test_output_that_cannot_be_written(refused, tmp_path):
 def test_help_and_errors_in_a_real_process(tmp_path, script):
     text = run_script(script, "--help", cwd=tmp_path).stdout
     assert f"python {script}" in text and "default:" in text
-    mistake = run_script(script, "--device", "tpu", cwd=tmp_path, check=False)
-    assert mistake.returncode == 2 and mistake.stderr.count("\n") == 1 and "--device" in mistake.stderr
+    if script == "train_aae.py":  # once: all four take the same way out
+        mistake = run_script(script, "--device", "tpu", cwd=tmp_path, check=False)
+        assert mistake.returncode == 2 and mistake.stderr.count("\n") == 1 and "--device" in mistake.stderr

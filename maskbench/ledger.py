@@ -1,0 +1,75 @@
+"""Finished runs of a script, kept so that a second start does not repeat them."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from maskbench import files
+from maskbench.errors import InputError
+
+FORMAT = "maskbench.runs"
+
+
+class Ledger:
+    """A file of results, each under everything that determines it.
+
+    A run with another flag, input or program is another run: it is computed, and the earlier one is kept.
+
+    Args:
+        path: the file; need not exist.
+
+    Raises:
+        InputError: the file is not a ledger.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._runs: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            runs = files.load(path, FORMAT).get("runs")
+            if not isinstance(runs, dict) or not all(isinstance(result, dict) for result in runs.values()):
+                raise InputError(f"{path}: damaged; delete it, then its runs are made again")
+            self._runs = runs
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def get(self, run: dict[str, Any], like: dict[str, Any]) -> dict[str, Any] | None:
+        """The result of a run, or None where it is still to be made.
+
+        Args:
+            run: everything that determines it.
+            like: a result of the same shape, see :func:`maskbench.files.check_like`.
+
+        Raises:
+            InputError: what is kept is no such result.
+        """
+        result = self._runs.get(_key(run))
+        if result is not None:
+            try:
+                files.check_like(like, result, "a run")
+            except ValueError as error:
+                raise InputError(f"{self._path}: damaged ({error}); delete it, then its runs are made again") from None
+        return result
+
+    def add(self, run: dict[str, Any], result: dict[str, Any]) -> None:
+        """Keep a result: numbers, text, tensors, and lists and dictionaries of them; on disk when this returns."""
+        self._runs[_key(run)] = result
+        files.save({"format": FORMAT, "version": files.VERSION, "runs": self._runs}, self._path)
+
+
+def _key(run: dict[str, Any]) -> str:
+    return json.dumps(run, sort_keys=True)
+
+
+def code_fingerprint(script: str) -> str:
+    """sha256 of a script and of maskbench: what an edited program makes is another run.
+
+    Args:
+        script: the script's ``__file__``.
+    """
+    digest = hashlib.sha256()
+    for path in [Path(script), *sorted(Path(__file__).parent.glob("*.py"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

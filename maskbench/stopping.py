@@ -1,0 +1,67 @@
+"""Stopping a training so that it can go on: signals are heard between two steps."""
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+
+class Stopped(Exception):
+    """A signal ended the training after its state was saved.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, where: str, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name} at {where}")
+        self.signal = number
+
+
+class Stopper:
+    """Says after each step whether the state is to be saved now.
+
+    Args:
+        minutes: the longest time between two checkpoints.
+    """
+
+    def __init__(self, minutes: float):
+        self._seconds = 60 * minutes
+        self._last = time.monotonic()
+        self._signal = 0
+
+    def due(self) -> bool:
+        """True where a signal came or the minutes are over."""
+        return self._signal != 0 or time.monotonic() - self._last >= self._seconds
+
+    def saved(self, where: str) -> None:
+        """The state is saved: start the clock again; Stopped where a signal came.
+
+        Args:
+            where: the place in the training, for the last line.
+        """
+        self._last = time.monotonic()
+        if self._signal:
+            raise Stopped(where, self._signal)
+
+    def hear(self, number: int, _frame: object) -> None:
+        """A signal handler: the first signal waits for the step to end, a second one ends the process."""
+        self._signal = number
+        signal.signal(number, signal.SIG_DFL)
+        print("\nfinishing the step, then saving; once more stops without saving", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def stopping(minutes: float) -> Iterator[Stopper]:
+    """A :class:`Stopper` that hears SIGINT and SIGTERM until the block ends."""
+    stopper = Stopper(minutes)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}  # a shell's wish
+    for number in before:
+        signal.signal(number, stopper.hear)
+    try:
+        yield stopper
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,200 @@
+"""What a file is and whom it may be given to; what must not be handed out, or believed."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from maskbench import checkpoints, cli, datasets, files, inspect, masked
+from maskbench.errors import InputError
+
+
+def test_every_file_says_what_it_is(workplace):
+    folder = workplace / "runs" / "aae" / "0"
+    fingerprint = files.load(workplace / "masked" / "digits.pt", masked.FORMAT)["encoder"]
+    for path, is_a, give_to, prints in (
+        (workplace / "masked" / "digits.pt", "masked set", "whom you trust", fingerprint),
+        (folder / "encoder.pt", "encoder", "who masks images; not", fingerprint),
+        (folder / "decoder.pt", "decoder, the private key", "nobody", fingerprint),
+        (folder / "checkpoint.pt", "checkpoint", "nobody", fingerprint),
+        (workplace / "runs" / "classify" / "digits-runs.pt", "finished runs", "anyone", None),
+    ):
+        lines, found = inspect.describe(path)
+        lines = dict(lines)
+        assert lines["is a"].startswith(is_a) and lines["give it to"].startswith(give_to) and found == prints, path
+    assert dict(inspect.describe(workplace / "masked" / "digits.pt")[0])["holds"] == "1,797 vectors of 384 + 20 numbers"
+
+
+def test_pairs_that_do_not_match_are_told_first(workplace, capsys, monkeypatch):
+    models = workplace / "runs" / "aae"
+    mask = workplace / "masked" / "digits.pt"
+    for instance, line in (("0", "these belong together"), ("1", "NOT one family: the fingerprints differ")):
+        monkeypatch.setattr("sys.argv", ["inspect", str(mask), str(models / instance / "decoder.pt")])
+        inspect.main()
+        assert capsys.readouterr().out.splitlines()[0] == line
+
+
+def test_inspect_as_a_command(tmp_path):
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    command = [sys.executable, "-m", "maskbench.inspect", tmp_path / "picture.png"]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "picture.png: damaged" in refused.stderr
+
+
+def test_masking_reads_the_encoder_alone(run_here, workplace, tmp_path, capsys):
+    shutil.copy(workplace / "runs" / "aae" / "0" / "encoder.pt", tmp_path / "encoder.pt")
+    opened = []
+    load = torch.load
+    arguments = ("--dataset", "digits", "--limit", 8, "--output", "masked.pt", "--encoder")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "load", lambda file, **keywords: (opened.append(file.name), load(file, **keywords))[1])
+        run_here("mask_dataset.py", *arguments, "encoder.pt")
+    assert [os.path.basename(str(name)) for name in opened] == ["encoder.pt"]
+    for private in ("decoder.pt", "checkpoint.pt"):
+        shutil.copy(workplace / "runs" / "aae" / "0" / private, tmp_path / private)
+        for script, flags in (("mask_dataset.py", arguments), ("classify.py", ("--masked",))):
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as stop:
+                run_here(script, *flags, private)
+            said = capsys.readouterr().err
+            assert stop.value.code == 2 and f"{private}: holds maskbench." in said and "it is private" in said
+
+
+def test_a_masked_file_holds_nothing_beside_its_fields(tmp_path):
+    rows = torch.arange(4)
+    secret = torch.arange(1000.0).view(100, 10)
+
+    class Note(str):
+        pass
+
+    data = masked.MaskedSet(
+        method="aae",
+        encoder="0" * 64,
+        dataset="digits",
+        classes=["a", "b"],
+        gaussian=secret[:4, :3],  # a view: torch.save alone would take all thousand numbers along
+        categorical=torch.zeros(4, 0),
+        labels=rows % 2,
+        split=torch.zeros(4, dtype=torch.uint8),
+        source=rows,
+        view=torch.zeros(4, dtype=torch.uint8),
+    )
+    path = tmp_path / "set.pt"
+    masked.save(data, path)
+    assert torch.equal(masked.load(path).gaussian, secret[:4, :3])
+    assert np.float32(999).tobytes() not in path.read_bytes()
+    tagged = torch.zeros(4, 3)
+    tagged.path = "/home/me/patients"
+    for changes in (
+        dict(gaussian=tagged),
+        dict(classes=[Note("a"), "b"]),
+        dict(gaussian=torch.nn.Parameter(secret[:4])),
+    ):
+        with pytest.raises(InputError):
+            masked.save(masked.MaskedSet(**(vars(data) | changes)), tmp_path / "other.pt")
+        assert not (tmp_path / "other.pt").exists()
+    files.save(files.load(path, masked.FORMAT) | {"names": ["a.png"]}, path)
+    with pytest.raises(InputError, match=r"holds more than a masked set does \(names\)"):
+        masked.load(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(InputError, match="expected a file"):
+        files.read(tmp_path / "pipe.pt")
+
+
+def test_text_of_a_file_cannot_steer_the_terminal():
+    assert cli.printable("a\x1b[2J\nb\u202ec") == "a?[2J b?c"
+
+
+def test_a_claimed_size_is_not_allocated(tmp_path):
+    encoder = checkpoints.Encoder(8, 2, 3, 2)
+    checkpoints.save_encoder(encoder, tmp_path / "encoder.pt")
+    content = files.load(tmp_path / "encoder.pt", checkpoints.ENCODER_FORMAT)
+    petabytes = dict(width=2**16, gaussian_dim=2**16, image_size=2**15)
+    for sizes in (petabytes, dict(width=2**40), dict(width=-2), dict(width=1e308)):
+        files.save(content | {"config": content["config"] | sizes}, tmp_path / "huge.pt")
+        with pytest.raises(InputError, match=r"huge\.pt: its sizes and weights do not fit together"):
+            checkpoints.load_encoder(tmp_path / "huge.pt")
+    state = content["state_dict"] | {"gaussian.1.variance": torch.tensor([1.0, -1.0, 1.0])}
+    files.save(content | {"state_dict": state}, tmp_path / "negative.pt")
+    with pytest.raises(InputError, match="negative variances"):
+        checkpoints.load_encoder(tmp_path / "negative.pt")
+
+
+def test_an_optimiser_is_checked_against_its_network(tmp_path):
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(layer.parameters(), fused=True)
+    layer(torch.rand(1, 3)).sum().backward()
+    optimizer.step()
+    good = optimizer.state_dict()
+    parts = {"optimizer": optimizer}
+    checkpoints.restore(parts, {"optimizer": good}, tmp_path)
+    first = good["state"][0]
+    for change in (
+        {"exp_avg": torch.zeros(1)},  # a fused step would read past its end
+        {"exp_avg": torch.full((2, 3), torch.nan)},
+        {"exp_avg_sq": -torch.ones(2, 3)},
+        {"step": torch.zeros(2)},
+        {"more": torch.zeros(1)},
+    ):
+        bad = {**good, "state": {**good["state"], 0: {**first, **change}}}
+        with pytest.raises(InputError, match="damaged"):
+            checkpoints.restore(parts, {"optimizer": bad}, tmp_path)
+    bad = {**good, "param_groups": [{**good["param_groups"][0], "betas": (0.5, 0.5)}]}
+    with pytest.raises(InputError, match="other settings"):
+        checkpoints.restore(parts, {"optimizer": bad}, tmp_path)
+
+
+class Payload:
+    """A pickle that calls out when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_pickles_of_datasets_are_loaded_by_their_checksum_alone(tmp_path, monkeypatch, name):
+    import pickle
+
+    from maskbench.vision import torchvision
+
+    kind = getattr(torchvision.datasets, name.upper())
+    folder = tmp_path / kind.base_folder
+    folder.mkdir()
+    for file, _ in [*kind.train_list, *kind.test_list, (kind.meta["filename"], "")]:
+        (folder / file).write_bytes(pickle.dumps(Payload(tmp_path / "called")))
+
+    def offline(self):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", offline)
+    with pytest.raises(InputError, match="missing or damaged"):
+        datasets.load(name, tmp_path)
+    assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_pictures_out_of_range_are_refused_by_name(tmp_path):
+    (tmp_path / "class").mkdir()
+    values = np.full((8, 8), 0.5, np.float32)
+    for name, value, reason in (("nan", np.nan, "not finite"), ("large", 1e6, "more than 8 bits")):
+        values[3, 3] = value
+        path = tmp_path / "class" / f"{name}.tiff"
+        Image.fromarray(values).save(path)
+        with pytest.raises(InputError, match=rf"{name}\.tiff: .*{reason}"):
+            datasets.load(f"folder:{tmp_path}")
+        path.unlink()
+    Image.new("1", (10_000, 9_000)).save(tmp_path / "class" / "bomb.png")  # 11 kB
+    with pytest.raises(InputError, match=r"bomb\.png: 10000 x 9000 pixels are too many"):
+        datasets.load(f"folder:{tmp_path}")
