@@ -13,7 +13,7 @@ export OMP_NUM_THREADS
 
 demo: .venv/ready
 	rm -rf $(DEMO)
-	$(BIN)/python train_aae.py --dataset photos --limit 10000 --epochs 3 --instances 2 --output-dir $(DEMO)/aae
+	$(BIN)/python train_aae.py --dataset photos --limit 10000 --epochs 1 --instances 2 --output-dir $(DEMO)/aae
 	$(BIN)/python mask_dataset.py --dataset digits --encoder $(DEMO)/aae/0/encoder.pt --output $(DEMO)/digits.pt
 	$(BIN)/python classify.py --masked $(DEMO)/digits.pt --classes 3 --repeats 10 --epochs 20 --output-dir $(DEMO)/classify
 	$(BIN)/python crosspair.py --models $(DEMO)/aae --dataset photos --limit 10000 --output-dir $(DEMO)/crosspair

@@ -16,6 +16,8 @@ _SCALE = 8  # three stride-2 convolutions
 _LARGEST = 4096  # side of an image in pixels
 _TINY = 1e-12
 _WINDOW = 100  # mini-batches
+_TAIL = 0.1  # degrees of freedom for each feature
+_NATURAL = 0.1  # variance of log length of natural images' codes
 _SLOPE = 0.5  # of the leaky ReLUs in encoder and decoder: nearer to linear rebuilds better, see train_aae.py
 
 
@@ -215,9 +217,9 @@ class RadialGaussianization(RunningNorm):
     Most of what is not normal in a linear code of natural images is its length, the image's contrast. One
     invertible step mends it (Lyu and Simoncelli, "Nonlinear extraction of independent components of natural
     images using radial Gaussianization", Neural Computation 2009); here a power law: the logarithm of the length
-    gets the mean and deviation it has under N(0, I). Centre and scale of the features are those that give the
-    *directions* mean 0 and even variance (Tyler's M-estimator, diagonal), so images of high contrast do not
-    outweigh the others.
+    gets the mean and deviation it has under N(0, I). Centre and scale of the features are those of a multivariate
+    Student distribution of 0.1 F degrees of freedom, in which images of high contrast do not outweigh the others: so
+    the *directions* have mean 0 and even variance (an M-estimator: Maronna, Annals of Statistics 1976).
     """
 
     def __init__(self, features: int):
@@ -242,12 +244,13 @@ class RadialGaussianization(RunningNorm):
         )
 
     def _improve(self, x: Tensor, weight: Tensor | float, shrinkage: float = 0.0) -> None:
-        """A step towards the fixed point: the directions of ``x`` have mean 0 and every feature an equal share."""
+        """A step towards the fixed point, as far as ``weight``: 1 with all rows, small with a few of them."""
+        features = x.shape[1]
         standardised = self._standardise(x)
-        radius = _radius(standardised)
-        share = (standardised / radius).square().mean(0) * x.shape[1]
+        rows = (1 + _TAIL) * features / (_TAIL * features + standardised.square().sum(1, keepdim=True))
+        share = (rows * standardised.square()).mean(0)
         share = share.lerp(torch.ones_like(share), shrinkage)
-        self.center += (weight * radius.mean() / radius * (x - self.center)).mean(0)
+        self.center += weight * (rows * (x - self.center)).mean(0) / rows.mean()
         self.variance *= 1 + weight * (share - 1)
 
     @torch.no_grad()
@@ -257,7 +260,8 @@ class RadialGaussianization(RunningNorm):
             self._improve(x, 1.0, _shrinkage(x))
         variance, mean = torch.var_mean(_radius(self._standardise(x)).double().log(), correction=0)
         self.log_radius_mean.copy_(mean)
-        self.log_radius_variance.copy_(variance)
+        # of few rows, all have nearly the same length once their features are scaled
+        self.log_radius_variance.copy_(variance.lerp(torch.full_like(variance, _NATURAL), _shrinkage(x)))
 
 
 def normal_log_radius(features: int) -> tuple[float, float]:
@@ -353,6 +357,7 @@ def start_from_principal_components(encoder: Encoder, decoder: Decoder, batches:
         linear.weight.copy_(weight.T)
         linear.bias.copy_(-mean @ weight)
         norm.fit(linear(features))
+        norm.steps.fill_(20_000)  # so good a start moves slowly: long averages follow it, with less noise
 
     # the way back: each latent number stands for a multiple of one axis
     radial = encoder.gaussian[1]

