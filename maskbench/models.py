@@ -401,12 +401,19 @@ class MaskClassifier(nn.Module):
         features: length of a masked vector.
         classes: number of classes.
         hidden: width of the two hidden layers.
+        dropout: of the hidden layers, in training.
     """
 
-    def __init__(self, features: int, classes: int, hidden: int = 256):
+    def __init__(self, features: int, classes: int, hidden: int = 256, dropout: float = 0.3):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, classes)
+            nn.Linear(features, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, classes),
         )
 
     def forward(self, masked: Tensor) -> Tensor:

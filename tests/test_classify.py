@@ -67,3 +67,16 @@ def test_a_separable_set_is_learnt(tmp_path):
     scores, sizes, curve = classify.run_mlp(arguments, data, parts, np.array([0, 1]), 0, torch.device("cpu"))
     assert scores == {"accuracy": 1.0, "precision": 1.0, "recall": 1.0}
     assert sizes == (128, 20) and curve.shape == (5, 4) and curve[-1, 0] < curve[0, 0]
+
+
+def test_the_mlp_sees_one_view_of_each_image_an_epoch():
+    torch.manual_seed(0)
+    source = torch.tensor([7, 3, 7, 9, 7, 3])  # three images of 3, 2 and 1 views
+    views = classify.ImageViews(source)
+    drawn = torch.stack([views.draw() for _ in range(3000)])
+    assert views.count == 3 and (source[drawn].sort(1).values == torch.tensor([3, 7, 9])).all()
+    shares = torch.bincount(drawn.flatten(), minlength=6) / 3000
+    expected = torch.tensor([1 / 3, 1 / 2, 1 / 3, 1, 1 / 3, 1 / 2])
+    torch.testing.assert_close(shares, expected, atol=0.04, rtol=0)
+    places = torch.bincount((source[drawn] == 9).nonzero()[:, 1], minlength=3) / 3000
+    torch.testing.assert_close(places, torch.full((3,), 1 / 3), atol=0.04, rtol=0)
