@@ -69,9 +69,13 @@ def classify_all(args: argparse.Namespace, path: Path, data: MaskedSet, device: 
     counts = list(dict.fromkeys(class_count(text, data, eligible, path) for text in args.classes))
     output = args.output_dir / path.stem
     # finished runs are kept and not repeated, as long as everything that determines them is the same
-    ledger = Ledger(Path(f"{output}-runs.pt"))
-    inputs = {"masked": files.digest(path), "seed": args.seed, "code": code_fingerprint(__file__)}
-    inputs |= {"torch": torch.__version__, "sklearn": sklearn.__version__}
+    ledger = Ledger(Path(f"{output}-runs.pt"), code_fingerprint(__file__))
+    inputs = {
+        "masked": files.digest(path),
+        "seed": args.seed,
+        "torch": torch.__version__,
+        "sklearn": sklearn.__version__,
+    }
     runs, curves, kept = [], {}, 0
     with tqdm(total=len(counts) * args.repeats * len(args.methods), unit="run") as progress:
         for count in counts:
@@ -166,6 +170,11 @@ def run_mlp(
         model.train()
         seen = len(order)
         curve.append((total_loss.item() / seen, validation_loss, correct.item() / seen, validation_accuracy))
+        if not np.isfinite(curve[-1]).all():
+            raise InputError(
+                f"--lr {args.lr}: the MLP's loss is not finite in epoch {len(curve)}; lower it, or see whether the "
+                "masked vectors are of a sensible size"
+            )
 
     model.eval()
     with torch.inference_mode():
@@ -206,7 +215,10 @@ def run_trees(method: str, data: MaskedSet, chosen: np.ndarray, seed: int) -> tu
     else:
         model = AdaBoostClassifier(n_estimators=ESTIMATORS, random_state=seed)
 
-    model.fit(data.features(train).numpy(), data.labels[train].numpy())
+    try:
+        model.fit(data.features(train).numpy(), data.labels[train].numpy())
+    except ValueError as error:  # AdaBoost on masks that are all the same
+        raise InputError(f"--methods {method}: cannot be fitted to these masks ({error}); leave it out") from None
     scores = classification_scores(data.labels[test].numpy(), model.predict(data.features(test).numpy()))
     return scores, (len(train), len(test))
 
@@ -242,7 +254,8 @@ def class_count(text: str, data: MaskedSet, eligible: np.ndarray, path: Path) ->
 
 
 def newest(folder: str) -> Path:
-    found = sorted(Path(folder).glob("*.pt"), key=lambda path: path.stat().st_mtime)
+    files_there = [path for path in Path(folder).glob("*.pt") if not path.name.endswith("-runs.pt")]
+    found = sorted(files_there, key=lambda path: path.stat().st_mtime)
     if not found:
         raise InputError(f"no masked file in {folder}/: make one with mask_dataset.py, or name it with --masked")
     return found[-1]

@@ -65,11 +65,10 @@ def pair_all(
                 f"--dataset {args.dataset}: leaves no {name} images; use a larger one, or --limit 4 or more"
             )
     # finished sets are kept and not repeated, as long as everything that determines them is the same
-    ledger = Ledger(args.output_dir / "crosspair-runs.pt")
+    ledger = Ledger(args.output_dir / "crosspair-runs.pt", code_fingerprint(__file__))
     networks = [*encoders, *decoders]
     inputs = {"networks": [files.fingerprint(network.state_dict()) for network in networks]}
     inputs |= {"batch_size": args.batch_size, "device": device.type, "torch": torch.__version__}
-    inputs["code"] = code_fingerprint(__file__)
     for network in networks:
         network.to(device)
 

@@ -109,7 +109,8 @@ def train_all(args: argparse.Namespace, device: torch.device) -> None:
         files.make_folder(folder, private=True)
     # what belongs into every checkpoint beside the weights and the place in the loop
     facts = {"settings": settings_of(args), "environment": environment(device), "images": fingerprint}
-    facts["threads"] = torch.get_num_threads()
+    begun = [checkpoint["threads"] for checkpoint in saved if checkpoint]
+    facts["threads"] = begun[0] if begun else torch.get_num_threads()  # instances that never began go on alike
     with stopping(args.checkpoint_minutes) as stopper:
         for instance, folder in enumerate(folders):
             seed = args.seed + instance
@@ -136,6 +137,10 @@ def train(
         validation_images: uint8 ``[M, 3, S, S]``.
     """
     device = train_images.device
+    if saved:
+        say_what_differs(saved, facts, folder)
+        facts = facts | {"threads": saved["threads"]}
+    torch.set_num_threads(facts["threads"])
     torch.manual_seed(seed)
     sizes = dict(
         image_size=args.image_size, gaussian_dim=args.gaussian_dim, categories=args.categories, **PRESETS[args.preset]
@@ -180,20 +185,19 @@ def train(
     done, seconds, losses = 0, 0.0, torch.zeros(batches, 3, device=device)  # of the epoch under way
     if saved:
         checkpoints.restore(parts, saved["states"], folder / "checkpoint.pt")
-        say_what_differs(saved, facts, folder)
-        facts = facts | {"threads": saved["threads"]}
         history, seconds, done = saved["history"], saved["seconds"], len(saved["losses"])
         if done > batches:
             raise checkpoints.damaged(folder / "checkpoint.pt", f"step {done} of {batches}")
         losses[:done] = saved["losses"].to(device)
         if done == 0:
             export(folder, parts, history)  # the run may have been stopped between two of its files
-    torch.set_num_threads(facts["threads"])
 
     def save() -> None:
-        """Write the checkpoint for the place in the loop, unless a loss before it was not finite."""
+        """Write the checkpoint for the place in the loop, unless a loss before it or a weight is not finite."""
         stop_if_not_finite(losses[:done], len(history) + 1, folder)
         states = {name: part.state_dict() for name, part in parts.items()}
+        if bad := files.first_not_finite(states):
+            raise not_finite(f"{bad} after epoch {len(history) or 1}", folder)
         place = {"history": history, "losses": losses[:done], "seconds": seconds}
         checkpoints.save_checkpoint(facts | place | {"states": states}, folder / "checkpoint.pt")
 
@@ -344,7 +348,7 @@ def say_what_differs(saved: dict, facts: dict, folder: Path) -> None:
         if saved["environment"].get(name) != value:
             before = cli.printable(files.shown(saved["environment"].get(name)))
             print(f"{folder}: {name} was {before} and is {value}: the weights will be as good, not the same to the bit")
-    if saved["threads"] != facts["threads"]:
+    if saved["threads"] != torch.get_num_threads():
         print(f"{folder}: goes on with {saved['threads']} thread(s), as it began")
 
 

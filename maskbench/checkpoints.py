@@ -50,6 +50,8 @@ def load_pair(folder: Path) -> tuple[Encoder, Decoder, str]:
     decoder, belongs_to = load_decoder(folder / "decoder.pt")
     if belongs_to != fingerprint:
         raise InputError(f"{folder}: decoder.pt belongs to another encoder than encoder.pt; resume its training")
+    if decoder.config != encoder.config:
+        raise InputError(f"{folder}: decoder.pt has sizes {decoder.config}, encoder.pt {encoder.config}")
     return encoder, decoder, fingerprint
 
 

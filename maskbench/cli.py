@@ -81,6 +81,10 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(_complain(program, f"{error.filename or 'input/output'}: {error.strerror or error}"))
     except MemoryError:
         sys.exit(_complain(program, "this machine's memory is not enough; use fewer or smaller images, or --limit"))
+    except RuntimeError as error:  # torch's own word for it
+        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        sys.exit(_complain(program, "this machine's memory is not enough; use fewer or smaller images, or --limit"))
     except Stopped as stopped:
         print(f"\n{program}: {stopped}; go on with: {shlex.join(_command_to_resume())}", file=sys.stderr)
         sys.exit(128 + stopped.signal)

@@ -288,6 +288,7 @@ def _check_memory(what: str, needed: int) -> None:
 def _resize(images: Tensor, size: int) -> Tensor:
     """uint8 ``[N, 1 or 3, H, W]`` to uint8 ``[N, 3, size, size]``: bilinear, antialiased when it shrinks."""
     if images.shape[-2:] != (size, size):
+        _check_memory(f"--image-size {size}", len(images) * 3 * size**2)
         images = torch.cat(
             [
                 F.interpolate(chunk.to(torch.float32), (size, size), mode="bilinear", antialias=True)

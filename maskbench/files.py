@@ -167,13 +167,15 @@ def save(content: dict[str, Any], path: Path, private: bool = False) -> None:
         private: as in :func:`writing`.
 
     Raises:
-        ValueError: the content is something else.
-        InputError: as in :func:`writing`.
+        InputError: the content is something else, or as in :func:`writing`.
     """
     with writing(path, private) as file:
         torch.save(_plain(content), file)
         file.flush()
-        archive.check(file)
+        try:
+            archive.check(file)
+        except ValueError as error:
+            raise InputError(f"{path}: would not be read again ({error}); nothing was written") from None
 
 
 def _plain(value: Any) -> Any:
@@ -267,6 +269,17 @@ def check_like(wanted: Any, found: Any, name: str) -> None:
             check_like(a, b, name)
     elif isinstance(wanted, float):
         require(math.isfinite(found), f"{name}: not finite")
+
+
+def first_not_finite(states: dict[str, Any], name: str = "") -> str | None:
+    """Name of the first tensor in nested dictionaries that holds a value that is not finite, or None."""
+    for key, value in states.items():
+        path = f"{name}.{key}" if name else str(key)
+        if isinstance(value, dict) and (found := first_not_finite(value, path)):
+            return found
+        if isinstance(value, Tensor) and not value.isfinite().all():
+            return path
+    return None
 
 
 def check_tensor(value: Any, shape: Sequence[int], dtype: torch.dtype, name: str) -> None:

@@ -74,7 +74,7 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
         if len(checkpoint["losses"]) == 0:  # within an epoch it has an encoder that was never written
             fingerprint = checkpoints.encoder_fingerprint(checkpoint, path)
     else:
-        details = [("holds", f"{len(ledger.Ledger(path))} runs")]
+        details, give_to = [("holds", f"{len(ledger.Ledger(path))} runs")], "nobody: it serves these scripts alone"
     return [("is a", _FORMATS[found]), *details, ("give it to", give_to)], fingerprint
 
 

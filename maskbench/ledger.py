@@ -14,23 +14,28 @@ FORMAT = "maskbench.runs"
 class Ledger:
     """A file of results, each under everything that determines it.
 
-    A run with another flag, input or program is another run: it is computed, and the earlier one is kept.
+    A run with another flag or input is another run: it is computed, and the earlier one is kept. Runs of another
+    version of the program are dropped.
 
     Args:
         path: the file; need not exist.
+        code: the program, see :func:`code_fingerprint`; None keeps the runs of whichever wrote the file.
 
     Raises:
         InputError: the file is not a ledger.
     """
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(self, path: Path, code: str | None = None):
+        self._path, self._code = path, code
         self._runs: dict[str, dict[str, Any]] = {}
         if path.exists():
-            runs = files.load(path, FORMAT).get("runs")
-            if not isinstance(runs, dict) or not all(isinstance(result, dict) for result in runs.values()):
+            content = files.load(path, FORMAT)
+            runs, written_by = content.get("runs"), content.get("code")
+            sound = isinstance(runs, dict) and isinstance(written_by, str)
+            if not sound or not all(isinstance(result, dict) for result in runs.values()):
                 raise InputError(f"{path}: damaged; delete it, then its runs are made again")
-            self._runs = runs
+            if code in (None, written_by):
+                self._runs, self._code = runs, written_by
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -54,13 +59,18 @@ class Ledger:
         return result
 
     def add(self, run: dict[str, Any], result: dict[str, Any]) -> None:
-        """Keep a result: numbers, text, tensors, and lists and dictionaries of them; on disk when this returns."""
+        """Keep a result: finite numbers, text, tensors, lists and dictionaries of them; on disk when this returns."""
+        try:
+            files.check_like(result, result, "a run")
+        except ValueError as error:
+            raise InputError(f"{self._path}: a result cannot be kept ({error})") from None
         self._runs[_key(run)] = result
-        files.save({"format": FORMAT, "version": files.VERSION, "runs": self._runs}, self._path)
+        head = {"format": FORMAT, "version": files.VERSION, "code": self._code}
+        files.save(head | {"runs": self._runs}, self._path)
 
 
 def _key(run: dict[str, Any]) -> str:
-    return json.dumps(run, sort_keys=True)
+    return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
 
 
 def code_fingerprint(script: str) -> str:

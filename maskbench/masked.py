@@ -110,8 +110,10 @@ def _check(masked: MaskedSet, path: Path) -> None:
         raise InputError(f"{path}: encoder is not a sha256")
     if not isinstance(masked.dataset, str):
         raise InputError(f"{path}: dataset is not text")
-    if not isinstance(masked.classes, list) or not all(type(name) is str for name in masked.classes):
-        raise InputError(f"{path}: classes is not a list of names")
+    if not isinstance(masked.classes, list) or not all(
+        type(name) is str and name.isprintable() for name in masked.classes
+    ):
+        raise InputError(f"{path}: classes is not a list of names of printable characters")
     rows = len(masked.labels) if isinstance(masked.labels, Tensor) and masked.labels.dim() else 0
     for name, (dtype, dims) in _LAYOUT.items():
         value = getattr(masked, name)

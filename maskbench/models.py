@@ -288,11 +288,13 @@ class Spectrum(nn.Module):
 
     def __init__(self, image_size: int, frequencies: int):
         super().__init__()
-        self.image_size, frequencies = image_size, min(frequencies, image_size**2)
+        frequencies = min(frequencies, image_size**2)
         self.length = 3 * frequencies
+        self.side = min(image_size, math.ceil(math.sqrt(4 / math.pi * frequencies)) + 2)  # none of them lies outside
         # on the CPU even where modules are built without memory ("meta")
-        numbers = torch.arange(image_size, dtype=torch.float64, device="cpu")
-        basis = torch.cos(math.pi / image_size * (numbers + 0.5) * numbers[:, None]) * math.sqrt(2 / image_size)
+        pixels = torch.arange(image_size, dtype=torch.float64, device="cpu")
+        numbers = pixels[: self.side]
+        basis = torch.cos(math.pi / image_size * (pixels + 0.5) * numbers[:, None]) * math.sqrt(2 / image_size)
         basis[0] /= math.sqrt(2)
         squares, order = (numbers.square() + numbers.square()[:, None]).flatten().sort(stable=True)
         # none is trained or stored: they follow from the sizes
@@ -310,9 +312,9 @@ class Spectrum(nn.Module):
 
     def inverse(self, spectrum: Tensor) -> Tensor:
         """``[N, length]`` -> the images ``[N, 3, S, S]`` that have these frequencies and no others."""
-        full = spectrum.new_zeros(len(spectrum), 3, self.image_size**2)
+        full = spectrum.new_zeros(len(spectrum), 3, self.side**2)
         full = full.index_copy(2, self.kept, spectrum.view(len(spectrum), 3, -1))
-        return self.basis.T @ full.unflatten(2, (self.image_size, self.image_size)) @ self.basis
+        return self.basis.T @ full.unflatten(2, (self.side, self.side)) @ self.basis
 
 
 @torch.no_grad()
@@ -340,7 +342,7 @@ def start_from_principal_components(encoder: Encoder, decoder: Decoder, batches:
     covariance = (features - mean).T.double().cov(correction=0)
     # where images are few, most components have no variance: shrunk a little towards what natural images have
     natural = encoder.features.natural_variances().double()
-    natural = torch.diag(natural * (covariance.trace() / natural.sum()))
+    natural = torch.diag(natural * ((covariance.trace() + _TINY) / natural.sum()))  # images may all be the same
     covariance = covariance.lerp(natural, 0.1 * _shrinkage(features))
     variances, axes = torch.linalg.eigh(covariance)
     variances, axes = variances.flip(0)[:components], axes.flip(1)[:, :components]

@@ -245,6 +245,47 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(complaint, workplace, tmp
         train_aae.stop_if_not_finite(losses, 3, folder)
 
 
+@pytest.mark.parametrize(("preset", "lr"), [("maskbench", 1), ("maskbench", 1e8), ("paper", 100)])
+def test_the_checkpoint_that_was_kept_is_good(complaint, tmp_path, preset, lr):
+    arguments = ("--limit", 64, "--batch-size", 4, "--epochs", 2, "--checkpoint-minutes", 1e-6, "--preset", preset)
+    said = complaint("train_aae.py", "--dataset", "photos", *arguments, "--lr", lr)
+    path = tmp_path / "runs" / "aae" / "0" / "checkpoint.pt"
+    assert "is not finite" in said and ("good and was kept" in said) == path.exists()
+    if path.exists():
+        assert files.first_not_finite(checkpoints.load_checkpoint(path)["states"]) is None
+
+
+def test_first_not_finite():
+    states = {"a": {"b": torch.ones(2), "c": [1]}, "d": {0: {"e": torch.tensor([0.0, torch.inf])}}}
+    assert files.first_not_finite(states) == "d.0.e"
+    states["d"][0]["e"][1] = 0
+    assert files.first_not_finite(states) is None
+
+
+def test_images_that_are_all_the_same(run_here, tmp_path):
+    (tmp_path / "mine" / "black").mkdir(parents=True)
+    for number in range(40):
+        Image.new("RGB", (16, 16)).save(tmp_path / "mine" / "black" / f"{number}.png")
+    run_here("train_aae.py", "--dataset", "folder:mine", "--image-size", 16, "--epochs", 1, "--batch-size", 4)
+    assert float(read_csv(tmp_path / "runs" / "aae" / "0" / "metrics.csv")[1][4]) < 1e-3
+
+
+def test_an_mlp_that_diverges_is_told_and_not_kept(complaint, workplace):
+    arguments = ("--masked", workplace / "masked" / "digits.pt", "--methods", "mlp", "--epochs", 3)
+    assert "--lr 1e+30" in complaint("classify.py", *arguments, "--lr", 1e30)
+
+
+def test_a_ledger_keeps_finite_runs_of_one_program(tmp_path):
+    path, run = tmp_path / "runs.pt", {"method": "mlp"}
+    first = ledger.Ledger(path, "one program")
+    first.add(run, {"score": 0.5})
+    with pytest.raises(InputError, match="cannot be kept"):
+        first.add({"method": "forest"}, {"score": float("nan")})
+    assert ledger.Ledger(path, "one program").get(run, {"score": 0.0}) == {"score": 0.5}
+    assert ledger.Ledger(path, "another").get(run, {"score": 0.0}) is None
+    assert len(ledger.Ledger(path)) == 1  # for inspection
+
+
 @pytest.mark.parametrize(
     ("count", "train", "mask"), [(0, "dark|class", "dark|class"), (1, "too few", ""), (4, "too few", "")]
 )
@@ -288,7 +329,7 @@ def all_writers(folder: Path) -> dict[str, object]:
         "encoder.pt": lambda path: checkpoints.save_encoder(Encoder(**(SIZES | {"width": 16})), path),
         "decoder.pt": lambda path: checkpoints.save_decoder(Decoder(**(SIZES | {"width": 16})), "0" * 64, path),
         "checkpoint.pt": lambda path: checkpoints.save_checkpoint(kept, path),
-        "runs.pt": lambda path: ledger.Ledger(folder / "none").__class__(path).add({"run": time.time()}, kept),
+        "runs.pt": lambda path: ledger.Ledger(path, "code").add({"run": time.time()}, kept),
         "metrics.csv": lambda path: files.write_csv(path, ("a", "b", "c"), table),
         "losses.png": lambda path: figures.losses(history, path),
     }

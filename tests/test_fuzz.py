@@ -84,6 +84,8 @@ LOADERS = {
     "masked": load_masked,
     "encoder": load_encoder,
     "decoder": load_decoder,
+    "encoder of frequencies": load_encoder,
+    "decoder of frequencies": load_decoder,
     "checkpoint": load_checkpoint,
     "ledger": load_ledger,
 }
@@ -110,6 +112,8 @@ def originals(tmp_path_factory) -> dict[str, bytes]:
     masked.save(data, folder / "masked")
     fingerprint = checkpoints.save_encoder(Encoder(**SIZES), folder / "encoder")
     checkpoints.save_decoder(Decoder(**SIZES), fingerprint, folder / "decoder")
+    checkpoints.save_encoder(Encoder(**SIZES, frequencies=5), folder / "encoder of frequencies")
+    checkpoints.save_decoder(Decoder(**SIZES, frequencies=5), fingerprint, folder / "decoder of frequencies")
     checkpoint = {
         "settings": {"dataset": "photos", "limit": None, "lr": 1e-3, "seed": 0},
         "environment": {"torch": "2"},
@@ -121,7 +125,7 @@ def originals(tmp_path_factory) -> dict[str, bytes]:
         "states": {name: part.state_dict() for name, part in parts_of_a_training().items()},
     }
     checkpoints.save_checkpoint(checkpoint, folder / "checkpoint")
-    ledger.Ledger(folder / "ledger").add(RUN, {"scores": [0.5, 0.6, 0.7], "curve": torch.rand(2, 4).double()})
+    ledger.Ledger(folder / "ledger", "code").add(RUN, {"scores": [0.5, 0.6, 0.7], "curve": torch.rand(2, 4).double()})
     return {kind: (folder / kind).read_bytes() for kind in LOADERS}
 
 
@@ -333,7 +337,7 @@ def test_hostile_files(originals, tmp_path, limited_memory):
         right[kind] = copy.deepcopy(load(path))
     counts, slowest = collections.Counter(), 0.0
     kinds = list(LOADERS)
-    for number in range(MUTATIONS - MUTATIONS // 5):
+    for number in range(MUTATIONS):
         kind = kinds[number % len(kinds)]
         how, mutated = Fuzzer(number, originals, str(marker)).file(originals[kind])
         path.unlink()  # a new file: to cut off an old one may wait for the disk

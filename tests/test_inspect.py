@@ -23,7 +23,7 @@ def test_every_file_says_what_it_is(workplace):
         (folder / "encoder.pt", "encoder", "who masks images; not", fingerprint),
         (folder / "decoder.pt", "decoder, the private key", "nobody", fingerprint),
         (folder / "checkpoint.pt", "checkpoint", "nobody", fingerprint),
-        (workplace / "runs" / "classify" / "digits-runs.pt", "finished runs", "anyone", None),
+        (workplace / "runs" / "classify" / "digits-runs.pt", "finished runs", "nobody", None),
     ):
         lines, found = inspect.describe(path)
         lines = dict(lines)
@@ -198,3 +198,25 @@ def test_pictures_out_of_range_are_refused_by_name(tmp_path):
     Image.new("1", (10_000, 9_000)).save(tmp_path / "class" / "bomb.png")  # 11 kB
     with pytest.raises(InputError, match=r"bomb\.png: 10000 x 9000 pixels are too many"):
         datasets.load(f"folder:{tmp_path}")
+
+
+def test_a_decoder_of_other_sizes_is_no_pair(tmp_path):
+    sizes = dict(image_size=8, width=2, gaussian_dim=3, categories=2)
+    fingerprint = checkpoints.save_encoder(checkpoints.Encoder(**sizes), tmp_path / "encoder.pt")
+    other = checkpoints.Decoder(**sizes | {"gaussian_dim": 4})
+    checkpoints.save_decoder(other, fingerprint, tmp_path / "decoder.pt")
+    with pytest.raises(InputError, match=r"decoder\.pt has sizes"):
+        checkpoints.load_pair(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\ud800", "a\x1b[2J", "a\nb"])
+def test_class_names_that_cannot_be_written_are_refused(workplace, tmp_path, name):
+    content = files.load(workplace / "masked" / "digits.pt", masked.FORMAT)
+    files.save(content | {"classes": [name, *content["classes"][1:]]}, tmp_path / "masked.pt")
+    with pytest.raises(InputError, match="printable"):
+        masked.load(tmp_path / "masked.pt")
+
+
+def test_sizes_that_do_not_fit_into_memory_are_refused_before_they_take_it(tmp_path):
+    with pytest.raises(InputError, match="--image-size 4096: its pixels take"):
+        datasets.load("digits", tmp_path, 4096, 0)
