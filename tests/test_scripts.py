@@ -43,11 +43,11 @@ def test_training_leaves_everything(workplace):
 
 
 def test_the_papers_sizes_learn_from_nothing(run_here, tmp_path):
-    run_here("train_aae.py", "--preset", "paper", "--dataset", "photos", "--limit", 1000, "--epochs", 3)
+    run_here("train_aae.py", "--preset", "paper", "--dataset", "photos", "--limit", 800, "--epochs", 2)
     metrics = rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv")
-    first, second, third = (float(row["validation_mse"]) for row in metrics)
-    assert 0.06 > first > second > third
-    assert float(metrics[2]["reconstruction_loss"]) < float(metrics[0]["reconstruction_loss"])
+    first, second = (float(row["validation_mse"]) for row in metrics)
+    assert 0.06 > first > second
+    assert float(metrics[1]["reconstruction_loss"]) < float(metrics[0]["reconstruction_loss"])
 
 
 def test_instances_differ_and_repeat(run_here, workplace, tmp_path):
