@@ -23,8 +23,9 @@ of 20,000 images, preset paper, cosine schedule; seeds differ by about 0.0002):
                     dimensions, which lowers the MSE (0.0069 to 0.0055, two epochs) and fills the categories evenly.
   calibration       After every epoch the normalisations' statistics are set to those of training images.
   small step        Against the discriminators the encoder takes GENERATOR_STEP = 0.1 of the learning rate; the full
-                    step trebles the MSE. It has an Adam of its own, since Adam would undo a weight on the loss.
-  slope 0.5         of the leaky ReLUs in encoder and decoder: 0.0054, where 0.2 gave 0.0067 and ReLU more.
+                    step trebled the MSE of an earlier recipe. It has an Adam of its own, since Adam would undo a
+                    weight on the loss.
+  slope 0.5         of the leaky ReLUs in encoder and decoder: 0.0054, where 0.2 gave 0.0067.
   linear output     clamped outside training only: 0.0063, where a sigmoid gave 0.0067.
   annealing         All learning rates fall as 1 / (1 + epochs / 2).
   betas 0.9, 0.95   of Adam: 0.0051 after one epoch of 40,000 images; with 0.999 the loss jumps to several times its
@@ -34,7 +35,7 @@ Preset `maskbench` starts encoder and decoder from the principal components of t
 and adds convolutions that correct the picture; what starts so learns with FITTED_STEP of the learning rate.
 
 The discriminators stay ahead: what holds the latent parts at their priors is first of all the normalisation and
-the decorrelation. results/ has how well they hold, and what that costs.
+the decorrelation. What a training prints at its end says how well they hold; what that costs is still to be plotted.
 """
 
 import argparse
@@ -304,7 +305,7 @@ def anneal(optimizers: Iterable[torch.optim.Optimizer], epochs: float) -> None:
 
 
 def even_batches(images: Tensor, size: int = 500) -> tuple[Tensor, ...]:
-    """Split without a small remainder: a normalisation's statistics need full batches."""
+    """Split into batches of nearly one size, at most ``size``."""
     return images.tensor_split(-(-len(images) // size))
 
 

@@ -79,10 +79,9 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(_complain(program, str(error)))
     except OSError as error:  # no permission, a folder that vanished
         sys.exit(_complain(program, f"{error.filename or 'input/output'}: {error.strerror or error}"))
-    except MemoryError:
-        sys.exit(_complain(program, "this machine's memory is not enough; use fewer or smaller images, or --limit"))
-    except RuntimeError as error:  # torch's own word for it
-        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        said_by_torch = "can't allocate memory" in str(error) or "out of memory" in str(error)
+        if not isinstance(error, MemoryError) and not said_by_torch:
             raise
         sys.exit(_complain(program, "this machine's memory is not enough; use fewer or smaller images, or --limit"))
     except Stopped as stopped:
