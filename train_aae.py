@@ -59,12 +59,23 @@ from maskbench.priors import PriorSampler
 from maskbench.stopping import Stopper, stopping
 
 BETAS = (0.9, 0.95)
-GENERATOR_STEP = 0.1  # the encoder's learning rate against the discriminators, as a part of --lr
+GENERATOR_STEP = 0.1  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
 FITTED_STEP = 0.03  # the same of layers that started from principal components
-DECORRELATION = 1e-4
+DECORRELATION = 1e-4  # at --prior-weight 1
 CALIBRATION_IMAGES = 10_000
 # the flags that change the weights: a checkpoint goes on with the same ones only
-SETTINGS = ("dataset", "limit", "image_size", "gaussian_dim", "categories", "preset", "batch_size", "lr", "seed")
+SETTINGS = (
+    "dataset",
+    "limit",
+    "image_size",
+    "gaussian_dim",
+    "categories",
+    "preset",
+    "prior_weight",
+    "batch_size",
+    "lr",
+    "seed",
+)
 COLUMNS = (
     "epoch",
     "reconstruction_loss",
@@ -168,7 +179,7 @@ def train(
 
     reconstruction_optimizer = adam(encoder, decoder)
     discriminator_optimizer = adam(gaussian_discriminator, categorical_discriminator)
-    generator_optimizer = adam(encoder, step=GENERATOR_STEP)
+    generator_optimizer = adam(encoder, step=GENERATOR_STEP * args.prior_weight)
 
     optimizers = (reconstruction_optimizer, discriminator_optimizer, generator_optimizer)
     parts = {
@@ -220,7 +231,7 @@ def train(
             reconstruction_loss = F.mse_loss(decoder(torch.cat((gaussian, logits.softmax(1)), 1)), images)
             spread_loss = DECORRELATION * (excess_moment(gaussian) + excess_moment(logits))
             reconstruction_optimizer.zero_grad()
-            (reconstruction_loss + spread_loss).backward()
+            (reconstruction_loss + args.prior_weight * spread_loss).backward()
             reconstruction_optimizer.step()
 
             # Regularisation phase, 1: the discriminators tell prior draws (real) from encoded images (fake).
@@ -406,6 +417,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--gaussian-dim", type=cli.integer(1, 2**16), default=384, help="length of the Gaussian part")
     add("--categories", type=cli.integer(1, 2**16), default=20, help="length of the categorical part")
     add("--preset", choices=tuple(PRESETS), default="maskbench", help="networks: ours, or the sizes of the paper")
+    add(
+        "--prior-weight",
+        type=cli.nonnegative_float,
+        default=1.0,
+        help="pull of the priors: multiplies the encoder's step against the discriminators and the decorrelation",
+    )
     add("--workers", type=cli.integer(0), default=0, help="processes that decode the files of folder:PATH")
     add("--resume", action="store_true", help="go on from each instance's checkpoint; without one it starts")
     add("--checkpoint-minutes", type=cli.positive_float, default=10.0, help="save this often within an epoch, too")
