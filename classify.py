@@ -23,16 +23,21 @@ A start that was stopped goes on when it is given again: finished runs are kept 
 """
 
 import argparse
+import itertools
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import sklearn
 import torch
 import torch.nn.functional as F
+from joblib import Parallel, delayed
 from sklearn.ensemble import AdaBoostClassifier, RandomForestClassifier
 from sklearn.model_selection import train_test_split
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from maskbench import cli, figures, files, masked
@@ -41,11 +46,12 @@ from maskbench.errors import InputError
 from maskbench.ledger import Ledger, code_fingerprint
 from maskbench.masked import MaskedSet
 from maskbench.metrics import classification_scores
-from maskbench.models import MaskClassifier
+from maskbench.models import ClassifierStack, MaskClassifier
 
 METHODS = ("mlp", "forest", "adaboost")
 METRICS = ("accuracy", "precision", "recall")
-ESTIMATORS = 100
+NO_LABEL = -100  # fills up the shorter parts of draws that are trained together
+STACK = 10  # MLPs trained together: enough to fill a core, few enough to lose little when stopped
 WEIGHT_DECAY = 0.01
 MLP_SETTINGS = ("epochs", "batch_size", "lr")  # the flags that change the MLP's runs, beside --seed
 RUN_COLUMNS = ("masked", "method", "classes", "repeat", *METRICS, "train_rows", "test_rows", "seconds", "class_names")
@@ -63,65 +69,61 @@ def main() -> None:
         classify_all(args, path, data, device)
 
 
+@dataclass(frozen=True)
+class Draw:
+    """One repeat: its classes (sorted labels), and the seed of everything else that is random in it."""
+
+    classes: np.ndarray
+    seed: int
+
+
 def classify_all(args: argparse.Namespace, path: Path, data: MaskedSet, device: torch.device) -> None:
     parts = data_parts(data)
     eligible = eligible_classes(data, parts)
     counts = list(dict.fromkeys(class_count(text, data, eligible, path) for text in args.classes))
+    draws = {
+        (count, repeat): draw_classes(args.seed, eligible, count, repeat)
+        for count in counts
+        for repeat in range(args.repeats)
+    }
     output = args.output_dir / path.stem
     # finished runs are kept and not repeated, as long as everything that determines them is the same
     ledger = Ledger(Path(f"{output}-runs.pt"), code_fingerprint(__file__))
-    inputs = {
-        "masked": files.digest(path),
-        "seed": args.seed,
-        "torch": torch.__version__,
-        "sklearn": sklearn.__version__,
-    }
-    runs, curves, kept = [], {}, 0
-    with tqdm(total=len(counts) * args.repeats * len(args.methods), unit="run") as progress:
-        for count in counts:
+    masked_file = files.digest(path)
+    results, kept = {}, 0
+    with tqdm(total=len(draws) * len(args.methods), unit="run") as progress:
+        for count, method in itertools.product(counts, args.methods):
+            progress.set_description(f"{count} classes, {method}")
+            run = inputs(args, method, device) | {"masked": masked_file, "classes": count}
+            missing = {}
             for repeat in range(args.repeats):
-                # one stream a (class count, repeat): more repeats, or another method, change no earlier draw
-                random = np.random.default_rng([args.seed, count, repeat])
-                chosen = np.sort(random.choice(eligible, count, replace=False))
-                seed = int(random.integers(2**31))
-                for method in args.methods:
-                    progress.set_description(f"{count} classes, draw {repeat + 1}/{args.repeats}, {method}")
-                    run = inputs | {"method": method, "classes": count, "repeat": repeat}
-                    like = {"scores": [0.0] * len(METRICS), "sizes": [0, 0], "seconds": 0.0}
-                    if method == "mlp":
-                        run |= {name: getattr(args, name) for name in MLP_SETTINGS} | {"device": device.type}
-                        like["curve"] = torch.empty(args.epochs, 4, dtype=torch.float64)
-                    result = ledger.get(run, like)
-                    new = result is None
-                    if new:
-                        start = time.perf_counter()
-                        curve = {}
-                        if method == "mlp":
-                            scores, sizes, losses = run_mlp(args, data, parts, chosen, seed, device)
-                            curve = {"curve": torch.from_numpy(losses)}
-                        else:
-                            scores, sizes = run_trees(method, data, chosen, seed)
-                        seconds = round(time.perf_counter() - start, 2)
-                        result = {"scores": list(scores.values()), "sizes": list(sizes), "seconds": seconds} | curve
-                        ledger.add(run, result)
-                    if method == "mlp":
-                        curves.setdefault(count, []).append(result["curve"].numpy())
-                    names = " ".join(data.classes[label].replace(" ", "_") for label in chosen)
-                    columns = [path.name, method, count, repeat]
-                    runs.append([*columns, *result["scores"], *result["sizes"], result["seconds"], names])
-                    kept += not new
-                    if new:
-                        write_tables(output, runs)
-                    progress.update()
+                result = ledger.get(run | {"repeat": repeat}, like(args, method))
+                if result is None:
+                    missing[repeat] = draws[count, repeat]
+                else:
+                    results[count, repeat, method] = result
+            kept += args.repeats - len(missing)
+            progress.update(args.repeats - len(missing))
+            for repeat, result in zip(
+                missing, finish(args, method, data, parts, list(missing.values()), device), strict=True
+            ):
+                ledger.add(run | {"repeat": repeat}, result)
+                results[count, repeat, method] = result
+                write_tables(output, run_rows(results, draws, path.name, data.classes, args.methods))
+                progress.update()
 
     if kept:
-        print(f"{kept} of {len(runs)} runs were finished before and kept ({output}-runs.pt)")
-    table = write_tables(output, runs)
+        print(f"{kept} of {len(results)} runs were finished before and kept ({output}-runs.pt)")
+    table = write_tables(output, run_rows(results, draws, path.name, data.classes, args.methods))
     pictures = [Path(f"{output}.png")]
     figures.score_bars(table, f"{path.name}: mean and deviation of {args.repeats} draws", pictures[0])
     curves_picture = Path(f"{output}-curves.png")
-    if curves:
+    if "mlp" in args.methods:
         pictures.append(curves_picture)
+        curves = {
+            count: [results[count, repeat, "mlp"]["curve"].numpy() for repeat in range(args.repeats)]
+            for count in counts
+        }
         figures.training_curves(curves, curves_picture)
     else:
         curves_picture.unlink(missing_ok=True)  # an earlier run's would not belong to this table
@@ -129,98 +131,203 @@ def classify_all(args: argparse.Namespace, path: Path, data: MaskedSet, device: 
     print(f"table: {output}.csv; every run: {output}-runs.csv; pictures: {', '.join(map(str, pictures))}")
 
 
-def run_mlp(
-    args: argparse.Namespace, data: MaskedSet, parts: dict, chosen: np.ndarray, seed: int, device: torch.device
-) -> tuple[dict[str, float], tuple[int, int], np.ndarray]:
-    """Train the MLP on some classes; test scores, (training, test) rows, and its curve.
+def draw_classes(seed: int, eligible: np.ndarray, count: int, repeat: int) -> Draw:
+    """One stream a (class count, repeat): more repeats, or another method, change no earlier draw."""
+    random = np.random.default_rng([seed, count, repeat])
+    chosen = np.sort(random.choice(eligible, count, replace=False))
+    return Draw(chosen, int(random.integers(2**31)))
 
-    The curve is ``[epochs, 4]``: training loss, validation loss, training accuracy, validation accuracy.
+
+def inputs(args: argparse.Namespace, method: str, device: torch.device) -> dict:
+    """What determines a method's runs, beside the masked file and the draw."""
+    shared = {"method": method, "seed": args.seed, "torch": torch.__version__, "sklearn": sklearn.__version__}
+    if method == "mlp":
+        return shared | {name: getattr(args, name) for name in MLP_SETTINGS} | {"device": device.type}
+    return shared | {"estimators": args.estimators}
+
+
+def like(args: argparse.Namespace, method: str) -> dict:
+    """The shape of a method's result."""
+    shape = {"scores": [0.0] * len(METRICS), "sizes": [0, 0], "seconds": 0.0}
+    return shape | ({"curve": torch.empty(args.epochs, 4, dtype=torch.float64)} if method == "mlp" else {})
+
+
+def finish(
+    args: argparse.Namespace, method: str, data: MaskedSet, parts: dict, draws: Sequence[Draw], device: torch.device
+) -> Iterator[dict]:
+    """The results of one method on some draws of as many classes, in their order, each as soon as it is known."""
+    if method == "mlp":
+        for first in range(0, len(draws), STACK):
+            yield from run_mlps(args, data, parts, draws[first : first + STACK], device)
+    elif method == "forest":  # its trees share the cores
+        for draw in draws:
+            yield run_trees(args, method, data, draw)
+    else:  # one estimator follows another, so the draws share the cores
+        share = Parallel(n_jobs=-1, prefer="threads", return_as="generator")
+        yield from share(delayed(run_trees)(args, method, data, draw) for draw in draws)
+
+
+def run_mlps(
+    args: argparse.Namespace, data: MaskedSet, parts: dict[str, Tensor], draws: Sequence[Draw], device: torch.device
+) -> list[dict]:
+    """Train the MLPs of some draws of as many classes together, each as if it were alone.
+
+    Every one has its own images, initial weights, order and dropout, all from its own seed.
+
+    Returns:
+        For each, test scores, (training, test) rows, seconds, and its curve ``[epochs, 4]``: training loss,
+        validation loss, training accuracy, validation accuracy.
     """
-    rows = {name: rows[torch.isin(data.labels[rows], torch.from_numpy(chosen))] for name, rows in parts.items()}
-    labels = {name: torch.searchsorted(torch.from_numpy(chosen), data.labels[rows[name]]).to(device) for name in rows}
-    features = {name: data.features(rows[name]).to(device) for name in rows}
-    deviation, mean = torch.std_mean(features["train"], 0, correction=0)
-    features = {name: (part - mean) / deviation.clamp_min(1e-6) for name, part in features.items()}
-    torch.manual_seed(seed)
-    model = MaskClassifier(features["train"].shape[1], len(chosen)).to(device)
+    start = time.perf_counter()
+    count = len(draws[0].classes)
+    features, labels, streams, classifiers, generators = [], [], [], [], []
+    for draw in draws:
+        rows, of_draw = mlp_data(data, parts, draw.classes)
+        features.append(of_draw)
+        labels.append(
+            {name: torch.searchsorted(torch.from_numpy(draw.classes), data.labels[rows[name]]) for name in rows}
+        )
+        generators.append(torch.Generator().manual_seed(draw.seed))
+        streams.append(ImageStream(data.source[rows["train"]], generators[-1]))
+        torch.manual_seed(draw.seed)
+        classifiers.append(MaskClassifier(data.width, count))
+    sizes = [[len(part["train"]), len(part["test"])] for part in labels]
+    features, labels = (
+        {name: pad_sequence([part[name] for part in of_draws], True, filler).to(device) for name in parts}
+        for of_draws, filler in ((features, 0.0), (labels, NO_LABEL))
+    )
+    model = ClassifierStack(classifiers).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs)
 
-    images = ImageViews(data.source[rows["train"]])
+    # mini-batches an epoch, for every draw of as many classes: as many as the images of average classes fill
+    images = len(data.source[parts["train"]].unique()) * count / len(data.labels[parts["train"]].unique())
+    steps = max(1, int(images / args.batch_size))
     curve = []
-    for _ in tqdm(range(args.epochs), desc="mlp", unit="epoch", leave=False):
-        total_loss = torch.zeros((), device=device)
-        correct = torch.zeros((), device=device, dtype=torch.int64)
-        # a last incomplete mini-batch is dropped, unless it is all there is
-        order = images.draw()[: images.count // args.batch_size * args.batch_size or images.count]
-        for batch in order.to(device).split(args.batch_size):
-            logits = model(features["train"][batch])
-            loss = F.cross_entropy(logits, labels["train"][batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total_loss += loss.detach() * len(batch)
-            correct += (logits.argmax(1) == labels["train"][batch]).sum()
+    for _ in tqdm(range(args.epochs), desc=f"{len(draws)} MLPs", unit="epoch", leave=False):
+        order = torch.stack([stream.take(steps * args.batch_size) for stream in streams], 1)
+        order = order.view(steps, args.batch_size, len(draws)).mT.to(device)
+        kept = model.draw_dropout(steps, args.batch_size, generators).to(device)
+        training = train_epoch(model, optimizer, features["train"], labels["train"], order, kept)
         schedule.step()
-        model.eval()
         with torch.inference_mode():
-            logits = model(features["validation"])
-            validation_loss = F.cross_entropy(logits, labels["validation"]).item()
-            validation_accuracy = (logits.argmax(1) == labels["validation"]).float().mean().item()
-        model.train()
-        seen = len(order)
-        curve.append((total_loss.item() / seen, validation_loss, correct.item() / seen, validation_accuracy))
-        if not np.isfinite(curve[-1]).all():
+            validation = loss_and_accuracy(model(features["validation"]), labels["validation"])
+        curve.append(torch.stack((training[0], validation[0], training[1], validation[1])).cpu())
+        if not curve[-1].isfinite().all():
             raise InputError(
-                f"--lr {args.lr}: the MLP's loss is not finite in epoch {len(curve)}; lower it, or see whether the "
+                f"--lr {args.lr}: an MLP's loss is not finite in epoch {len(curve)}; lower it, or see whether the "
                 "masked vectors are of a sensible size"
             )
 
-    model.eval()
     with torch.inference_mode():
-        predictions = model(features["test"]).argmax(1)
-    scores = classification_scores(labels["test"].cpu().numpy(), predictions.cpu().numpy())
-    return scores, (len(rows["train"]), len(predictions)), np.array(curve)
+        predictions = model(features["test"]).argmax(2)
+    results = []
+    for number, (size, targets) in enumerate(zip(sizes, labels["test"], strict=True)):
+        real = targets != NO_LABEL
+        scores = classification_scores(targets[real].cpu().numpy(), predictions[number, real].cpu().numpy())
+        results.append({"scores": list(scores.values()), "sizes": size, "seconds": 0.0})
+        results[-1]["curve"] = torch.stack(curve)[:, :, number].double()
+    seconds = round((time.perf_counter() - start) / len(draws), 2)
+    return [result | {"seconds": seconds} for result in results]
 
 
-class ImageViews:
-    """Rows of a masked set, grouped by the image they are views of.
+def train_epoch(
+    model: ClassifierStack,
+    optimizer: torch.optim.Optimizer,
+    features: Tensor,
+    labels: Tensor,
+    order: Tensor,
+    kept: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """One epoch of R classifiers.
+
+    Args:
+        features: ``[R, rows, F]``.
+        labels: int64 ``[R, rows]``.
+        order: int64 ``[steps, R, batch]``, rows.
+        kept: dropout's factors, see :meth:`ClassifierStack.draw_dropout`.
+
+    Returns:
+        Mean training loss and accuracy of each, ``[R]`` twice.
+    """
+    every = torch.arange(len(features), device=features.device)[:, None]
+    loss, accuracy = features.new_zeros(2, len(features))
+    for rows, factors in zip(order, kept, strict=True):
+        losses, correct = loss_and_accuracy(model(features[every, rows], factors), labels[every, rows])
+        optimizer.zero_grad()
+        losses.sum().backward()  # none of them depends on another's weights
+        optimizer.step()
+        loss += losses.detach()
+        accuracy += correct
+    return loss / len(order), accuracy / len(order)
+
+
+def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy and accuracy of each classifier: ``[R, N, K]`` and ``[R, N]`` -> ``[R]`` twice."""
+    rows = (labels != NO_LABEL).sum(1)
+    losses = F.cross_entropy(logits.mT, labels, ignore_index=NO_LABEL, reduction="none").sum(1) / rows
+    return losses, (logits.argmax(2) == labels).sum(1) / rows
+
+
+def mlp_data(
+    data: MaskedSet, parts: dict[str, Tensor], classes: np.ndarray
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Rows of some classes in each part, and what the MLP reads of them: standardised by the training part."""
+    rows = {name: rows[torch.isin(data.labels[rows], torch.from_numpy(classes))] for name, rows in parts.items()}
+    features = {name: data.features(rows[name]) for name in rows}
+    deviation, mean = torch.std_mean(features["train"], 0, correction=0)
+    return rows, {name: (part - mean) / deviation.clamp_min(1e-6) for name, part in features.items()}
+
+
+class ImageStream:
+    """Rows of a masked set, image by image: shuffled passes one after another, of each image a random view.
 
     Args:
         source: int64 ``[rows]``, the image of each row.
+        generator: makes the choices.
     """
 
-    def __init__(self, source: Tensor):
+    def __init__(self, source: Tensor, generator: torch.Generator):
         _, image, self._views = source.unique(return_inverse=True, return_counts=True)
         self._rows = image.argsort(stable=True)
         self._first = self._views.cumsum(0) - self._views
-        self.count = len(self._views)
+        self._generator = generator
+        self._ahead = self._rows[:0]
 
-    def draw(self) -> Tensor:
-        """One random row of every image, in random order: int64 ``[count]``."""
-        chosen = self._first + (torch.rand(self.count, dtype=torch.float64) * self._views).long()
-        return self._rows[chosen[torch.randperm(self.count)]]
+    def take(self, count: int) -> Tensor:
+        """The next ``count`` rows, int64."""
+        while len(self._ahead) < count:
+            self._ahead = torch.cat((self._ahead, self._one_pass()))
+        taken, self._ahead = self._ahead[:count], self._ahead[count:]
+        return taken
+
+    def _one_pass(self) -> Tensor:
+        count = len(self._views)
+        view = (torch.rand(count, dtype=torch.float64, generator=self._generator) * self._views).long()
+        return self._rows[(self._first + view)[torch.randperm(count, generator=self._generator)]]
 
 
-def run_trees(method: str, data: MaskedSet, chosen: np.ndarray, seed: int) -> tuple[dict[str, float], tuple[int, int]]:
-    """Fit a forest or AdaBoost on some classes; test scores and (training, test) rows."""
-    of_classes = torch.isin(data.labels, torch.from_numpy(chosen))
+def run_trees(args: argparse.Namespace, method: str, data: MaskedSet, draw: Draw) -> dict:
+    """Fit a forest or AdaBoost on some classes; test scores, (training, test) rows and seconds."""
+    start = time.perf_counter()
+    of_classes = torch.isin(data.labels, torch.from_numpy(draw.classes))
     images = torch.nonzero(of_classes & (data.view == 0)).flatten()
-    train, test = train_test_split(images, test_size=0.2, stratify=data.labels[images], random_state=seed)
-    if (data.view > 0).any():  # copies follow their source
+    train, test = train_test_split(images, test_size=0.2, stratify=data.labels[images], random_state=draw.seed)
+    if method == "forest":
+        model = RandomForestClassifier(args.estimators, random_state=draw.seed, n_jobs=-1)
+        # masked copies follow their source; AdaBoost's cost grows with every row and it gains nothing from them
         copies = of_classes & (data.view > 0) & torch.isin(data.source, data.source[train])
         train = torch.cat((train, torch.nonzero(copies).flatten()))
-    if method == "forest":
-        model = RandomForestClassifier(ESTIMATORS, random_state=seed, n_jobs=-1)
     else:
-        model = AdaBoostClassifier(n_estimators=ESTIMATORS, random_state=seed)
+        model = AdaBoostClassifier(n_estimators=args.estimators, random_state=draw.seed)
 
     try:
         model.fit(data.features(train).numpy(), data.labels[train].numpy())
     except ValueError as error:  # AdaBoost on masks that are all the same
         raise InputError(f"--methods {method}: cannot be fitted to these masks ({error}); leave it out") from None
     scores = classification_scores(data.labels[test].numpy(), model.predict(data.features(test).numpy()))
-    return scores, (len(train), len(test))
+    seconds = round(time.perf_counter() - start, 2)
+    return {"scores": list(scores.values()), "sizes": [len(train), len(test)], "seconds": seconds}
 
 
 def data_parts(data: MaskedSet) -> dict[str, Tensor]:
@@ -259,6 +366,18 @@ def newest(folder: str) -> Path:
     if not found:
         raise InputError(f"no masked file in {folder}/: make one with mask_dataset.py, or name it with --masked")
     return found[-1]
+
+
+def run_rows(results: dict, draws: dict, masked_name: str, classes: list[str], methods: Sequence[str]) -> list[list]:
+    """One row a finished run, see RUN_COLUMNS, draw by draw."""
+    rows = []
+    for (count, repeat), draw in draws.items():
+        names = " ".join(classes[label].replace(" ", "_") for label in draw.classes)
+        for method in methods:
+            if result := results.get((count, repeat, method)):
+                columns = [masked_name, method, count, repeat]
+                rows.append([*columns, *result["scores"], *result["sizes"], result["seconds"], names])
+    return rows
 
 
 def write_tables(output: Path, runs: list[list]) -> list[list]:
@@ -304,6 +423,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--repeats", type=cli.integer(1), default=10, help="random draws of the classes")
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="classifiers to train")
     add("--output-dir", type=Path, default=Path("runs/classify"), help="where tables and pictures go")
+    add("--estimators", type=cli.integer(1), default=100, help="trees of the forest, stumps of AdaBoost")
     add("--epochs", type=cli.integer(1), default=50, help="the MLP's passes over its training rows")
     add("--batch-size", type=cli.integer(1), default=4, help="the MLP's mini-batch")
     add("--lr", type=cli.positive_float, default=1e-3, help="the MLP's learning rate (Adam)")

@@ -3,7 +3,7 @@
     python mask_dataset.py                                  # CIFAR-100 with runs/aae/0 -> masked/cifar100.pt
     python mask_dataset.py --dataset mnist
     python mask_dataset.py --dataset folder:my-images --output masked/mine.pt
-    python mask_dataset.py --augment                        # also masked flips and shifts of the training images
+    python mask_dataset.py --augment flip shift             # also masked copies of the training images
     python mask_dataset.py --method pca --fit-on cifar10    # a yardstick -> masked/cifar100-pca.pt
 
 Masking needs encoder.pt alone. The masked file holds no pixels, file names or weights; it may be handed out
@@ -44,8 +44,8 @@ def main() -> None:
     files.make_folder(output.parent)
 
     views = [(0, same, torch.cat((train_rows, test_rows)))]
-    if args.augment:  # of the training images only: a copy of a test image would be tested on
-        views += [(number, augment, train_rows) for number, augment in enumerate(AUGMENTATIONS, 1)]
+    # of the training images only: a copy of a test image would be tested on
+    views += [(number, augment, train_rows) for number, augment in enumerate(augmentations(args.augment), 1)]
     result = mask_views(args, mask, fingerprint, images, views, device)
 
     masked.save(result, output)
@@ -157,7 +157,14 @@ def shifted(down: int, right: int) -> Callable[[Tensor], Tensor]:
     return shift
 
 
-AUGMENTATIONS = (flip, shifted(-SHIFT, 0), shifted(SHIFT, 0), shifted(0, -SHIFT), shifted(0, SHIFT))
+def augmentations(names: list[str]) -> list[Callable[[Tensor], Tensor]]:
+    """The copies of a training image: every combination of what is named, but the image itself."""
+    flips = [same, flip] if "flip" in names else [same]
+    shifts = [same]
+    if "shift" in names:
+        shifts += [shifted(-SHIFT, 0), shifted(SHIFT, 0), shifted(0, -SHIFT), shifted(0, SHIFT)]
+    copies = [(mirror, shift) for mirror in flips for shift in shifts]
+    return [lambda images, mirror=mirror, shift=shift: shift(mirror(images)) for mirror, shift in copies[1:]]
 
 
 def default_output(dataset: str, method: str) -> Path:
@@ -173,7 +180,13 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", type=Path, help="the masked file; default: masked/DATASET.pt, masked/DATASET-METHOD.pt")
     add("--method", choices=masked.METHODS, default="aae", help="what masks: the encoder, or a yardstick")
     add("--fit-on", default="cifar10", help="public set that pca and random-projection are fitted on")
-    add("--augment", action="store_true", help="add masked flips and 2-pixel shifts of the training images as views")
+    add(
+        "--augment",
+        nargs="+",
+        choices=("flip", "shift"),
+        default=[],
+        help="add masked copies of the training images: mirrored (not for digits), shifted by 2 pixels, or both",
+    )
     add("--batch-size", type=cli.integer(1), default=500, help="images masked at once")
     add("--limit", type=cli.integer(4), help="keep the first LIMIT training and LIMIT // 4 test images")
     add("--image-size", type=cli.integer(8, 2**12), help="side of images; default: the encoder's, 32 for yardsticks")

@@ -1,10 +1,15 @@
 """Who is trained and who is tested on, where a leak would flatter every figure."""
 
+import argparse
+
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 import classify
 from maskbench.masked import MaskedSet
+from maskbench.models import ClassifierStack, MaskClassifier
 
 
 def augmented_set() -> MaskedSet:
@@ -50,33 +55,108 @@ def test_copies_follow_their_source_into_the_trees_training(monkeypatch):
             return np.zeros(len(features))
 
     monkeypatch.setattr(classify, "RandomForestClassifier", Recorder)
-    _, sizes = classify.run_trees("forest", augmented_set(), np.array([0, 1]), seed=0)
-    assert sizes == (len(seen["train"]), len(seen["test"])) and len(seen["test"]) == 20
+    draw = classify.Draw(np.array([0, 1]), seed=0)
+    result = classify.run_trees(argparse.Namespace(estimators=100), "forest", augmented_set(), draw)
+    assert result["sizes"] == [len(seen["train"]), len(seen["test"])] and len(seen["test"]) == 20
     assert len(set(seen["test"])) == 20 and not set(seen["train"]) & set(seen["test"])
     assert set(seen["train"]) | set(seen["test"]) == set(range(100))
     counts = np.bincount(seen["train"], minlength=100)
     assert all(counts[source] == (2 if source < 80 else 1) for source in set(seen["train"]))
 
 
-def test_a_separable_set_is_learnt(tmp_path):
+def train(data: MaskedSet, seeds: list[int], **flags: float) -> list[dict]:
+    args = argparse.Namespace(**{"lr": 1e-3, "epochs": 5, "batch_size": 4} | flags)
+    draws = [classify.Draw(np.array([0, 1]), seed) for seed in seeds]
+    return classify.run_mlps(args, data, classify.data_parts(data), draws, torch.device("cpu"))
+
+
+def test_a_separable_set_is_learnt():
     random = torch.Generator().manual_seed(0)
     data = augmented_set()
     data.gaussian[:, 0] = (data.labels * 2 - 1) * 2.0 + 0.1 * torch.randn(180, generator=random)
-    arguments = classify.argparse.Namespace(lr=1e-3, epochs=5, batch_size=4)
-    parts = classify.data_parts(data)
-    scores, sizes, curve = classify.run_mlp(arguments, data, parts, np.array([0, 1]), 0, torch.device("cpu"))
-    assert scores == {"accuracy": 1.0, "precision": 1.0, "recall": 1.0}
-    assert sizes == (128, 20) and curve.shape == (5, 4) and curve[-1, 0] < curve[0, 0]
+    for result in train(data, [0, 1]):
+        assert result["scores"] == [1.0, 1.0, 1.0] and result["sizes"] == [128, 20]
+        assert result["curve"].shape == (5, 4) and result["curve"][-1, 0] < result["curve"][0, 0]
 
 
-def test_the_mlp_sees_one_view_of_each_image_an_epoch():
+def test_an_mlp_does_not_depend_on_those_beside_it():
+    data = augmented_set()
+    together, alone = train(data, [5, 6, 7], epochs=2), train(data, [6], epochs=2)
+    torch.testing.assert_close(together[1]["curve"], alone[0]["curve"], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(together[0]["curve"], together[1]["curve"], rtol=1e-3, atol=1e-3)
+
+
+def alone_and_together(dtype: torch.dtype, steps: int) -> tuple[list[MaskClassifier], ClassifierStack]:
+    """Three MLPs trained by themselves, in plain PyTorch, and as a stack."""
     torch.manual_seed(0)
+    alone = [MaskClassifier(6, 3, hidden=8, dropout=0).to(dtype) for _ in range(3)]
+    stack = ClassifierStack(alone)
+    features, labels = torch.randn(3, 50, 6, dtype=dtype), torch.randint(3, (3, 50))
+    order = torch.randint(50, (steps, 3, 4))
+    for number, classifier in enumerate(alone):
+        optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-2)
+        for rows in order[:, number]:
+            optimizer.zero_grad()
+            F.cross_entropy(classifier(features[number, rows]), labels[number, rows]).backward()
+            optimizer.step()
+    optimizer = torch.optim.AdamW(stack.parameters(), lr=1e-2)
+    kept = stack.draw_dropout(steps, 4, [torch.Generator()] * 3).to(dtype)
+    classify.train_epoch(stack, optimizer, features, labels, order, kept)
+    return alone, stack
+
+
+def layers(classifier: MaskClassifier) -> list[nn.Linear]:
+    return [layer for layer in classifier.layers if isinstance(layer, nn.Linear)]
+
+
+def test_a_stack_trains_as_each_would_alone():
+    alone, stack = alone_and_together(torch.float64, steps=40)
+    for number, classifier in enumerate(alone):
+        for place, layer in enumerate(layers(classifier), 1):
+            together = getattr(stack, f"weight{place}")[number].T, getattr(stack, f"bias{place}")[number, 0]
+            torch.testing.assert_close(together, (layer.weight, layer.bias), rtol=1e-8, atol=1e-8)
+    alone, stack = alone_and_together(torch.float32, steps=1)  # Adam turns noise in tiny gradients into full steps
+    for number, classifier in enumerate(alone):
+        for place, layer in enumerate(layers(classifier), 1):
+            together = getattr(stack, f"weight{place}").grad[number].T, getattr(stack, f"bias{place}").grad[number, 0]
+            torch.testing.assert_close(together, (layer.weight.grad, layer.bias.grad), rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_of_a_stack():
+    stack = ClassifierStack([MaskClassifier(6, 3, hidden=500) for _ in range(2)])
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    kept = stack.draw_dropout(5, 4, generators)
+    assert kept.shape == (5, 2, 2, 4, 500)
+    torch.testing.assert_close(kept.unique(), torch.tensor([0, 1 / 0.7]))
+    assert abs(kept.mean() - 1) < 0.02
+    again = stack.draw_dropout(5, 4, [torch.Generator().manual_seed(4)] * 2)
+    assert torch.equal(kept[:, :, 1], again[:, :, 0]) and not torch.equal(kept[:, :, 0], again[:, :, 0])
+    x = torch.randn(2, 4, 6)
+    first = torch.baddbmm(stack.bias1, x, stack.weight1).relu() * kept[0, 0]
+    second = torch.baddbmm(stack.bias2, first, stack.weight2).relu() * kept[0, 1]
+    torch.testing.assert_close(stack(x, kept[0]), torch.baddbmm(stack.bias3, second, stack.weight3))
+
+
+def test_the_mlp_sees_one_view_of_each_image_a_pass():
     source = torch.tensor([7, 3, 7, 9, 7, 3])  # three images of 3, 2 and 1 views
-    views = classify.ImageViews(source)
-    drawn = torch.stack([views.draw() for _ in range(3000)])
-    assert views.count == 3 and (source[drawn].sort(1).values == torch.tensor([3, 7, 9])).all()
+    stream = classify.ImageStream(source, torch.Generator().manual_seed(0))
+    parts = [stream.take(count) for count in (1, 4, 3, 8_992)]  # however it is taken
+    drawn = torch.cat(parts).view(3000, 3)
+    assert [len(part) for part in parts] == [1, 4, 3, 8_992]
+    assert (source[drawn].sort(1).values == torch.tensor([3, 7, 9])).all()
     shares = torch.bincount(drawn.flatten(), minlength=6) / 3000
     expected = torch.tensor([1 / 3, 1 / 2, 1 / 3, 1, 1 / 3, 1 / 2])
     torch.testing.assert_close(shares, expected, atol=0.04, rtol=0)
     places = torch.bincount((source[drawn] == 9).nonzero()[:, 1], minlength=3) / 3000
     torch.testing.assert_close(places, torch.full((3,), 1 / 3), atol=0.04, rtol=0)
+
+
+def test_losses_of_parts_of_unequal_length():
+    logits = torch.randn(2, 4, 3)
+    labels = torch.tensor([[0, 1, 2, 1], [2, 0, classify.NO_LABEL, classify.NO_LABEL]])
+    logits[1, 1, 0] = 9  # right
+    losses, accuracy = classify.loss_and_accuracy(logits, labels)
+    torch.testing.assert_close(losses[0], F.cross_entropy(logits[0], labels[0]))
+    torch.testing.assert_close(losses[1], F.cross_entropy(logits[1, :2], labels[1, :2]))
+    expected = (logits[1, :2].argmax(1) == labels[1, :2]).float().mean()
+    assert accuracy[1] == expected >= 0.5
