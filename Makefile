@@ -1,4 +1,5 @@
-# `make demo` and `make test` need Python, a C++ compiler and make; each sets up its own environment first.
+# `make demo`, `make test` and `make reproduce` need Python, a C++ compiler and make; each sets up its own environment
+# first.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +10,7 @@ SOURCES := $(wildcard csrc/*.* csrc/*/*)
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
-.PHONY: demo test lint
+.PHONY: demo test reproduce lint
 
 demo: .venv/ready
 	rm -rf $(DEMO)
@@ -21,6 +22,10 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest
+
+# hours: the paper's tables and figures on the real data; stopped, it goes on when it is given again
+reproduce: .venv/ready
+	$(BIN)/python -m maskbench.reproduce
 
 lint: .venv/packages
 	$(BIN)/ruff check .

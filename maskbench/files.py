@@ -110,8 +110,11 @@ def make_folder(path: Path, private: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def output_folder(path: Path) -> Iterator[None]:
+def output_folder(path: Path, flag: str = "--output-dir") -> Iterator[None]:
     """Make an output folder and hold it alone; where nothing was written in the end, it is gone again.
+
+    Args:
+        flag: what gave the path, for complaints.
 
     Raises:
         InputError: another process holds it, or it cannot be made.
@@ -124,7 +127,7 @@ def output_folder(path: Path) -> Iterator[None]:
     except BlockingIOError:
         os.close(descriptor)
         raise InputError(
-            f"--output-dir {path}: another process is writing there; wait for it or choose another folder"
+            f"{flag} {path}: another process is writing there; wait for it or choose another folder"
         ) from None
     except OSError:
         pass  # a file system without locks: nothing can be promised there
