@@ -6,7 +6,7 @@ wrote it. The pages show what the tables hold and nothing else.
 
 import csv
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -249,22 +249,27 @@ def copied_pictures(runs: Path) -> list[tuple[str, str, Path, str]]:
     for preset in PRESETS:
         folder = runs / preset
         aae, curves = folder / "aae" / "0", "the MLP's training curves"
-        add(f"train {preset}", f"fig1-reconstructions-{preset}", aae / "reconstructions.png", "Fig 1: reconstructions")
-        add(f"train {preset}", f"fig5-7-losses-{preset}", aae / "losses.png", "Figs 5-7: the losses of training")
+        add(
+            f"train {preset}",
+            f"fig1-reconstructions-{preset}",
+            aae / "reconstructions.png",
+            "images, their masks and reconstructions",
+        )
+        add(f"train {preset}", f"fig5-7-losses-{preset}", aae / "losses.png", "the losses of training")
         # our own preset stands for the paper's figures, the other one's follow under s1, s2
         pattern, image = ("fig8", "fig9") if preset == "maskbench" else ("s1", "s2")
         for name in _PATTERNS:
             source = folder / "crosspair" / f"grid-pattern-{name}.png"
-            caption = f"Fig 8: test pattern {name} through every pair"
+            caption = f"test pattern {name} through every pair"
             add(f"crosspair {preset}", f"{pattern}-pattern-{name}-{preset}", source, caption)
         for number in _IMAGES:
             source = folder / "crosspair" / f"grid-image-{number}.png"
-            caption = f"Fig 9: validation image {number} through every pair"
+            caption = f"validation image {number} through every pair"
             add(f"crosspair {preset}", f"{image}-image-{number}-{preset}", source, caption)
         classify = folder / "classify"
         name = "fig10-11" if preset == "maskbench" else "s3"
         source = classify / "cifar100-curves.png"
-        add(f"classify {preset} cifar100", f"{name}-curves-{preset}", source, f"Figs 10-11: {curves}, CIFAR-100")
+        add(f"classify {preset} cifar100", f"{name}-curves-{preset}", source, f"{curves}, CIFAR-100")
         source = classify / "mnist-curves.png"
         add(f"classify {preset} mnist", f"s4-curves-mnist-{preset}", source, f"{curves}, MNIST")
         source = folder / "prior" / "prior-fit.png"
@@ -274,10 +279,17 @@ def copied_pictures(runs: Path) -> list[tuple[str, str, Path, str]]:
     return pictures
 
 
-def markdown(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
-    """A Markdown table, its first column left, the others right."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+def markdown(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
+    """A Markdown table, columns of numbers to the right."""
+    rows = [list(map(str, row)) for row in rows]
+    numbers = [any(row[column][:1].isdecimal() for row in rows) for column in range(len(columns))]
+    rule = ["---:" if right else "---" for right in numbers]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (columns, rule, *rows)) + "\n"
+
+
+def title(preset: str) -> str:
+    """A preset or yardstick as a column's name; the preset paper is not the paper."""
+    return f"preset {preset}" if preset in PRESETS else f"PCA, {NUMBERS} numbers" if preset == "pca" else preset
 
 
 def results_page(results: Path, machine: str, steps: list[Row]) -> str:
@@ -366,17 +378,20 @@ def readme_tables(results: Path) -> str:
             ours = [f"{mean_and_error(row)}{mark(row, row['preset'])}" if row else "" for row in found]
             paper = next(row["paper"] for row in found if row)
             rows.append([f"{dataset}, {classes} classes, {NAMES[method]}", f"{float(paper):.3f}", *ours])
-    page.append(markdown(["", "paper", *("preset paper" if name == "paper" else name for name in shown)], rows))
+    page += [
+        markdown(["", "paper", *map(title, shown)], rows),
+        "![Accuracies of Table 1](results/figures/table1.png)\n",
+    ]
     for name, table in (("Table 1", table1), ("Table 2", rows_of(results, "table2"))):
         for preset in PRESETS:
             own = [row for row in table if row["preset"] == preset]
             if own:
                 above = sum(float(row["mean"]) > float(row["paper"]) for row in own)
                 page.append(f"- {name}, preset {preset}: {above} of {len(own)} cells above the paper")
-    page.append(
-        "\n▼ marks a mean below the paper's. Everything else, with deviations, hardware and commands: "
-        "[results/README.md](results/README.md).\n"
-    )
+    page.append("\n▼ marks a mean below the paper's.\n")
+    if measures := rows_of(results, "priors"):
+        page += ["How well the prior holds on validation images:\n", prior_table(measures)]
+    page.append("Precision, recall, deviations, hardware, commands: [results/README.md](results/README.md).\n")
     return "\n".join(page)
 
 
@@ -427,7 +442,7 @@ def score_table(table: list[Row], preset: str) -> str:
             deviation = f" ({float(row['std']):.3f})" if int(row["draws"]) > 1 else ""
             line += [f"{mean_and_error(row)}{deviation}{mark(row, preset)}", f"{float(row['paper']):.3f}"]
         rows.append(line)
-    columns = [f"preset {preset}", *(name for metric in METRICS for name in (metric, "paper"))]
+    columns = [title(preset), *(name for metric in METRICS for name in (metric, "paper"))]
     return markdown(columns, rows) if rows else ""
 
 
@@ -444,7 +459,7 @@ def kept_table(table: list[Row]) -> str:
             kept = f" ({float(row['mean']) / float(raw['mean']):.0%})" if row and raw else ""
             line.append(f"{mean_and_error(row)}{kept}" if row else "")
         rows.append(line)
-    return markdown(["accuracy", *presets], rows)
+    return markdown(["accuracy", *map(title, presets)], rows)
 
 
 def error_table(table: list[Row]) -> str:
@@ -458,8 +473,7 @@ def error_table(table: list[Row]) -> str:
         ours = [f"{float(row['mean']):.6f} ({float(row['std']):.6f})" if row else "" for row in found]
         theirs = f"{float(paper['paper_mean']):.6f} ({float(paper['paper_std']):.6f})" if paper else ""
         rows.append([f"{images}, {pair}", *ours, theirs])
-    names = ["PCA, 404 numbers" if preset == "pca" else f"preset {preset}" for preset in presets]
-    return markdown(["MSE (deviation)", *names, "paper"], rows)
+    return markdown(["MSE (deviation)", *map(title, presets), "paper"], rows)
 
 
 def ratio_table(table: list[Row]) -> str:
@@ -470,7 +484,7 @@ def ratio_table(table: list[Row]) -> str:
     for images, goal in RATIO_GOALS.items():
         ratios = [mean[preset, images, "unmatched"] / mean[preset, images, "matched"] for preset in presets]
         rows.append([images, *(f"{ratio:.1f}{'' if ratio >= goal else ' ▼'}" for ratio in ratios), f"{goal}"])
-    return markdown(["unmatched / matched", *(f"preset {preset}" for preset in presets), "target"], rows)
+    return markdown(["unmatched / matched", *map(title, presets), "target"], rows)
 
 
 def prior_table(table: list[Row]) -> str:
@@ -489,7 +503,7 @@ def prior_table(table: list[Row]) -> str:
         elif high == "" and low != "":
             goal = f"at least {low}"
         rows.append([*line, goal])
-    return markdown(["measure", *(f"preset {preset}" for preset in presets), "goal"], rows)
+    return markdown(["measure", *map(title, presets), "goal"], rows)
 
 
 def plain_table(table: list[Row]) -> str:

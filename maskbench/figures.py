@@ -209,7 +209,7 @@ def prior_fit(gaussian: Tensor, categorical: Tensor, path: Path) -> None:
 
 
 @torch.no_grad()
-def prior_samples(decoder: Decoder, path: Path, rows: int = 4, columns: int = 12) -> None:
+def prior_samples(decoder: Decoder, path: Path, rows: int = 3, columns: int = 12) -> None:
     """Images that a decoder (on the CPU) makes of draws of the prior."""
     sampler = PriorSampler(decoder.config["gaussian_dim"], decoder.config["categories"])
     images = decoder(torch.cat(sampler(rows * columns), 1))
@@ -265,7 +265,7 @@ def latent_sizes(table: list[dict[str, str]], path: Path) -> None:
     sizes = column["gaussian_dim"]
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     axes[0].plot(sizes, column["validation_mse"], marker="o", color="black", label="preset maskbench, one epoch")
-    axes[0].set(ylabel="validation MSE (pixels in 0..1)", yscale="log")
+    axes[0].set(ylabel="validation MSE (pixels in 0..1)", ylim=(0, None))
     for method in ("mlp", "forest"):
         errors = column[f"{method}_std"] / np.sqrt(column["draws"])
         axes[1].errorbar(sizes, column[method], errors, capsize=3, **_METHOD_STYLES[method])
@@ -302,7 +302,8 @@ def trade_off(table: list[dict[str, str]], path: Path) -> None:
     for axis in axes:
         axis.set_xscale("symlog", linthresh=smallest)  # 0 is among them
         axis.set_xticks(weights, [f"{weight:g}" for weight in weights])
-        axis.set_xlabel("weight of the prior (--prior-weight)")
+        axis.minorticks_off()
+        axis.set(xlabel="weight of the prior (--prior-weight)", xlim=(-0.2 * smallest, 1.6 * weights.max()))
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
     _write(figure, path)
