@@ -198,13 +198,14 @@ def prior_fit(gaussian: Tensor, categorical: Tensor, path: Path) -> None:
     axes[1, 0].plot(normal[inside], values[ranks[inside]], ".", color="C0", markersize=3, label="codes")
     axes[1, 0].set(title="Q-Q plot, all dimensions", xlabel="quantile of the normal", ylabel="quantile of the codes")
 
-    axes[1, 1].bar(range(len(shares)), 100 * shares, color="C0", alpha=0.5, label="codes")
+    axes[1, 1].bar(range(len(shares)), 100 * shares.numpy(), color="C0", alpha=0.5, label="codes")
     axes[1, 1].axhline(100 / len(shares), color="black", label="uniform")
-    axes[1, 1].set(title="largest category", xlabel="category", ylabel="images (%)", ylim=(0, None))
+    highest = 130 * shares.max().item()  # room for the legend
+    axes[1, 1].set(title="largest category", xlabel="category", ylabel="images (%)", ylim=(0, highest))
     axes[1, 1].xaxis.get_major_locator().set_params(integer=True)
     for axis in axes.flat:
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False, loc="lower right" if axis is axes[1, 1] or axis is axes[1, 0] else "upper right")
+        axis.legend(frameon=False, loc="upper right" if axis is axes[1, 1] else "upper left")
     _write(figure, path)
 
 

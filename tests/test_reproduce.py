@@ -1,0 +1,321 @@
+"""The reproduction: its plan, how it resumes, and what becomes of finished runs."""
+
+import csv
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from matplotlib import image
+
+import classify
+import crosspair
+import mask_dataset
+import train_aae
+from maskbench import collate, figures, files, metrics, reproduce
+from maskbench.errors import InputError
+from maskbench.models import Decoder
+from maskbench.reproduce import Step
+
+SCORES = ("method", "classes", "metric", "mean", "std", "draws")
+RUNS = ("masked", "method", "classes", "repeat", *collate.METRICS, "train_rows", "test_rows", "seconds", "class_names")
+PAIRS = ("images", "pair", "mean", "std", "paper_mean", "paper_std")
+
+
+def test_the_scripts_accept_the_plans_commands(monkeypatch):
+    parsers = {
+        f"{script.__name__}.py": script.parse_arguments for script in (train_aae, mask_dataset, classify, crosspair)
+    }
+    steps = reproduce.plan(Path("runs/reproduce"), Path("data"), draws=30, instances=4)
+    used = set()
+    for step in steps:
+        for work in step.work:
+            if not callable(work):
+                monkeypatch.setattr(sys, "argv", work)
+                parsers[work[0]]()  # would exit
+                used.add(work[0])
+    assert used == set(parsers)
+    names = [step.name for step in steps]
+    assert len(set(names)) == len(names)
+    for number, step in enumerate(steps):
+        assert set(step.needs) <= set(names[:number]), step.name
+
+
+def test_every_output_has_one_step():
+    steps = reproduce.plan(Path("r"), Path("data"), draws=30, instances=4)
+    commands = [work for step in steps for work in step.work if not callable(work)]
+    outputs = [work[work.index("--output-dir") + 1] for work in commands if "--output-dir" in work]
+    # both tables of a preset lie in one folder, under the dataset's name; nothing else shares one
+    shared = {folder for folder in outputs if outputs.count(folder) > 1}
+    assert shared == {f"r/{name}/classify" for name in (*collate.PRESETS, *collate.YARDSTICKS)}
+
+
+def note(path: Path, text: str) -> list[str]:
+    """A command that appends a line to a file."""
+    return ["-c", f"open({str(path)!r}, 'a').write({text!r} + '\\n')"]
+
+
+def test_a_failing_step_ends_the_run_and_nothing_is_repeated(tmp_path, capsys):
+    notes, repaired, collated = tmp_path / "notes", tmp_path / "repaired", []
+    failing = ["-c", f"import os, sys; sys.exit(0 if os.path.exists({str(repaired)!r}) else 3)"]
+    masked = tmp_path / "masked.pt"
+    masked.touch()
+    steps = [
+        Step("a", 1, [note(notes, "a1"), note(notes, "a2")], removes=masked),
+        Step("b", 2, [functools.partial(notes.with_suffix, ".nothing")]),
+        Step("c", 3, [note(notes, "c1"), failing]),
+        Step("d", 4, [note(notes, "d")], needs=("c",)),
+    ]
+    with pytest.raises(SystemExit) as ended:
+        reproduce.run_steps(steps, tmp_path, lambda: collated.append(len(reproduce.read_log(tmp_path))))
+    assert ended.value.code == 3
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1 and "ended with exit status 3" in printed.err
+    assert "[2/4] b: with_suffix(.nothing)\n" in printed.out
+    assert collated == [1, 2] and not masked.exists()
+    log = reproduce.read_log(tmp_path)
+    assert [(name, row["state"]) for name, row in log.items()] == [
+        ("a", "finished"),
+        ("b", "finished"),
+        ("c", "stopped"),
+    ]
+    assert log["a"]["command"] == " && ".join(reproduce._shown(work) for work in steps[0].work)
+    spent = float(log["c"]["seconds"])
+
+    repaired.touch()
+    reproduce.run_steps(steps, tmp_path, lambda: None)
+    assert notes.read_text().split() == ["a1", "a2", "c1", "c1", "d"]
+    log = reproduce.read_log(tmp_path)
+    assert reproduce.finished(steps, log) == {"a", "b", "c", "d"}
+    assert float(log["c"]["seconds"]) >= spent  # both starts
+    reproduce.run_steps(steps, tmp_path, lambda: pytest.fail("something was repeated"))
+
+
+def test_a_changed_command_is_done_again_with_what_needs_it(tmp_path):
+    notes = tmp_path / "notes"
+    steps = [
+        Step("a", 1, [note(notes, "a")]),
+        Step("b", 1, [note(notes, "b")], needs=("a",)),
+        Step("c", 1, [note(notes, "c")], needs=("b",)),
+        Step("other", 1, [note(notes, "other")]),
+    ]
+    reproduce.run_steps(steps, tmp_path, lambda: None)
+    steps[0] = Step("a", 1, [note(notes, "new")])
+    assert reproduce.finished(steps, reproduce.read_log(tmp_path)) == {"other"}
+    reproduce.run_steps(steps, tmp_path, lambda: None)
+    assert notes.read_text().split() == ["a", "b", "c", "other", "new", "b", "c"]
+
+
+def test_an_interrupt_reaches_the_command_once(tmp_path, capsys):
+    heard = tmp_path / "heard"
+    code = (
+        "import os, signal, time\n"
+        f"def hear(*_): open({str(heard)!r}, 'a').write('x')\n"
+        "signal.signal(signal.SIGINT, hear)\n"
+        "time.sleep(0.5); os.kill(os.getppid(), signal.SIGINT); time.sleep(1)"
+    )
+    with pytest.raises(SystemExit) as ended:
+        reproduce.run_steps([Step("a", 1, [["-c", code]])], tmp_path, lambda: None)
+    assert ended.value.code == 128 + signal.SIGINT and heard.read_text() == "x"
+    assert reproduce.read_log(tmp_path)["a"]["state"] == "stopped"
+    assert "the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_killed_run_goes_on_after_its_finished_steps(tmp_path):
+    notes, pid = tmp_path / "notes", tmp_path / "pid"
+    sleep = ["-c", f"import os, time; open({str(pid)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(60)"]
+    program = (
+        "from maskbench.reproduce import *\n"
+        f"steps = [Step('a', 1, [{note(notes, 'a')}]), Step('b', 1, [{sleep}])]\n"
+        f"run_steps(steps, Path({str(tmp_path)!r}), lambda: None)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    while not (pid.exists() and pid.read_text().endswith(" ")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    deadline, command = time.monotonic() + 10, Path(f"/proc/{int(pid.read_text())}/cmdline")
+    while command.exists() and command.read_bytes():  # empty: ended, and not waited for yet
+        assert time.monotonic() < deadline, "the command outlives its parent"
+        time.sleep(0.02)
+    steps = [Step("a", 1, [note(notes, "a")]), Step("b", 1, [note(notes, "b")])]
+    reproduce.run_steps(steps, tmp_path, lambda: None)
+    assert notes.read_text().split() == ["a", "b"]
+
+
+def test_the_time_left_is_scaled_by_what_was_measured():
+    steps = [Step(name, minutes, [["-c", ""]]) for name, minutes in (("a", 10), ("b", 20), ("c", 5))]
+    assert reproduce.seconds_left(steps, {}, set()) == 35 * 60
+    assert reproduce.seconds_left(steps, {"a": {"seconds": "300"}}, {"a"}) == 25 * 60 / 2
+    assert [collate.duration(seconds) for seconds in (12.4, 60, 5400, 36_000)] == [
+        "12 s",
+        "1 min",
+        "1 h 30 min",
+        "10 h 0 min",
+    ]
+
+
+def write(path: Path, columns: tuple, rows: list) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_csv(path, columns, rows)
+
+
+@pytest.fixture(scope="module")
+def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
+    """Made-up runs of every step: (runs, results, names of the steps)."""
+    runs, results = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("results")
+    presets = (*collate.PRESETS, *collate.YARDSTICKS)
+    for number, preset in enumerate(presets):
+        for dataset, counts in (("cifar100", (2, 3, 4)), ("mnist", (10,))):
+            cells = [(method, count) for method in classify.METHODS for count in counts]
+            draws = 1 if dataset == "mnist" else 25
+            # preset maskbench is above the paper, preset paper below
+            scores = [
+                [*cell, metric, round(collate.PAPER[cell][i] + 0.01 - 0.02 * number, 4), 0.05 * (draws > 1), draws]
+                for cell in cells
+                for i, metric in enumerate(collate.METRICS)
+            ]
+            write(runs / preset / "classify" / f"{dataset}.csv", SCORES, scores)
+            # a run's accuracy is its number / 10: the first ten have mean 0.45
+            rows = [["x.pt", *cell, i, i / 10, 0, 0, 1, 2, 0.5, "a b"] for cell in cells for i in range(12)]
+            write(runs / preset / "classify" / f"{dataset}-runs.csv", RUNS, rows)
+    for preset in (*collate.PRESETS, "pca"):
+        pairs = [[images, "matched", 0.002, 0.001, 0.0035, 0.0007] for images in collate.RATIO_GOALS]
+        if preset != "pca":
+            pairs += [[images, "unmatched", 0.1, 0.01, 0.11, 0.01] for images in collate.RATIO_GOALS]
+        write(runs / preset / "crosspair" / "crosspair.csv", PAIRS, pairs)
+    measures = dict(zip(collate.PRIOR_GOALS, (0.05, 0.95, 1.05, 3.5, 0.01, 0.04, 0.06, 0.51, 0.57), strict=True))
+    for folder in (*collate.PRESETS, *(f"prior-{weight}" for weight in collate.PRIOR_WEIGHTS)):
+        write(runs / folder / "prior" / "prior.csv", ("measure", "value"), list(measures.items()))
+    others = [f"gaussian-{size}" for size in collate.GAUSSIAN_DIMS] + [f"image-{size}" for size in collate.IMAGE_SIZES]
+    for folder in ("maskbench", *others, *(f"prior-{weight}" for weight in collate.PRIOR_WEIGHTS)):
+        history = [[1, 0, 0, 0, 0.004, 500], [2, 0, 0, 0, 0.003, 510]]
+        write(runs / folder / "aae" / "0" / "metrics.csv", train_aae.COLUMNS, history)
+    for folder in ("maskbench/estimators-200", "maskbench/estimators-400", *(f"{name}/classify" for name in others)):
+        rows = [["x.pt", method, 3, i, 0.6, 0, 0, 1, 2, 0.5, "a"] for method in classify.METHODS for i in range(10)]
+        write(runs / folder / "cifar100-runs.csv", RUNS, rows)
+    steps = reproduce.plan(runs, Path("data"), draws=25, instances=4)
+    for step, name, source, _ in collate.copied_pictures(runs):
+        assert step in {step.name for step in steps}
+        source.parent.mkdir(parents=True, exist_ok=True)
+        source.write_text(name)
+    rows = [{"name": step.name, "command": step.command, "seconds": "90", "commit": "0" * 12} for step in steps]
+    names = {step.name for step in steps}
+    collate.collate(runs, results, names, rows)
+    return runs, results, names
+
+
+def table(results: Path, name: str) -> list[list[str]]:
+    with open(results / f"{name}.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert tuple(header) == collate.COLUMNS[name]
+    return rows
+
+
+def test_tables_hold_what_the_runs_do(collated):
+    _, results, _ = collated
+    table1 = table(results, "table1")
+    assert len(table1) == 6 * 27 and len(table(results, "table2")) == 6 * 9
+    assert ["maskbench", "forest", "4", "precision", "0.756", "0.05", "25", "0.746"] in table1
+    assert ["identity", "mlp", "10", "recall", "0.953", "0.0", "1", "0.983"] in table(results, "table2")
+    runs = table(results, "table1_runs")
+    assert len(runs) == 6 * 9 * 12
+    assert runs[3] == ["maskbench", "mlp", "2", "3", "0.3", "0", "0", "1", "2", "0.5", "a b"]
+    pairs = table(results, "crosspair")
+    assert ["paper", "train", "unmatched", "0.1", "0.01", "0.11", "0.01"] in pairs
+    assert [row[1:3] for row in pairs if row[0] == "pca"] == [[images, "matched"] for images in collate.RATIO_GOALS]
+    assert ["maskbench", "kurtosis", "3.5", "2.7", "3.3"] in table(results, "priors")
+    trees = {(row[0], row[1]): [float(value) for value in row[2:]] for row in table(results, "estimators")}
+    assert trees["adaboost", "100"] == pytest.approx([0.45, np.std(np.arange(10) / 10), 10])
+    assert trees["forest", "400"] == pytest.approx([0.6, 0, 10]) and len(trees) == 6
+    sizes = {row[0]: [float(value) for value in row[1:]] for row in table(results, "latent_sizes")}
+    assert list(sizes) == ["96", "192", "384", "768"]
+    deviation = np.std(np.arange(10) / 10)
+    assert sizes["384"] == pytest.approx([0.004, 0.45, deviation, 0.45, deviation, 10])  # of the first epoch
+    assert table(results, "image_sizes")[1] == ["64", "0.004", str(404 / 64**2), "500"]
+    assert table(results, "trade_off")[0][:3] == ["0", "0.004", "0.05"] and len(table(results, "trade_off")) == 4
+
+
+def test_pages_say_what_is_missed(collated):
+    _, results, _ = collated
+    page = (results / "README.md").read_text()
+    # 0.05 / sqrt(25) = 0.01
+    assert "| random forest, 3 classes | 0.635 ± 0.010 (0.050) | 0.625 |" in page  # preset maskbench, above
+    assert "| random forest, 3 classes | 0.615 ± 0.010 (0.050) ▼ | 0.625 |" in page  # preset paper, below
+    assert "| AdaBoost, 10 classes | 0.699 | 0.689 |" in page  # one draw has no standard error
+    assert "0.862 ± 0.010 (105%)" in page  # (0.852 + 0.01) / (0.852 - 0.03)
+    assert "| patterns | 50.0 ▼ | 50.0 ▼ | 172 |" in page and "| train | 50.0 | 50.0 | 31.5 |" in page
+    assert "| kurtosis | 3.500 (missed) | 3.500 (missed) | 2.7 to 3.3 |" in page
+    assert "| mlp | 0.570 | 0.570 | at most 0.6 |" in page
+    assert "`python crosspair.py --models" in page and "| 2 min |" in page
+    for picture in page.split("(figures/")[1:]:
+        assert (results / "figures" / picture.split(")")[0]).exists()
+    section = collate.readme_tables(results)
+    assert "preset maskbench: 27 of 27 cells" in section and "preset paper: 0 of 27 cells" in section
+    assert (
+        "| CIFAR-100, 3 classes, random forest | 0.625 | 0.635 ± 0.010 | 0.615 ± 0.010 ▼ | 0.595 ± 0.010 |" in section
+    )
+
+
+def test_steps_that_have_not_run_leave_no_table(collated, tmp_path):
+    runs, results, _ = collated
+    for name in results.glob("*.csv"):
+        (tmp_path / name.name).write_bytes(name.read_bytes())
+    collate.collate(runs, tmp_path, {"classify paper cifar100", "crosspair paper"}, [])
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"table1.csv", "table1_runs.csv", "crosspair.csv"}
+    assert {row[0] for row in table(tmp_path, "table1")} == {"paper"}
+    pictures = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert pictures > {"table1.png", "s1-pattern-rings-paper.png"} and "latent_sizes.png" not in pictures
+    assert "preset maskbench" not in collate.readme_tables(tmp_path)
+    collate.collate(runs, tmp_path, set(), [])
+    assert not list(tmp_path.glob("*.csv")) and not list((tmp_path / "figures").iterdir())
+    assert collate.readme_tables(tmp_path) == ""
+
+
+def test_only_the_marked_section_is_rewritten(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
+    for text, inside in (("", "old\n"), ("| new |\n", "| new |\n"), ("| new |\n", "| new |\n")):
+        collate.rewrite_section(readme, text)
+        assert readme.read_text() == f"before\n<!-- results -->\n{inside}<!-- /results -->\nafter\n"
+    readme.write_text("no markers")
+    with pytest.raises(InputError, match="no section"):
+        collate.rewrite_section(readme, "new")
+
+
+@pytest.mark.skipif(not (ROOT / "results" / "table1.csv").exists(), reason="nothing was reproduced yet")
+def test_the_readme_shows_what_results_holds():
+    section = (ROOT / "README.md").read_text().split(collate.MARKERS[0])[1].split(collate.MARKERS[1])[0]
+    assert section == "\n" + collate.readme_tables(ROOT / "results")
+
+
+def test_codes_told_from_the_prior():
+    generator = torch.Generator().manual_seed(1)
+    normal = torch.randn(2000, 8, generator=generator)
+    for codes, logistic, mlp in (
+        (normal, (0.45, 0.55), (0.45, 0.55)),
+        (normal.sign(), (0.45, 0.55), (0.9, 1)),  # means and deviations are the same
+        (normal + 1, (0.85, 1), (0.85, 1)),
+    ):
+        told = metrics.told_from_prior(codes)
+        assert logistic[0] < told["logistic"] < logistic[1] and mlp[0] < told["mlp"] <= mlp[1]
+    assert told == metrics.told_from_prior(codes)
+
+
+def test_pictures_are_drawn(collated, tmp_path):
+    _, results, _ = collated
+    figures.prior_fit(torch.randn(500, 16), torch.rand(500, 20).softmax(1), tmp_path / "prior-fit.png")
+    figures.prior_samples(Decoder(gaussian_dim=16).eval(), tmp_path / "prior-samples.png", rows=2, columns=3)
+    drawn = [results / "figures" / f"{name}.png" for name in ("table1", "latent_sizes", "trade_off")]
+    for path in (*drawn, *tmp_path.iterdir()):
+        assert image.imread(path).std() > 0.05, path
+        assert os.path.getsize(path) < 200_000
