@@ -300,7 +300,7 @@ def test_the_readme_shows_what_results_holds():
 
 def test_codes_told_from_the_prior():
     generator = torch.Generator().manual_seed(1)
-    normal = torch.randn(2000, 8, generator=generator)
+    normal = torch.randn(1200, 8, generator=generator)
     for codes, logistic, mlp in (
         (normal, (0.45, 0.55), (0.45, 0.55)),
         (normal.sign(), (0.45, 0.55), (0.9, 1)),  # means and deviations are the same
