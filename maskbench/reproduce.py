@@ -32,7 +32,9 @@ from maskbench.patterns import test_patterns
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = {"maskbench": 2, "paper": 4}
-MINUTES = {"maskbench": 30, "paper": 25}  # to train four instances
+# on two cores, to begin with: what is left is scaled by what finished steps took
+TRAIN_MINUTES = {"maskbench": 30, "paper": 25}  # four instances
+DRAW_MINUTES = {"cifar100": 6, "mnist": 100}  # all methods and class counts
 # raw pixels take eight times the memory of a mask and eight times the trees' time: fewer copies of them
 AUGMENT = {
     "cifar100": {"identity": ["flip"]},
@@ -110,12 +112,13 @@ def plan(runs: Path, data_dir: Path, draws: int, instances: int) -> list[Step]:
         "cifar100": ["--classes", 2, 3, 4, "--repeats", draws],
         "mnist": ["--classes", "all", "--repeats", 1],
     }
+    minutes = {dataset: DRAW_MINUTES[dataset] * flags[-1] for dataset, flags in protocol.items()}
     fewer = ["--classes", 3, "--repeats", min(FEWER_DRAWS, draws)]
     for preset in PRESETS:
         folder = runs / preset
         trained = (f"train {preset}",)
         flags = ["--preset", preset, "--epochs", EPOCHS[preset], "--instances", instances]
-        steps.append(Step(trained[0], MINUTES[preset] * instances / 4, [train(folder, *flags)]))
+        steps.append(Step(trained[0], TRAIN_MINUTES[preset] * instances / 4, [train(folder, *flags)]))
         pairs = _command(
             "crosspair.py", "--models", folder / "aae", "--data-dir", data_dir, "--output-dir", folder / "crosspair"
         )
@@ -123,9 +126,9 @@ def plan(runs: Path, data_dir: Path, draws: int, instances: int) -> list[Step]:
         for dataset in protocol:
             work = mask(folder, dataset, "--encoder", folder / "aae" / "0" / "encoder.pt")
             steps.append(Step(f"mask {preset} {dataset}", 3, [work], trained))
-        for dataset, minutes in (("cifar100", 6 * draws), ("mnist", 100)):
-            work = classify(folder, dataset, "classify", *protocol[dataset])
-            steps.append(Step(f"classify {preset} {dataset}", minutes, [work], (f"mask {preset} {dataset}",)))
+        for dataset, flags in protocol.items():
+            work = classify(folder, dataset, "classify", *flags)
+            steps.append(Step(f"classify {preset} {dataset}", minutes[dataset], [work], (f"mask {preset} {dataset}",)))
         work = functools.partial(measure_prior, folder, data_dir)
         steps.append(Step(f"prior {preset}", 2, [work], trained))
 
@@ -134,11 +137,11 @@ def plan(runs: Path, data_dir: Path, draws: int, instances: int) -> list[Step]:
         folder = runs / yardstick
         flags = ["--method", yardstick, *(["--preset", "paper"] if yardstick == "untrained" else [])]
         slower = 1.5 if yardstick == "identity" else 1
-        for dataset, minutes in (("cifar100", 6 * draws), ("mnist", 100)):
+        for dataset in protocol:
             # masked and classified in one step, so that the masked file may go when it is done
             work = [mask(folder, dataset, *flags), classify(folder, dataset, "classify", *protocol[dataset])]
             name = f"classify {yardstick} {dataset}"
-            steps.append(Step(name, slower * minutes, work, removes=folder / f"{dataset}.pt"))
+            steps.append(Step(name, slower * minutes[dataset], work, removes=folder / f"{dataset}.pt"))
 
     for number in collate.ESTIMATORS[1:]:  # the first is Table 1's
         flags = [*fewer, "--methods", "forest", "adaboost", "--estimators", number]
