@@ -187,7 +187,7 @@ def prior_fit(gaussian: Tensor, categorical: Tensor, path: Path) -> None:
     x = torch.linspace(max(low, 1e-3), high, 400, dtype=torch.float64)
     log_density = (size - 1) * x.log() - x**2 / 2 - (size / 2 - 1) * math.log(2) - math.lgamma(size / 2)
     axes[0, 1].hist(lengths.numpy(), bins=80, range=(low, high), density=True, color="C0", alpha=0.5, label="codes")
-    axes[0, 1].plot(x, log_density.exp(), color="black", label=f"chi, {size} dimensions")
+    axes[0, 1].plot(x, log_density.exp(), color="black", label=f"chi({size})")
     axes[0, 1].set(title="length of the code", xlabel="Euclidean norm", ylabel="density")
 
     # a few hundred quantiles, closer together in the tails
