@@ -12,8 +12,8 @@ same however many there are. What is trained on what is the paper's:
                          fifth), trained on the rest, tested on the test part
   forest and AdaBoost    training and test parts merged and divided 8 : 2 again, stratified; 100 estimators
 
-Masked augmented copies (mask_dataset.py --augment) are trained on when their source is, and never tested on; the
-MLP sees one view of each image an epoch.
+Masked augmented copies (mask_dataset.py --augment) are for the MLP's training alone: it sees one view of each image an
+epoch. They are never tested on.
 
 Codes that keep a whole picture in 404 numbers of one size overfit, so the MLP has dropout, weight decay, standardised
 inputs and a cosine schedule, and benefits from --augment. The weights of its last epoch are tested: no choice is made
@@ -315,9 +315,6 @@ def run_trees(args: argparse.Namespace, method: str, data: MaskedSet, draw: Draw
     train, test = train_test_split(images, test_size=0.2, stratify=data.labels[images], random_state=draw.seed)
     if method == "forest":
         model = RandomForestClassifier(args.estimators, random_state=draw.seed, n_jobs=-1)
-        # masked copies follow their source; AdaBoost's cost grows with every row and it gains nothing from them
-        copies = of_classes & (data.view > 0) & torch.isin(data.source, data.source[train])
-        train = torch.cat((train, torch.nonzero(copies).flatten()))
     else:
         model = AdaBoostClassifier(n_estimators=args.estimators, random_state=draw.seed)
 

@@ -40,7 +40,7 @@ def test_the_mlps_parts():
     assert sorted(parts["train"].tolist()) == sorted([*range(16, 80)] * 2)
 
 
-def test_copies_follow_their_source_into_the_trees_training(monkeypatch):
+def test_trees_see_every_image_once_and_no_copies(monkeypatch):
     seen = {}
 
     class Recorder:
@@ -60,8 +60,7 @@ def test_copies_follow_their_source_into_the_trees_training(monkeypatch):
     assert result["sizes"] == [len(seen["train"]), len(seen["test"])] and len(seen["test"]) == 20
     assert len(set(seen["test"])) == 20 and not set(seen["train"]) & set(seen["test"])
     assert set(seen["train"]) | set(seen["test"]) == set(range(100))
-    counts = np.bincount(seen["train"], minlength=100)
-    assert all(counts[source] == (2 if source < 80 else 1) for source in set(seen["train"]))
+    assert len(seen["train"]) == 80
 
 
 def train(data: MaskedSet, seeds: list[int], **flags: float) -> list[dict]:
