@@ -15,6 +15,8 @@ Grey images become RGB, and every image becomes ``image_size`` x ``image_size``.
 fixed random order, as they come class by class.
 """
 
+import contextlib
+import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +129,14 @@ def _torchvision_set(name: str, data_dir: Path, image_size: int) -> ImageSet:
     from maskbench.vision import torchvision
 
     kind = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST"}[name]
-    parts = [_torchvision_part(getattr(torchvision.datasets, kind), data_dir, train) for train in (True, False)]
+    with contextlib.ExitStack() as stack:
+        # one process at a time: what another one is still downloading would look damaged
+        with contextlib.suppress(OSError):  # no such folder can be made, or a file system without locks
+            data_dir.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(data_dir, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        parts = [_torchvision_part(getattr(torchvision.datasets, kind), data_dir, train) for train in (True, False)]
     if name == "mnist":
         images = torch.cat([part.data for part in parts])[:, None]
     else:

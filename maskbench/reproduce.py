@@ -4,13 +4,13 @@
     python -m maskbench.reproduce --draws 3     # fewer draws of classes
     python -m maskbench.reproduce --collate     # run nothing, write results/ from what is finished
 
-Every step is a command of the four scripts, or a measurement made here. Finished steps are kept in
-``runs/reproduce/steps.csv`` and skipped, unless their command or a step before that they depend on has changed.
-Paths are relative to the root of the repository.
+Every step is commands that anybody can type, of the four scripts and of ``maskbench.measure``. Several steps run side
+by side; what they print is in ``runs/reproduce/logs``. Finished steps are kept in ``runs/reproduce/steps.csv`` and
+skipped, unless their command or a step before that they depend on has changed. Paths are relative to the root of the
+repository.
 """
 
 import argparse
-import functools
 import os
 import shlex
 import signal
@@ -23,28 +23,24 @@ from pathlib import Path
 
 import torch
 
-from maskbench import checkpoints, cli, collate, datasets, figures, files, metrics
+from maskbench import cli, collate, files
 from maskbench.children import die_with_parent
-from maskbench.collate import FEWER_DRAWS, GAUSSIAN_DIMS, IMAGE_SIZES, NUMBERS, PRESETS, PRIOR_WEIGHTS, YARDSTICKS
-from maskbench.datasets import to_float
+from maskbench.collate import FEWER_DRAWS, GAUSSIAN_DIMS, IMAGE_SIZES, PRESETS, PRIOR_WEIGHTS, YARDSTICKS
 from maskbench.errors import InputError
-from maskbench.patterns import test_patterns
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = {"maskbench": 2, "paper": 4}
 # on two cores, to begin with: what is left is scaled by what finished steps took
 TRAIN_MINUTES = {"maskbench": 30, "paper": 25}  # four instances
-DRAW_MINUTES = {"cifar100": 1, "mnist": 15}  # all methods and class counts
-# raw pixels take eight times the memory of a mask and eight times the trees' time: fewer copies of them
-AUGMENT = {
-    "cifar100": {"identity": ["flip"]},
-    "mnist": {"identity": []},
-}
-EVERY_COPY = {"cifar100": ["flip", "shift"], "mnist": ["shift"]}
+DRAW_MINUTES = {"cifar100": 1, "mnist": 5}  # all methods and class counts
+# MNIST's MLP sees 50,000 images an epoch: ten epochs are more steps than fifty on a few classes of CIFAR-100
+PROTOCOL = {"cifar100": ["--classes", 2, 3, 4], "mnist": ["--classes", "all", "--epochs", 10]}
+COPIES = {"cifar100": ["flip", "shift"], "mnist": ["shift"]}
+PIXEL_COPIES = {"cifar100": ["flip"], "mnist": []}  # raw pixels take eight times the memory of a mask
 STEP_COLUMNS = ("name", "command", "seconds", "commit", "state")
 FINISHED, STOPPED = "finished", "stopped"
-
-Work = list[str] | functools.partial
+POLL = 0.2  # seconds between two looks at what runs
+LAST_LINES = 15  # of a failed step's log
 
 
 @dataclass(frozen=True)
@@ -54,20 +50,20 @@ class Step:
     Attributes:
         name: unique.
         minutes: what it takes on two cores, estimated.
-        work: commands of Python, without the interpreter, and functions, done one after another.
+        commands: of Python, without the interpreter, done one after another.
         needs: names of the steps whose outputs it reads.
         removes: a large file that nothing needs when it is done.
     """
 
     name: str
     minutes: float
-    work: Sequence[Work]
+    commands: Sequence[list[str]]
     needs: tuple[str, ...] = ()
     removes: Path | None = None
 
     @property
     def command(self) -> str:
-        return " && ".join(map(_shown, self.work))
+        return " && ".join(map(_shown, self.commands))
 
 
 def main() -> None:
@@ -86,20 +82,25 @@ def main() -> None:
 
     if not args.collate:
         with files.output_folder(args.runs, "--runs"):
-            files.write_text(args.runs / "machine.txt", machine())
-            run_steps(steps, args.runs, write_results)
+            files.write_text(args.runs / "machine.txt", machine(args.jobs))
+            print(f"what the steps print goes to {args.runs / 'logs'}")
+            run_steps(steps, args.runs, args.jobs, write_results)
     write_results()
     print(f"results: {args.results}/README.md")
 
 
 def plan(runs: Path, data_dir: Path, draws: int, instances: int) -> list[Step]:
-    """Every step, in an order in which each finds what it needs."""
+    """Every step, the most important first, and none before what it needs."""
+    steps = []
+
+    def add(name: str, minutes: float, *commands: list[str], needs: tuple[str, ...] = (), **more: Path) -> None:
+        steps.append(Step(name, minutes, commands, needs, **more))
 
     def train(folder: Path, *flags: object) -> list[str]:
         return _command("train_aae.py", *flags, "--resume", "--data-dir", data_dir, "--output-dir", folder / "aae")
 
     def mask(folder: Path, dataset: str, *flags: object) -> list[str]:
-        copies = AUGMENT[dataset].get(folder.name, EVERY_COPY[dataset])
+        copies = (PIXEL_COPIES if folder.name == "identity" else COPIES)[dataset]
         augment = ["--augment", *copies] if copies else []
         output = ["--data-dir", data_dir, "--output", folder / f"{dataset}.pt"]
         return _command("mask_dataset.py", "--dataset", dataset, *flags, *augment, *output)
@@ -107,46 +108,48 @@ def plan(runs: Path, data_dir: Path, draws: int, instances: int) -> list[Step]:
     def classify(folder: Path, dataset: str, output: str, *flags: object) -> list[str]:
         return _command("classify.py", "--masked", folder / f"{dataset}.pt", *flags, "--output-dir", folder / output)
 
-    steps = []
-    protocol = {
-        "cifar100": ["--classes", 2, 3, 4, "--repeats", draws],
-        "mnist": ["--classes", "all", "--repeats", 1],
-    }
-    minutes = {dataset: DRAW_MINUTES[dataset] * flags[-1] for dataset, flags in protocol.items()}
-    fewer = ["--classes", 3, "--repeats", min(FEWER_DRAWS, draws)]
+    def table(folder: Path, dataset: str, draws: int) -> tuple[float, list[str]]:
+        """Table 1 or 2: estimated minutes and the command."""
+        draws = draws if dataset == "cifar100" else 1
+        flags = [*PROTOCOL[dataset], "--repeats", draws]
+        # a folder for each dataset: classify.py refuses one that another process writes to
+        return DRAW_MINUTES[dataset] * draws, classify(folder, dataset, f"classify-{dataset}", *flags)
+
+    def prior(folder: Path) -> list[str]:
+        return _command("-m", "maskbench.measure", "prior", folder, "--data-dir", data_dir)
+
+    fewer = min(FEWER_DRAWS, draws)
+    three_classes = ["--classes", 3, "--repeats", fewer]
     for preset in PRESETS:
-        folder = runs / preset
-        trained = (f"train {preset}",)
         flags = ["--preset", preset, "--epochs", EPOCHS[preset], "--instances", instances]
-        steps.append(Step(trained[0], TRAIN_MINUTES[preset] * instances / 4, [train(folder, *flags)]))
-        pairs = _command(
-            "crosspair.py", "--models", folder / "aae", "--data-dir", data_dir, "--output-dir", folder / "crosspair"
-        )
-        steps.append(Step(f"crosspair {preset}", 6, [pairs], trained))
-        for dataset in protocol:
-            work = mask(folder, dataset, "--encoder", folder / "aae" / "0" / "encoder.pt")
-            steps.append(Step(f"mask {preset} {dataset}", 3, [work], trained))
-        for dataset, flags in protocol.items():
-            work = classify(folder, dataset, "classify", *flags)
-            steps.append(Step(f"classify {preset} {dataset}", minutes[dataset], [work], (f"mask {preset} {dataset}",)))
-        work = functools.partial(measure_prior, folder, data_dir)
-        steps.append(Step(f"prior {preset}", 2, [work], trained))
+        add(f"train {preset}", TRAIN_MINUTES[preset] * instances / 4, train(runs / preset, *flags))
+    for preset in PRESETS:
+        for dataset in PROTOCOL:
+            work = mask(runs / preset, dataset, "--encoder", runs / preset / "aae" / "0" / "encoder.pt")
+            add(f"mask {preset} {dataset}", 3, work, needs=(f"train {preset}",))
+    for preset in PRESETS:
+        needs = (f"mask {preset} cifar100",)
+        add(f"classify {preset} cifar100", *table(runs / preset, "cifar100", draws), needs=needs)
+    for preset in PRESETS:
+        flags = ["--models", runs / preset / "aae", "--data-dir", data_dir, "--output-dir", runs / preset / "crosspair"]
+        add(f"crosspair {preset}", 6, _command("crosspair.py", *flags), needs=(f"train {preset}",))
+    add("crosspair pca", 1, _command("-m", "maskbench.measure", "pca", runs / "pca", "--data-dir", data_dir))
+    for preset in PRESETS:
+        add(f"prior {preset}", 2, prior(runs / preset), needs=(f"train {preset}",))
+    for preset in PRESETS:
+        needs = (f"mask {preset} mnist",)
+        add(f"classify {preset} mnist", *table(runs / preset, "mnist", draws), needs=needs)
 
-    steps.append(Step("crosspair pca", 1, [functools.partial(measure_pca, runs / "pca", data_dir)]))
-    for yardstick in YARDSTICKS:
-        folder = runs / yardstick
-        flags = ["--method", yardstick, *(["--preset", "paper"] if yardstick == "untrained" else [])]
-        slower = 1.5 if yardstick == "identity" else 1
-        for dataset in protocol:
+    for dataset in PROTOCOL:
+        for yardstick in YARDSTICKS:
+            folder = runs / yardstick
+            flags = ["--method", yardstick, *(["--preset", "paper"] if yardstick == "untrained" else [])]
+            slower = 1.5 if yardstick == "identity" else 1
+            minutes, work = table(folder, dataset, fewer)
             # masked and classified in one step, so that the masked file may go when it is done
-            work = [mask(folder, dataset, *flags), classify(folder, dataset, "classify", *protocol[dataset])]
-            name = f"classify {yardstick} {dataset}"
-            steps.append(Step(name, slower * minutes[dataset], work, removes=folder / f"{dataset}.pt"))
+            work = [mask(folder, dataset, *flags), work]
+            add(f"classify {yardstick} {dataset}", slower * minutes, *work, removes=folder / f"{dataset}.pt")
 
-    for number in collate.ESTIMATORS[1:]:  # the first is Table 1's
-        flags = [*fewer, "--methods", "forest", "adaboost", "--estimators", number]
-        work = classify(runs / "maskbench", "cifar100", f"estimators-{number}", *flags)
-        steps.append(Step(f"estimators {number}", number / 8, [work], ("mask maskbench cifar100",)))
     for size in GAUSSIAN_DIMS:
         if size == 384:  # the main run's
             continue
@@ -154,108 +157,154 @@ def plan(runs: Path, data_dir: Path, draws: int, instances: int) -> list[Step]:
         work = [
             train(folder, "--gaussian-dim", size, "--epochs", 1),
             mask(folder, "cifar100", "--encoder", folder / "aae" / "0" / "encoder.pt"),
-            classify(folder, "cifar100", "classify", *fewer, "--methods", "mlp", "forest"),
+            classify(folder, "cifar100", "classify-cifar100", *three_classes, "--methods", "mlp", "forest"),
         ]
-        steps.append(Step(f"latent size {size}", 15, work, removes=folder / "cifar100.pt"))
-    for size in IMAGE_SIZES:
-        flags = ["--dataset", "photos", "--image-size", size, "--limit", 10_000, "--epochs", 1]
-        steps.append(Step(f"image size {size}", (size / 32) ** 2, [train(runs / f"image-{size}", *flags)]))
+        add(f"latent size {size}", 15, *work, removes=folder / "cifar100.pt")
     for weight in PRIOR_WEIGHTS:
         folder = runs / f"prior-{weight}"
-        work = [
-            train(folder, "--prior-weight", weight, "--epochs", 1, "--limit", 20_000),
-            functools.partial(measure_prior, folder, data_dir),
-        ]
-        steps.append(Step(f"prior weight {weight}", 4, work))
+        flags = ["--prior-weight", weight, "--epochs", 1, "--limit", 20_000]
+        add(f"prior weight {weight}", 4, train(folder, *flags), prior(folder))
+    for number in collate.ESTIMATORS[1:]:  # the first is Table 1's
+        flags = [*three_classes, "--methods", "forest", "adaboost", "--estimators", number]
+        work = classify(runs / "maskbench", "cifar100", f"estimators-{number}", *flags)
+        add(f"estimators {number}", number / 8, work, needs=("mask maskbench cifar100",))
+    for size in IMAGE_SIZES:
+        flags = ["--dataset", "photos", "--image-size", size, "--limit", 10_000, "--epochs", 1]
+        add(f"image size {size}", (size / 32) ** 2, train(runs / f"image-{size}", *flags))
     return steps
 
 
-def measure_prior(folder: Path, data_dir: Path) -> None:
-    """How well the codes of CIFAR-10's validation images follow the prior: ``prior/prior.csv`` and two pictures.
+class Running:
+    """A step that runs: its commands one after another, all they print appended to one log.
 
     Args:
-        folder: holds ``aae/0``, a trained instance; ``prior`` is made in it.
+        step: begins at once.
+        folder: of the logs.
+        environment: of the commands.
+        spent: seconds that earlier starts took.
     """
-    encoder, decoder, _ = checkpoints.load_pair(folder / "aae" / "0")
-    images = datasets.load("cifar10", data_dir, encoder.config["image_size"])
-    _, rows = datasets.autoencoder_split(images)
-    gaussian, categorical = metrics.encode(encoder, images.images[rows])
-    measures = metrics.latent_summary(gaussian, categorical) | metrics.told_from_prior(gaussian)
-    output = folder / "prior"
-    files.make_folder(output)
-    files.write_csv(output / "prior.csv", ("measure", "value"), measures.items())
-    figures.prior_fit(gaussian, categorical, output / "prior-fit.png")
-    figures.prior_samples(decoder, output / "prior-samples.png")
+
+    def __init__(self, step: Step, folder: Path, environment: dict[str, str], spent: float):
+        self.step = step
+        self.log = folder / f"{step.name.replace(' ', '-')}.log"
+        self._environment, self._spent = environment, spent
+        self._row = {"name": step.name, "command": step.command, "commit": commit()}
+        self._to_do = list(step.commands)
+        self._start = time.monotonic()
+        self._begin()
+
+    def _begin(self) -> None:
+        command = self._to_do.pop(0)
+        with open(self.log, "ab") as log:
+            log.write(f"$ {_shown(command)}\n".encode())
+            log.flush()
+            # a process group of its own: at a terminal Ctrl-C would reach it twice, and a second one stops without
+            # saving; unbuffered, so that the log is in order
+            self.process = subprocess.Popen(
+                [sys.executable, "-u", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                process_group=0,
+                preexec_fn=die_with_parent,
+            )
+
+    def ended(self) -> bool:
+        """Whether the step is done or a command failed; where one is done the next begins."""
+        while self.process.poll() == 0 and self._to_do:
+            self._begin()
+        return self.process.returncode is not None
+
+    def row(self) -> dict[str, str]:
+        """The row of steps.csv, once no command runs; what the step need not leave behind is removed."""
+        state = STOPPED
+        if self.process.returncode == 0 and not self._to_do:
+            state = FINISHED
+            if self.step.removes:
+                self.step.removes.unlink(missing_ok=True)
+        return self._row | {"seconds": f"{self._spent + time.monotonic() - self._start:.1f}", "state": state}
 
 
-def measure_pca(folder: Path, data_dir: Path) -> None:
-    """MSE of PCA with as many numbers as a mask, fitted on the autoencoders' training images: ``crosspair.csv``."""
-    from sklearn.decomposition import PCA
+def run_steps(steps: list[Step], runs: Path, jobs: int, after: Callable[[], None]) -> None:
+    """Do what is not finished, at most ``jobs`` steps at once; ``after`` is called when a step is.
 
-    images = datasets.load("cifar10", data_dir)
-    train_rows, validation_rows = datasets.autoencoder_split(images)
-    sets = {
-        "patterns": torch.stack(list(test_patterns().values())),
-        "train": images.images[train_rows],
-        "validation": images.images[validation_rows],
-    }
-    model = PCA(NUMBERS, svd_solver="covariance_eigh").fit(to_float(sets["train"]).flatten(1).numpy())
-    mean, components = torch.from_numpy(model.mean_), torch.from_numpy(model.components_)
-    table = []
-    for name, part in sets.items():
-        errors = []
-        for batch in part.split(500):
-            pixels = to_float(batch)
-            rebuilt = ((pixels.flatten(1) - mean) @ components.T @ components + mean).clamp(0, 1)
-            errors.append(metrics.image_mse(rebuilt.view_as(pixels), pixels).double())
-        deviation, average = torch.std_mean(torch.cat(errors), correction=0)
-        table.append([name, "matched", average.item(), deviation.item(), "", ""])
-    output = folder / "crosspair"
-    files.make_folder(output)
-    files.write_csv(output / "crosspair.csv", collate.COLUMNS["crosspair"][1:], table)
-
-
-def run_steps(steps: list[Step], runs: Path, after: Callable[[], None]) -> None:
-    """Do what is not finished; ``after`` is called when a step is.
+    Where one fails or a signal comes, those that run are told once, save, and are waited for.
 
     Raises:
-        SystemExit: a command failed or was stopped, with its exit status; a second start goes on with it.
+        SystemExit: a command failed, or the run was stopped; a second start goes on with what was stopped.
     """
-    for number, step in enumerate(steps, 1):
-        log = read_log(runs)
-        done = finished(steps, log)
-        if step.name in done:
-            continue
-        print(f"\n[{number}/{len(steps)}] {step.name}: {step.command}")
-        print(f"about {collate.duration(seconds_left(steps, log, done))} left", flush=True)
-        before, spent = log.get(step.name), 0.0
-        if before and (before["command"], before["state"]) == (step.command, STOPPED):
-            spent = float(before["seconds"])
-        # what was made of this step's earlier outputs is to be made again
-        for name in dependents(steps, step.name):
-            log.pop(name, None)
+    logs = runs / "logs"
+    files.make_folder(logs)
+    threads = str(threads_of(jobs))
+    environment = {"OMP_NUM_THREADS": threads, "LOKY_MAX_CPU_COUNT": threads, "TQDM_MININTERVAL": "10"}
+    environment = {**os.environ, **environment}
+    numbers = {step.name: f"[{number}/{len(steps)}] {step.name}" for number, step in enumerate(steps, 1)}
+    log = read_log(runs)
+    running: dict[str, Running] = {}
+    heard = []
+    before = {
+        number: signal.signal(number, lambda number, _: heard.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        while not heard:
+            done = finished(steps, log)
+            ready = [step for step in steps if step.name not in done | running.keys() and done.issuperset(step.needs)]
+            for step in ready[: jobs - len(running)]:
+                print(f"{numbers[step.name]}: {step.command}", flush=True)
+                old, spent = log.get(step.name), 0.0
+                if old and (old["command"], old["state"]) == (step.command, STOPPED):
+                    spent = float(old["seconds"])
+                # what was made of this step's earlier outputs is to be made again
+                for name in dependents(steps, step.name):
+                    log.pop(name, None)
+                write_log(log, runs)
+                running[step.name] = Running(step, logs, environment, spent)
+            if not running:
+                return
+            time.sleep(POLL)
+            for name in [name for name, run in running.items() if run.ended()]:
+                run = running.pop(name)
+                log[name] = run.row()
+                write_log(log, runs)
+                if status := run.process.returncode:
+                    _say_failed(name, run, status)
+                    sys.exit(128 - status if status < 0 else status)
+                took = collate.duration(float(log[name]["seconds"]))
+                left = collate.duration(seconds_left(steps, log, finished(steps, log), jobs))
+                print(f"{numbers[name]}: finished in {took}, about {left} left", flush=True)
+                after()
+        print("stopping what runs; what is finished is kept, the same command goes on", file=sys.stderr)
+        sys.exit(128 + heard[0])
+    finally:
+        for run in running.values():
+            run.process.send_signal(heard[0] if heard else signal.SIGTERM)
+        for name, run in running.items():
+            run.process.wait()
+            log[name] = run.row()
         write_log(log, runs)
-        row = {"name": step.name, "command": step.command, "commit": commit()}
-        start = time.monotonic()
-        state = STOPPED
-        try:
-            for work in step.work:
-                work() if callable(work) else _call(work)
-            if step.removes:
-                step.removes.unlink(missing_ok=True)
-            state = FINISHED
-        finally:
-            log[step.name] = row | {"seconds": f"{spent + time.monotonic() - start:.1f}", "state": state}
-            write_log(log, runs)
-        after()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def seconds_left(steps: list[Step], log: dict[str, dict], done: set[str]) -> float:
+def _say_failed(name: str, run: Running, status: int) -> None:
+    printed = run.log.read_text(errors="replace").splitlines()
+    print(*printed[-LAST_LINES:], sep="\n", file=sys.stderr)
+    print(f"{name} ended with exit status {status}, see {run.log}; what is finished is kept", file=sys.stderr)
+
+
+def threads_of(jobs: int) -> int:
+    """A step's share of the cores."""
+    return max(1, os.cpu_count() // jobs)
+
+
+def seconds_left(steps: list[Step], log: dict[str, dict], done: set[str], jobs: int) -> float:
     """Estimates of what is still to be done, scaled by how the finished steps compare to theirs."""
     estimated = 60 * sum(step.minutes for step in steps if step.name in done)
     measured = sum(float(log[name]["seconds"]) for name in done)
-    to_do = 60 * sum(step.minutes for step in steps if step.name not in done)
-    return to_do * (measured / estimated if estimated else 1)
+    to_do = [60 * step.minutes for step in steps if step.name not in done]
+    return sum(to_do) * (measured / estimated if estimated else 1) / max(1, min(jobs, len(to_do)))
 
 
 def finished(steps: list[Step], log: dict[str, dict]) -> set[str]:
@@ -294,37 +343,8 @@ def _command(script: str, *arguments: object) -> list[str]:
     return [script, *map(str, arguments)]
 
 
-def _shown(work: Work) -> str:
-    if callable(work):
-        return f"{work.func.__name__}({', '.join(map(str, work.args))})"
-    return shlex.join(["python", *work])
-
-
-def _call(command: list[str]) -> None:
-    """Run a command; SIGINT and SIGTERM go to it, once, and are waited for."""
-    heard = []
-    # a process group of its own: at a terminal Ctrl-C would reach it twice, and a second one stops without saving
-    process = subprocess.Popen(
-        [sys.executable, *command], stdin=subprocess.DEVNULL, process_group=0, preexec_fn=die_with_parent
-    )
-
-    def forward(number: int, _frame: object) -> None:
-        heard.append(number)
-        process.send_signal(number)
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        status = process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if heard:
-        print("stopped; what is finished is kept, the same command goes on", file=sys.stderr)
-        sys.exit(128 + heard[-1])
-    if status:
-        status = 128 - status if status < 0 else status
-        print(f"{_shown(command)} ended with exit status {status}; what is finished is kept", file=sys.stderr)
-        sys.exit(status)
+def _shown(command: list[str]) -> str:
+    return shlex.join(["python", *command])
 
 
 def commit() -> str:
@@ -341,7 +361,7 @@ def commit() -> str:
         return "unknown"
 
 
-def machine() -> str:
+def machine(jobs: int) -> str:
     """Processor, cores, memory and the versions that results depend on, in one line."""
     import platform
 
@@ -357,7 +377,7 @@ def machine() -> str:
     return (
         f"{processor}, {os.cpu_count()} cores, {memory:.0f} GiB of memory{gpu}; Python {platform.python_version()}, "
         f"torch {torch.__version__}, scikit-learn {sklearn.__version__}, "
-        f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}\n"
+        f"{jobs} steps at once, OMP_NUM_THREADS={threads_of(jobs)}\n"
     )
 
 
@@ -369,6 +389,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--data-dir", type=Path, default=Path("data"), help="where datasets are kept or downloaded to")
     add("--draws", type=cli.integer(1), default=30, help="random draws of the classes in Table 1")
     add("--instances", type=cli.integer(2), default=4, help="autoencoders of each preset, paired in all ways")
+    jobs = "steps at once, by default one a core; fewer share the cores and take less memory"
+    add("--jobs", type=cli.integer(1), default=os.cpu_count(), help=jobs)
     add("--collate", action="store_true", help="run nothing; give the flags of the run whose steps are collated")
     return parser.parse_args()
 

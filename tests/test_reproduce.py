@@ -1,7 +1,6 @@
 """The reproduction: its plan, how it resumes, and what becomes of finished runs."""
 
 import csv
-import functools
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ import classify
 import crosspair
 import mask_dataset
 import train_aae
-from maskbench import collate, figures, files, metrics, reproduce
+from maskbench import collate, figures, files, measure, metrics, reproduce
 from maskbench.errors import InputError
 from maskbench.models import Decoder
 from maskbench.reproduce import Step
@@ -33,28 +32,35 @@ def test_the_scripts_accept_the_plans_commands(monkeypatch):
     parsers = {
         f"{script.__name__}.py": script.parse_arguments for script in (train_aae, mask_dataset, classify, crosspair)
     }
+    called = []
+    monkeypatch.setattr(measure, "measure_prior", lambda *arguments: called.append(arguments))
+    monkeypatch.setattr(measure, "measure_pca", lambda *arguments: called.append(arguments))
+    parsers["-m"] = measure.main
     steps = reproduce.plan(Path("runs/reproduce"), Path("data"), draws=30, instances=4)
     used = set()
     for step in steps:
-        for work in step.work:
-            if not callable(work):
-                monkeypatch.setattr(sys, "argv", work)
-                parsers[work[0]]()  # would exit
-                used.add(work[0])
+        for command in step.commands:
+            monkeypatch.setattr(sys, "argv", command[1:] if command[0] == "-m" else command)
+            parsers[command[0]]()  # would exit
+            used.add(command[0])
     assert used == set(parsers)
+    assert called[:2] == [(Path("runs/reproduce", name), Path("data")) for name in ("pca", "maskbench")]
     names = [step.name for step in steps]
     assert len(set(names)) == len(names)
     for number, step in enumerate(steps):
         assert set(step.needs) <= set(names[:number]), step.name
 
 
-def test_every_output_has_one_step():
+def test_every_output_has_one_command():
     steps = reproduce.plan(Path("r"), Path("data"), draws=30, instances=4)
-    commands = [work for step in steps for work in step.work if not callable(work)]
-    outputs = [work[work.index("--output-dir") + 1] for work in commands if "--output-dir" in work]
-    # both tables of a preset lie in one folder, under the dataset's name; nothing else shares one
-    shared = {folder for folder in outputs if outputs.count(folder) > 1}
-    assert shared == {f"r/{name}/classify" for name in (*collate.PRESETS, *collate.YARDSTICKS)}
+    commands = [command for step in steps for command in step.commands]
+    outputs = [
+        command[command.index(flag) + 1]
+        for command in commands
+        for flag in ("--output-dir", "--output")
+        if flag in command
+    ]
+    assert len(set(outputs)) == len(outputs)  # a folder in which another process writes is refused
 
 
 def note(path: Path, text: str) -> list[str]:
@@ -62,40 +68,140 @@ def note(path: Path, text: str) -> list[str]:
     return ["-c", f"open({str(path)!r}, 'a').write({text!r} + '\\n')"]
 
 
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch):
+    monkeypatch.setattr(reproduce, "POLL", 0.02)
+
+
+def run_all(steps: list[Step], runs: Path, jobs: int = 1, after=lambda: None) -> None:
+    reproduce.run_steps(steps, runs, jobs, after)
+
+
+def states(runs: Path) -> dict[str, str]:
+    return {name: row["state"] for name, row in reproduce.read_log(runs).items()}
+
+
 def test_a_failing_step_ends_the_run_and_nothing_is_repeated(tmp_path, capsys):
     notes, repaired, collated = tmp_path / "notes", tmp_path / "repaired", []
-    failing = ["-c", f"import os, sys; sys.exit(0 if os.path.exists({str(repaired)!r}) else 3)"]
+    failing = ["-c", f"import os, sys; print('why'); sys.exit(0 if os.path.exists({str(repaired)!r}) else 3)"]
     masked = tmp_path / "masked.pt"
     masked.touch()
     steps = [
         Step("a", 1, [note(notes, "a1"), note(notes, "a2")], removes=masked),
-        Step("b", 2, [functools.partial(notes.with_suffix, ".nothing")]),
-        Step("c", 3, [note(notes, "c1"), failing]),
-        Step("d", 4, [note(notes, "d")], needs=("c",)),
+        Step("step c", 3, [note(notes, "c1"), failing]),
+        Step("d", 4, [note(notes, "d")], needs=("step c",)),
     ]
     with pytest.raises(SystemExit) as ended:
-        reproduce.run_steps(steps, tmp_path, lambda: collated.append(len(reproduce.read_log(tmp_path))))
+        run_all(steps, tmp_path, after=lambda: collated.append(len(reproduce.read_log(tmp_path))))
     assert ended.value.code == 3
     printed = capsys.readouterr()
-    assert printed.err.count("\n") == 1 and "ended with exit status 3" in printed.err
-    assert "[2/4] b: with_suffix(.nothing)\n" in printed.out
-    assert collated == [1, 2] and not masked.exists()
+    path = tmp_path / "logs" / "step-c.log"
+    last = f"step c ended with exit status 3, see {path}; what is finished is kept"
+    assert printed.err.splitlines()[-2:] == ["why", last]
+    assert f"[1/3] a: {steps[0].command}\n[1/3] a: finished in " in printed.out
+    assert collated == [1] and not masked.exists()
+    assert states(tmp_path) == {"a": "finished", "step c": "stopped"}
     log = reproduce.read_log(tmp_path)
-    assert [(name, row["state"]) for name, row in log.items()] == [
-        ("a", "finished"),
-        ("b", "finished"),
-        ("c", "stopped"),
-    ]
-    assert log["a"]["command"] == " && ".join(reproduce._shown(work) for work in steps[0].work)
-    spent = float(log["c"]["seconds"])
+    assert log["a"]["command"] == " && ".join(map(reproduce._shown, steps[0].commands))
+    spent = float(log["step c"]["seconds"])
 
     repaired.touch()
-    reproduce.run_steps(steps, tmp_path, lambda: None)
+    run_all(steps, tmp_path)
     assert notes.read_text().split() == ["a1", "a2", "c1", "c1", "d"]
     log = reproduce.read_log(tmp_path)
-    assert reproduce.finished(steps, log) == {"a", "b", "c", "d"}
-    assert float(log["c"]["seconds"]) >= spent  # both starts
-    reproduce.run_steps(steps, tmp_path, lambda: pytest.fail("something was repeated"))
+    assert reproduce.finished(steps, log) == {"a", "step c", "d"}
+    assert float(log["step c"]["seconds"]) >= spent  # both starts
+    assert path.read_text().count("why\n") == 2
+    run_all(steps, tmp_path, after=lambda: pytest.fail("something was repeated"))
+
+
+def test_steps_run_side_by_side_once_what_they_need_is_finished(tmp_path):
+    notes = tmp_path / "notes"
+
+    def step(name: str, *needs: str) -> Step:
+        code = (
+            "import os, time\n"
+            f"notes = open({str(notes)!r}, 'a', buffering=1)\n"
+            f"print('+{name}', os.environ['OMP_NUM_THREADS'], os.environ['LOKY_MAX_CPU_COUNT'], file=notes)\n"
+            f"time.sleep(0.5); print('-{name}', file=notes)"
+        )
+        return Step(name, 1, [["-c", code]], needs)
+
+    steps = [step("a"), step("b", "a"), step("c"), step("d"), step("e", "b", "d")]
+    run_all(steps, tmp_path, jobs=2)
+    lines = notes.read_text().splitlines()
+    running, most = set(), 0
+    for line in lines:
+        name, *threads = line[1:].split()
+        if line[0] == "-":
+            running.remove(name)
+            continue
+        assert threads == 2 * [str(max(1, os.cpu_count() // 2))]
+        for needed in next(step for step in steps if step.name == name).needs:
+            assert f"-{needed}" in lines[: lines.index(line)]
+        running.add(name)
+        most = max(most, len(running))
+    assert most == 2 and not running and len(lines) == 10
+    assert [line[1] for line in lines if line[0] == "+"][-1] == "e"  # the last of the plan
+    assert set(states(tmp_path).values()) == {"finished"}
+
+
+def patient(heard: Path, status: int, *lines: str) -> list[str]:
+    """A command that notes SIGINT and SIGTERM, saves for a while, and ends; ``lines`` are run when it listens."""
+    code = (
+        "import os, signal, sys, time\n"
+        "def hear(number, _):\n"
+        f"    open({str(heard)!r}, 'a').write(f'{{number}} '); time.sleep(0.5); sys.exit({status})\n"
+        "signal.signal(signal.SIGINT, hear); signal.signal(signal.SIGTERM, hear)\n"
+    )
+    return ["-c", code + "\n".join((*lines, "time.sleep(30)"))]
+
+
+def test_a_failing_step_stops_the_others(tmp_path):
+    heard, listens, notes = tmp_path / "heard", tmp_path / "listens", tmp_path / "notes"
+    waits = patient(heard, 143, f"open({str(listens)!r}, 'w')")
+    failing = ["-c", f"import os, sys\nwhile not os.path.exists({str(listens)!r}): pass\nsys.exit(4)"]
+    steps = [
+        Step("waits", 1, [waits]),
+        Step("fails", 1, [failing]),
+        Step("never", 1, [note(notes, "never")], needs=("fails",)),
+    ]
+    with pytest.raises(SystemExit) as ended:
+        run_all(steps, tmp_path, jobs=3)
+    assert ended.value.code == 4 and heard.read_text() == f"{signal.SIGTERM:d} " and not notes.exists()
+    assert states(tmp_path) == {"fails": "stopped", "waits": "stopped"}
+    assert float(reproduce.read_log(tmp_path)["waits"]["seconds"]) > 0.5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_every_command_once(tmp_path, capsys, number):
+    paths, notes = [tmp_path / "heard-a", tmp_path / "heard-b"], tmp_path / "notes"
+    listens = tmp_path / "listens"
+    steps = [
+        Step("a", 1, [patient(paths[0], 1, f"open({str(listens)!r}, 'w')")]),
+        Step(
+            "b",
+            1,
+            [
+                patient(
+                    paths[1],
+                    0,  # done with this command, not with the step
+                    f"while not os.path.exists({str(listens)!r}): pass",
+                    f"os.kill(os.getppid(), {number:d})",
+                ),
+                note(notes, "next"),
+            ],
+        ),
+        Step("c", 1, [note(notes, "c")]),
+    ]
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        run_all(steps, tmp_path, jobs=2)
+    assert ended.value.code == 128 + number
+    assert [path.read_text() for path in paths] == 2 * [f"{number:d} "]
+    assert states(tmp_path) == {"a": "stopped", "b": "stopped"} and not notes.exists()
+    assert "the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
 
 
 def test_a_changed_command_is_done_again_with_what_needs_it(tmp_path):
@@ -106,27 +212,11 @@ def test_a_changed_command_is_done_again_with_what_needs_it(tmp_path):
         Step("c", 1, [note(notes, "c")], needs=("b",)),
         Step("other", 1, [note(notes, "other")]),
     ]
-    reproduce.run_steps(steps, tmp_path, lambda: None)
+    run_all(steps, tmp_path)
     steps[0] = Step("a", 1, [note(notes, "new")])
     assert reproduce.finished(steps, reproduce.read_log(tmp_path)) == {"other"}
-    reproduce.run_steps(steps, tmp_path, lambda: None)
+    run_all(steps, tmp_path)
     assert notes.read_text().split() == ["a", "b", "c", "other", "new", "b", "c"]
-
-
-def test_an_interrupt_reaches_the_command_once(tmp_path, capsys):
-    heard = tmp_path / "heard"
-    code = (
-        "import os, signal, time\n"
-        f"def hear(*_): open({str(heard)!r}, 'a').write('x')\n"
-        "signal.signal(signal.SIGINT, hear)\n"
-        "time.sleep(0.5); os.kill(os.getppid(), signal.SIGINT); time.sleep(1)"
-    )
-    with pytest.raises(SystemExit) as ended:
-        reproduce.run_steps([Step("a", 1, [["-c", code]])], tmp_path, lambda: None)
-    assert ended.value.code == 128 + signal.SIGINT and heard.read_text() == "x"
-    assert reproduce.read_log(tmp_path)["a"]["state"] == "stopped"
-    assert "the same command goes on" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_killed_run_goes_on_after_its_finished_steps(tmp_path):
@@ -135,7 +225,7 @@ def test_a_killed_run_goes_on_after_its_finished_steps(tmp_path):
     program = (
         "from maskbench.reproduce import *\n"
         f"steps = [Step('a', 1, [{note(notes, 'a')}]), Step('b', 1, [{sleep}])]\n"
-        f"run_steps(steps, Path({str(tmp_path)!r}), lambda: None)"
+        f"run_steps(steps, Path({str(tmp_path)!r}), 1, lambda: None)"
     )
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
     while not (pid.exists() and pid.read_text().endswith(" ")):
@@ -148,14 +238,17 @@ def test_a_killed_run_goes_on_after_its_finished_steps(tmp_path):
         assert time.monotonic() < deadline, "the command outlives its parent"
         time.sleep(0.02)
     steps = [Step("a", 1, [note(notes, "a")]), Step("b", 1, [note(notes, "b")])]
-    reproduce.run_steps(steps, tmp_path, lambda: None)
+    run_all(steps, tmp_path)
     assert notes.read_text().split() == ["a", "b"]
 
 
 def test_the_time_left_is_scaled_by_what_was_measured():
     steps = [Step(name, minutes, [["-c", ""]]) for name, minutes in (("a", 10), ("b", 20), ("c", 5))]
-    assert reproduce.seconds_left(steps, {}, set()) == 35 * 60
-    assert reproduce.seconds_left(steps, {"a": {"seconds": "300"}}, {"a"}) == 25 * 60 / 2
+    assert reproduce.seconds_left(steps, {}, set(), 1) == 35 * 60
+    log = {"a": {"seconds": "300"}}
+    assert reproduce.seconds_left(steps, log, {"a"}, 1) == 25 * 60 / 2
+    assert reproduce.seconds_left(steps, log, {"a"}, 8) == 25 * 60 / 2 / 2  # two steps are left
+    assert reproduce.seconds_left(steps, dict.fromkeys("abc", log["a"]), {"a", "b", "c"}, 8) == 0
     assert [collate.duration(seconds) for seconds in (12.4, 60, 5400, 36_000)] == [
         "12 s",
         "1 min",
@@ -184,10 +277,11 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
                 for cell in cells
                 for i, metric in enumerate(collate.METRICS)
             ]
-            write(runs / preset / "classify" / f"{dataset}.csv", SCORES, scores)
+            write(runs / preset / f"classify-{dataset}" / f"{dataset}.csv", SCORES, scores)
             # a run's accuracy is its number / 10: the first ten have mean 0.45
-            rows = [["x.pt", *cell, i, i / 10, 0, 0, 1, 2, 0.5, "a b"] for cell in cells for i in range(12)]
-            write(runs / preset / "classify" / f"{dataset}-runs.csv", RUNS, rows)
+            raw = 2 if preset == "identity" else 1
+            rows = [["x.pt", *cell, i, i / 10 / raw, 0, 0, 1, 2, 0.5, "a b"] for cell in cells for i in range(12)]
+            write(runs / preset / f"classify-{dataset}" / f"{dataset}-runs.csv", RUNS, rows)
     for preset in (*collate.PRESETS, "pca"):
         pairs = [[images, "matched", 0.002, 0.001, 0.0035, 0.0007] for images in collate.RATIO_GOALS]
         if preset != "pca":
@@ -200,7 +294,11 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
     for folder in ("maskbench", *others, *(f"prior-{weight}" for weight in collate.PRIOR_WEIGHTS)):
         history = [[1, 0, 0, 0, 0.004, 500], [2, 0, 0, 0, 0.003, 510]]
         write(runs / folder / "aae" / "0" / "metrics.csv", train_aae.COLUMNS, history)
-    for folder in ("maskbench/estimators-200", "maskbench/estimators-400", *(f"{name}/classify" for name in others)):
+    for folder in (
+        "maskbench/estimators-200",
+        "maskbench/estimators-400",
+        *(f"{name}/classify-cifar100" for name in others),
+    ):
         rows = [["x.pt", method, 3, i, 0.6, 0, 0, 1, 2, 0.5, "a"] for method in classify.METHODS for i in range(10)]
         write(runs / folder / "cifar100-runs.csv", RUNS, rows)
     steps = reproduce.plan(runs, Path("data"), draws=25, instances=4)
@@ -252,7 +350,8 @@ def test_pages_say_what_is_missed(collated):
     assert "| random forest, 3 classes | 0.635 ± 0.010 (0.050) | 0.625 |" in page  # preset maskbench, above
     assert "| random forest, 3 classes | 0.615 ± 0.010 (0.050) ▼ | 0.625 |" in page  # preset paper, below
     assert "| AdaBoost, 10 classes | 0.699 | 0.689 |" in page  # one draw has no standard error
-    assert "0.862 ± 0.010 (105%)" in page  # (0.852 + 0.01) / (0.852 - 0.03)
+    # the same ten draws of both, not all 25: 0.45 / 0.225, 0.287 / sqrt(10)
+    assert "0.450 ± 0.091 (200%)" in page and "0.225 ± 0.045 (100%)" in page
     assert "| patterns | 50.0 ▼ | 50.0 ▼ | 172 |" in page and "| train | 50.0 | 50.0 | 31.5 |" in page
     assert "| kurtosis | 3.500 (missed) | 3.500 (missed) | 2.7 to 3.3 |" in page
     assert "| mlp | 0.570 | 0.570 | at most 0.6 |" in page
