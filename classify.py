@@ -15,9 +15,9 @@ same however many there are. What is trained on what is the paper's:
 Masked augmented copies (mask_dataset.py --augment) are for the MLP's training alone: it sees one view of each image an
 epoch. They are never tested on.
 
-Codes that keep a whole picture in 404 numbers of one size overfit, so the MLP has dropout, weight decay, standardised
-inputs and a cosine schedule, and benefits from --augment. The weights of its last epoch are tested: no choice is made
-on validation images, which only draw the curves.
+Codes that keep a whole picture in 404 numbers of one size overfit, so the MLP has dropout, weight decay and a cosine
+schedule, benefits from --augment, and reads each number in proportion to how little it differs between the views of an
+image. The weights of its last epoch are tested: no choice is made on validation images, which only draw the curves.
 
 A start that was stopped goes on when it is given again: finished runs are kept and skipped.
 """
@@ -272,11 +272,30 @@ def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def mlp_data(
     data: MaskedSet, parts: dict[str, Tensor], classes: np.ndarray
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Rows of some classes in each part, and what the MLP reads of them: standardised by the training part."""
+    """Rows of some classes in each part, and what the MLP reads of them.
+
+    Every number is standardised by the training part, and weighted by its reliability there: what flips and shifts of
+    an image change says little of what is in it.
+    """
     rows = {name: rows[torch.isin(data.labels[rows], torch.from_numpy(classes))] for name, rows in parts.items()}
     features = {name: data.features(rows[name]) for name in rows}
     deviation, mean = torch.std_mean(features["train"], 0, correction=0)
-    return rows, {name: (part - mean) / deviation.clamp_min(1e-6) for name, part in features.items()}
+    features = {name: (part - mean) / deviation.clamp_min(1e-6) for name, part in features.items()}
+    weight = reliability(features["train"], data.source[rows["train"]])
+    weight = weight / weight.square().mean().sqrt().clamp_min(1e-6)
+    return rows, {name: weight * part for name, part in features.items()}
+
+
+def reliability(features: Tensor, source: Tensor) -> Tensor:
+    """How much of each number's variance lies between images, not between the views of one image: ``[F]``, 0 to 1.
+
+    Args:
+        features: ``[rows, F]``, of variance 1 (or constant).
+        source: int64 ``[rows]``, the image of each row. With one view an image, every number is fully reliable.
+    """
+    _, image, views = source.unique(return_inverse=True, return_counts=True)
+    mean = features.new_zeros(len(views), features.shape[1]).index_add_(0, image, features) / views[:, None]
+    return 1 - (features - mean[image]).square().mean(0).clamp(0, 1)
 
 
 class ImageStream:

@@ -159,3 +159,16 @@ def test_losses_of_parts_of_unequal_length():
     torch.testing.assert_close(losses[1], F.cross_entropy(logits[1, :2], labels[1, :2]))
     expected = (logits[1, :2].argmax(1) == labels[1, :2]).float().mean()
     assert accuracy[1] == expected >= 0.5
+
+
+def test_reliability():
+    random = torch.Generator().manual_seed(0)
+    image = torch.randn(500, 3, generator=random).repeat(8, 1)
+    noise = torch.randn(4000, 3, generator=random) * torch.tensor([0.0, 1.0, 1e3])
+    features = image + noise
+    features = (features - features.mean(0)) / features.std(0, correction=0)
+    source = torch.arange(500).repeat(8)
+    found = classify.reliability(features, source)
+    # eight views leave an eighth of the noise in their mean
+    torch.testing.assert_close(found, torch.tensor([1.0, 0.5 + 0.5 / 8, 1 / 8]), atol=0.03, rtol=0)
+    torch.testing.assert_close(classify.reliability(features, torch.arange(4000)), torch.ones(3))
