@@ -3,7 +3,8 @@
     python mask_dataset.py                                  # CIFAR-100 with runs/aae/0 -> masked/cifar100.pt
     python mask_dataset.py --dataset mnist
     python mask_dataset.py --dataset folder:my-images --output masked/mine.pt
-    python mask_dataset.py --augment flip shift             # also masked copies of the training images
+    python mask_dataset.py --augment flip shift zoom colour # also 20 masked copies of each training image
+    python mask_dataset.py --dataset mnist --augment shift zoom
     python mask_dataset.py --method pca --fit-on cifar10    # a yardstick -> masked/cifar100-pca.pt
 
 Masking needs encoder.pt alone. The masked file holds no pixels, file names or weights; it may be handed out
@@ -15,10 +16,11 @@ encoder at its initial weights).
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,7 +29,9 @@ from maskbench.datasets import ImageSet, to_float
 from maskbench.errors import InputError
 from maskbench.models import PRESETS, Encoder
 
+AUGMENTATIONS = ("flip", "shift", "zoom", "colour")
 SHIFT = 2  # pixels
+RANDOM_NUMBERS = 9  # that a random copy takes
 
 Mask = Callable[[Tensor], tuple[Tensor, Tensor]]  # float images [N, 3, S, S] -> [N, G], [N, K]
 
@@ -43,35 +47,46 @@ def main() -> None:
         raise InputError(f"--output {output}: is a folder; name a file")
     files.make_folder(output.parent)
 
-    views = [(0, same, torch.cat((train_rows, test_rows)))]
-    # of the training images only: a copy of a test image would be tested on
-    views += [(number, augment, train_rows) for number, augment in enumerate(augmentations(args.augment), 1)]
+    # copies of the training images only: one of a test image would be tested on
+    views = [torch.cat((train_rows, test_rows)), *[train_rows] * (args.copies if args.augment else 0)]
     result = mask_views(args, mask, fingerprint, images, views, device)
 
     masked.save(result, output)
     gaussian, categorical = result.gaussian.shape[1], result.categorical.shape[1]
     print(
         f"{output}: {len(result.labels):,} masked vectors of {gaussian} + {categorical} numbers "
-        f"({len(train_rows):,} training and {len(test_rows):,} test images, {len(views) - 1} augmented views), "
+        f"({len(train_rows):,} training and {len(test_rows):,} test images, {len(views) - 1} augmented copies), "
         f"{len(result.classes)} classes, masked by {args.method} {fingerprint[:12]}"
     )
 
 
 @torch.inference_mode()
 def mask_views(
-    args: argparse.Namespace, mask: Mask, fingerprint: str, images: ImageSet, views: list, device: torch.device
+    args: argparse.Namespace,
+    mask: Mask,
+    fingerprint: str,
+    images: ImageSet,
+    views: list[Tensor],
+    device: torch.device,
 ) -> masked.MaskedSet:
-    """Run every view of every image through the mask, batch by batch."""
+    """Run every view of every image through the mask, batch by batch.
+
+    Args:
+        views: int64 ``[rows]``, the images themselves, then for every augmented copy.
+    """
     gaussian, categorical = [], []
-    total = sum(len(rows) for _, _, rows in views)
-    with tqdm(total=total, desc=f"masking {args.dataset}", unit="img") as progress:
-        for _, augment, rows in views:
-            for batch in rows.split(args.batch_size):
-                parts = mask(to_float(augment(images.images[batch]).to(device)))
+    generator = torch.Generator().manual_seed(args.seed)
+    with tqdm(total=sum(map(len, views)), desc=f"masking {args.dataset}", unit="img") as progress:
+        for view, rows in enumerate(views):
+            # drawn for all images at once: a copy does not depend on the batch it is masked in
+            random = torch.rand(len(rows), RANDOM_NUMBERS, generator=generator)
+            for batch, numbers in zip(rows.split(args.batch_size), random.split(args.batch_size), strict=True):
+                pixels = to_float(images.images[batch].to(device))
+                parts = mask(augmented(pixels, args.augment, numbers.to(device)) if view else pixels)
                 gaussian.append(parts[0].cpu())
                 categorical.append(parts[1].cpu())
                 progress.update(len(batch))
-    source = torch.cat([rows for _, _, rows in views])
+    source = torch.cat(views)
     return masked.MaskedSet(
         method=args.method,
         encoder=fingerprint,
@@ -82,7 +97,7 @@ def mask_views(
         labels=images.labels[source],
         split=images.split[source],
         source=source,
-        view=torch.cat([torch.full((len(rows),), number, dtype=torch.uint8) for number, _, rows in views]),
+        view=torch.cat([torch.full((len(rows),), number, dtype=torch.uint8) for number, rows in enumerate(views)]),
     )
 
 
@@ -136,35 +151,42 @@ def fit_linear(args: argparse.Namespace, image_size: int, width: int) -> tuple[T
     return mean, torch.from_numpy(model.components_).to(torch.float32)
 
 
-def same(images: Tensor) -> Tensor:
-    return images
+def augmented(images: Tensor, names: Sequence[str], random: Tensor) -> Tensor:
+    """A random copy of every image.
+
+    Args:
+        images: float32 ``[N, 3, S, S]`` in [0, 1].
+        names: what may happen to an image, of ``AUGMENTATIONS``: ``flip`` swaps left and right in half of the copies,
+            ``shift`` moves by up to 2 pixels (the border repeats), ``zoom`` crops half of them to a square of 3/4 to 1
+            of their side, ``colour`` changes brightness and contrast by up to 30% and saturation by up to 40% in half
+            of them.
+        random: uniform in [0, 1), float32 ``[N, RANDOM_NUMBERS]``.
+
+    Returns:
+        float32 ``[N, 3, S, S]`` in [0, 1].
+    """
+    mirrored, zoomed, coloured, side, brightness, contrast, saturation, *place = random.T
+    flip = torch.where(mirrored < 0.5, -1.0, 1.0) if "flip" in names else torch.ones_like(mirrored)
+    side = torch.where(zoomed < 0.5, 0.75 + side / 4, 1.0) if "zoom" in names else torch.ones_like(side)
+    where = 2 * torch.stack(place, 1) - 1
+    pixel = 2 / images.shape[-1]  # in the coordinates of grid_sample, in which a picture reaches from -1 to 1
+    centre = where * (1 - side)[:, None]
+    if "shift" in names:  # by whole pixels, which blur nothing
+        centre = centre + pixel * (where * (SHIFT + 0.5)).round()
+    transform = torch.diag_embed(torch.stack((flip * side, side), 1))
+    grid = F.affine_grid(torch.cat((transform, centre[:, :, None]), 2), images.shape, align_corners=False)
+    copies = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    if "colour" in names:
+        changed = copies * _factor(brightness, 0.3)
+        changed = changed.mean((1, 2, 3), keepdim=True).lerp(changed, _factor(contrast, 0.3))
+        changed = changed.mean(1, keepdim=True).lerp(changed, _factor(saturation, 0.4))
+        copies = torch.where(coloured[:, None, None, None] < 0.5, changed, copies)
+    return copies.clamp(0, 1)
 
 
-def flip(images: Tensor) -> Tensor:
-    """Left and right swapped: ``[N, 3, S, S]`` -> the same shape."""
-    return images.flip(3)
-
-
-def shifted(down: int, right: int) -> Callable[[Tensor], Tensor]:
-    """A shift by whole pixels; the border repeats into what it uncovers."""
-
-    def shift(images: Tensor) -> Tensor:
-        steps = torch.arange(images.shape[-1])
-        rows = (steps - down).clamp(0, len(steps) - 1)
-        columns = (steps - right).clamp(0, len(steps) - 1)
-        return images[:, :, rows][..., columns]
-
-    return shift
-
-
-def augmentations(names: list[str]) -> list[Callable[[Tensor], Tensor]]:
-    """The copies of a training image: every combination of what is named, but the image itself."""
-    flips = [same, flip] if "flip" in names else [same]
-    shifts = [same]
-    if "shift" in names:
-        shifts += [shifted(-SHIFT, 0), shifted(SHIFT, 0), shifted(0, -SHIFT), shifted(0, SHIFT)]
-    copies = [(mirror, shift) for mirror in flips for shift in shifts]
-    return [lambda images, mirror=mirror, shift=shift: shift(mirror(images)) for mirror, shift in copies[1:]]
+def _factor(random: Tensor, reach: float) -> Tensor:
+    """1 - reach to 1 + reach, an image: ``[N]`` -> ``[N, 1, 1, 1]``."""
+    return (1 + reach * (2 * random - 1))[:, None, None, None]
 
 
 def default_output(dataset: str, method: str) -> Path:
@@ -183,10 +205,11 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--augment",
         nargs="+",
-        choices=("flip", "shift"),
+        choices=AUGMENTATIONS,
         default=[],
-        help="add masked copies of the training images: mirrored (not for digits), shifted by 2 pixels, or both",
+        help="add masked random copies of the training images (flips are not for digits)",
     )
+    add("--copies", type=cli.integer(1, 255), default=20, help="augmented copies of each training image")
     add("--batch-size", type=cli.integer(1), default=500, help="images masked at once")
     add("--limit", type=cli.integer(4), help="keep the first LIMIT training and LIMIT // 4 test images")
     add("--image-size", type=cli.integer(8, 2**12), help="side of images; default: the encoder's, 32 for yardsticks")

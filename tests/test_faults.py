@@ -296,7 +296,7 @@ def test_very_small_sets(run_here, complaint, workplace, tmp_path, count, train,
     if mask:
         assert re.search(mask, complaint("mask_dataset.py", *arguments))
         return
-    run_here("mask_dataset.py", *arguments, "--augment", "flip", "shift", "--batch-size", 3)
+    run_here("mask_dataset.py", *arguments, "--augment", "flip", "--copies", 2, "--batch-size", 3)
     assert "two or more are needed" in complaint("classify.py", "--classes", "all")  # one class
     models = workplace / "runs" / "aae"
     if count == 1:
