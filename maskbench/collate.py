@@ -309,8 +309,8 @@ def results_page(results: Path, machine: str, steps: list[Row]) -> str:
         page += [score_table(table1, preset) for preset in PRESETS]
         page.append(
             f"Accuracy of masks and yardsticks, and what part of the raw pixels' (identity) it is, all over the first "
-            f"{FEWER_DRAWS} draws; the yardsticks have no others. The MLPs also train on copies of the images, flipped "
-            "and shifted; identity's on the flipped ones alone, as pixels take eight times the memory of masks.\n"
+            f"{FEWER_DRAWS} draws; the yardsticks have no others. The MLPs also train on augmented copies of the "
+            "images, of which identity has fewer, as pixels take eight times the memory of masks.\n"
         )
         page += [
             kept_table(first_draws(rows_of(results, "table1_runs"))),
@@ -320,7 +320,7 @@ def results_page(results: Path, machine: str, steps: list[Row]) -> str:
     if table2 := rows_of(results, "table2"):
         page.append("## Table 2: MNIST\n")
         page += [score_table(table2, preset) for preset in PRESETS]
-        page.append("The MLPs train for 10 epochs, also on shifted copies of the images; identity's on no copies.\n")
+        page.append("The MLPs train for 10 epochs, also on copies of the images; identity has fewer of them.\n")
         page.append(kept_table(table2))
     if crosspair := rows_of(results, "crosspair"):
         page += ["## Reconstruction\n", "Mean squared error of an image, its deviation over images in parentheses.\n"]

@@ -35,8 +35,9 @@ TRAIN_MINUTES = {"maskbench": 30, "paper": 25}  # four instances
 DRAW_MINUTES = {"cifar100": 1, "mnist": 5}  # all methods and class counts
 # MNIST's MLP sees 50,000 images an epoch: ten epochs are more steps than fifty on a few classes of CIFAR-100
 PROTOCOL = {"cifar100": ["--classes", 2, 3, 4], "mnist": ["--classes", "all", "--epochs", 10]}
-COPIES = {"cifar100": ["flip", "shift"], "mnist": ["shift"]}
-PIXEL_COPIES = {"cifar100": ["flip"], "mnist": []}  # raw pixels take eight times the memory of a mask
+AUGMENT = {"cifar100": ["flip", "shift", "zoom", "colour"], "mnist": ["shift", "zoom"]}
+COPIES = {"cifar100": 20, "mnist": 8}
+PIXEL_COPIES = 3  # raw pixels take eight times the memory of a mask
 STEP_COLUMNS = ("name", "command", "seconds", "commit", "state")
 FINISHED, STOPPED = "finished", "stopped"
 POLL = 0.2  # seconds between two looks at what runs
@@ -100,8 +101,8 @@ def plan(runs: Path, data_dir: Path, draws: int, instances: int) -> list[Step]:
         return _command("train_aae.py", *flags, "--resume", "--data-dir", data_dir, "--output-dir", folder / "aae")
 
     def mask(folder: Path, dataset: str, *flags: object) -> list[str]:
-        copies = (PIXEL_COPIES if folder.name == "identity" else COPIES)[dataset]
-        augment = ["--augment", *copies] if copies else []
+        copies = PIXEL_COPIES if folder.name == "identity" else COPIES[dataset]
+        augment = ["--augment", *AUGMENT[dataset], "--copies", copies]
         output = ["--data-dir", data_dir, "--output", folder / f"{dataset}.pt"]
         return _command("mask_dataset.py", "--dataset", dataset, *flags, *augment, *output)
 
