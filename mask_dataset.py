@@ -3,8 +3,7 @@
     python mask_dataset.py                                  # CIFAR-100 with runs/aae/0 -> masked/cifar100.pt
     python mask_dataset.py --dataset mnist
     python mask_dataset.py --dataset folder:my-images --output masked/mine.pt
-    python mask_dataset.py --augment flip shift zoom colour # also 20 masked copies of each training image
-    python mask_dataset.py --dataset mnist --augment shift zoom
+    python mask_dataset.py --augment flip shift             # also 20 masked copies of each training image
     python mask_dataset.py --method pca --fit-on cifar10    # a yardstick -> masked/cifar100-pca.pt
 
 Masking needs encoder.pt alone. The masked file holds no pixels, file names or weights; it may be handed out
@@ -20,7 +19,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,9 +27,7 @@ from maskbench.datasets import ImageSet, to_float
 from maskbench.errors import InputError
 from maskbench.models import PRESETS, Encoder
 
-AUGMENTATIONS = ("flip", "shift", "zoom", "colour")
 SHIFT = 2  # pixels
-RANDOM_NUMBERS = 9  # that a random copy takes
 
 Mask = Callable[[Tensor], tuple[Tensor, Tensor]]  # float images [N, 3, S, S] -> [N, G], [N, K]
 
@@ -79,7 +75,7 @@ def mask_views(
     with tqdm(total=sum(map(len, views)), desc=f"masking {args.dataset}", unit="img") as progress:
         for view, rows in enumerate(views):
             # drawn for all images at once: a copy does not depend on the batch it is masked in
-            random = torch.rand(len(rows), RANDOM_NUMBERS, generator=generator)
+            random = torch.rand(len(rows), 3, generator=generator)
             for batch, numbers in zip(rows.split(args.batch_size), random.split(args.batch_size), strict=True):
                 pixels = to_float(images.images[batch].to(device))
                 parts = mask(augmented(pixels, args.augment, numbers.to(device)) if view else pixels)
@@ -155,38 +151,24 @@ def augmented(images: Tensor, names: Sequence[str], random: Tensor) -> Tensor:
     """A random copy of every image.
 
     Args:
-        images: float32 ``[N, 3, S, S]`` in [0, 1].
-        names: what may happen to an image, of ``AUGMENTATIONS``: ``flip`` swaps left and right in half of the copies,
-            ``shift`` moves by up to 2 pixels (the border repeats), ``zoom`` crops half of them to a square of 3/4 to 1
-            of their side, ``colour`` changes brightness and contrast by up to 30% and saturation by up to 40% in half
-            of them.
-        random: uniform in [0, 1), float32 ``[N, RANDOM_NUMBERS]``.
+        images: ``[N, 3, S, S]``.
+        names: what may happen to an image: ``flip`` swaps left and right in half of the copies, ``shift`` moves by up
+            to SHIFT pixels each way, and the border repeats into what that uncovers.
+        random: uniform in [0, 1), ``[N, 3]``.
 
     Returns:
-        float32 ``[N, 3, S, S]`` in [0, 1].
+        ``[N, 3, S, S]``.
     """
-    mirrored, zoomed, coloured, side, brightness, contrast, saturation, *place = random.T
-    flip = torch.where(mirrored < 0.5, -1.0, 1.0) if "flip" in names else torch.ones_like(mirrored)
-    side = torch.where(zoomed < 0.5, 0.75 + side / 4, 1.0) if "zoom" in names else torch.ones_like(side)
-    where = 2 * torch.stack(place, 1) - 1
-    pixel = 2 / images.shape[-1]  # in the coordinates of grid_sample, in which a picture reaches from -1 to 1
-    centre = where * (1 - side)[:, None]
-    if "shift" in names:  # by whole pixels, which blur nothing
-        centre = centre + pixel * (where * (SHIFT + 0.5)).round()
-    transform = torch.diag_embed(torch.stack((flip * side, side), 1))
-    grid = F.affine_grid(torch.cat((transform, centre[:, :, None]), 2), images.shape, align_corners=False)
-    copies = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    if "colour" in names:
-        changed = copies * _factor(brightness, 0.3)
-        changed = changed.mean((1, 2, 3), keepdim=True).lerp(changed, _factor(contrast, 0.3))
-        changed = changed.mean(1, keepdim=True).lerp(changed, _factor(saturation, 0.4))
-        copies = torch.where(coloured[:, None, None, None] < 0.5, changed, copies)
-    return copies.clamp(0, 1)
-
-
-def _factor(random: Tensor, reach: float) -> Tensor:
-    """1 - reach to 1 + reach, an image: ``[N]`` -> ``[N, 1, 1, 1]``."""
-    return (1 + reach * (2 * random - 1))[:, None, None, None]
+    size = images.shape[-1]
+    steps = torch.arange(size, device=images.device)
+    rows, columns = steps.expand(2, len(images), size)
+    if "flip" in names:
+        columns = torch.where(random[:, :1] < 0.5, columns.flip(1), columns)
+    if "shift" in names:
+        down, right = ((2 * SHIFT + 1) * random[:, 1:]).long().sub(SHIFT).T[:, :, None]
+        rows, columns = (rows - down).clamp(0, size - 1), (columns - right).clamp(0, size - 1)
+    every = torch.arange(len(images), device=images.device)[:, None, None]
+    return images.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def default_output(dataset: str, method: str) -> Path:
@@ -205,7 +187,7 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--augment",
         nargs="+",
-        choices=AUGMENTATIONS,
+        choices=("flip", "shift"),
         default=[],
         help="add masked random copies of the training images (flips are not for digits)",
     )
