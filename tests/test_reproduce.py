@@ -18,7 +18,7 @@ import classify
 import crosspair
 import mask_dataset
 import train_aae
-from maskbench import collate, figures, files, measure, metrics, reproduce
+from maskbench import checkpoints, collate, figures, files, measure, metrics, reproduce
 from maskbench.errors import InputError
 from maskbench.models import Decoder
 from maskbench.reproduce import Step
@@ -306,6 +306,8 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
         assert step in {step.name for step in steps}
         source.parent.mkdir(parents=True, exist_ok=True)
         source.write_text(name)
+    for name in collate.WEIGHTS:
+        (runs / "maskbench" / "aae" / "0" / name).write_text(name)
     rows = [{"name": step.name, "command": step.command, "seconds": "90", "commit": "0" * 12} for step in steps]
     names = {step.name for step in steps}
     collate.collate(runs, results, names, rows)
@@ -378,6 +380,19 @@ def test_steps_that_have_not_run_leave_no_table(collated, tmp_path):
     collate.collate(runs, tmp_path, set(), [])
     assert not list(tmp_path.glob("*.csv")) and not list((tmp_path / "figures").iterdir())
     assert collate.readme_tables(tmp_path) == ""
+
+
+def test_weights_are_those_of_the_first_instance(collated):
+    assert [(collated[1] / "weights" / name).read_text() for name in collate.WEIGHTS] == list(collate.WEIGHTS)
+
+
+def test_the_committed_pair_belongs_together():
+    folder = ROOT / "results" / "weights"
+    if not folder.exists():
+        pytest.skip("results/weights is not there")
+    encoder, _, _ = checkpoints.load_pair(folder)
+    assert encoder.config["gaussian_dim"] + encoder.config["categories"] == collate.NUMBERS
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
 
 
 def test_only_the_marked_section_is_rewritten(tmp_path):
