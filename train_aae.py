@@ -21,7 +21,10 @@ of 20,000 images, preset paper, cosine schedule; seeds differ by about 0.0002):
                     which is the image's contrast, the distribution that it has under the prior (maskbench/models.py).
   decorrelation     A term of DECORRELATION times the excess second moment of the codes: it spreads the image over all
                     dimensions, which lowers the MSE (0.0069 to 0.0055, two epochs) and fills the categories evenly.
-  calibration       After every epoch the normalisations' statistics are set to those of training images.
+  calibration       After every epoch the normalisations' statistics are set to those of the training images, and what
+                    correlation is left between the Gaussian dimensions is removed in closed form; the decoder's first
+                    layer takes it up, so that the pictures stay. A fresh MLP told the codes of preset paper from
+                    prior draws in 99% of cases before, in 55% after.
   small step        Against the discriminators the encoder takes GENERATOR_STEP = 0.1 of the learning rate; the full
                     step trebled the MSE of an earlier recipe. It has an Adam of its own, since Adam would undo a
                     weight on the loss.
@@ -53,7 +56,7 @@ from tqdm import tqdm
 from maskbench import checkpoints, cli, datasets, figures, files, metrics, ops
 from maskbench.datasets import to_float
 from maskbench.errors import InputError
-from maskbench.models import PRESETS, Decoder, Discriminator, Encoder, start_from_principal_components
+from maskbench.models import PRESETS, Decoder, Discriminator, Encoder, calibrate, start_from_principal_components
 from maskbench.ops import discriminator_loss, generator_loss
 from maskbench.priors import PriorSampler
 from maskbench.stopping import Stopper, stopping
@@ -62,7 +65,6 @@ BETAS = (0.9, 0.95)
 GENERATOR_STEP = 0.1  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
 FITTED_STEP = 0.03  # the same of layers that started from principal components
 DECORRELATION = 1e-4  # at --prior-weight 1
-CALIBRATION_IMAGES = 10_000
 # the flags that change the weights: a checkpoint goes on with the same ones only
 SETTINGS = (
     "dataset",
@@ -263,7 +265,7 @@ def train(
                 done, seconds = step, time.perf_counter() - start
                 save()
                 stopper.saved(f"{folder}, epoch {epoch}, step {step}")
-        encoder.calibrate(to_float(batch) for batch in even_batches(train_images[:CALIBRATION_IMAGES]))
+        calibrate(encoder, decoder, map(to_float, even_batches(train_images)))
         seconds = time.perf_counter() - start
 
         encoder.eval(), decoder.eval()

@@ -80,18 +80,6 @@ class Encoder(nn.Module):
         features = self.features(_fast_layout(images))
         return self.gaussian(features), self.categorical(features)
 
-    @torch.no_grad()
-    def calibrate(self, batches: Iterable[Tensor]) -> None:
-        """Set the normalisations' statistics to those of ``batches`` of images, exactly.
-
-        The running averages of training trail behind the weights ("precise batch normalisation": Wu and
-        Johnson, "Rethinking 'Batch' in BatchNorm", 2021). ``batches`` may be any iterable of float32
-        ``[N, 3, S, S]`` with two images or more in all.
-        """
-        features = [self.features(images) for images in batches]
-        for head in (self.gaussian, self.categorical):
-            head[1].fit(torch.cat([head[0](batch) for batch in features]))
-
 
 class Decoder(nn.Module):
     """Latent vector -> image: the encoder's mirror, and the private key of its masks.
@@ -189,9 +177,10 @@ class RunningNorm(nn.Module):
         if self.training:
             self.steps += 1
             self._follow(x.detach(), 1 / torch.minimum(self.steps, _WINDOW + self.steps / 50))
-        return self._standardise(x)
+        return self.standardise(x)
 
-    def _standardise(self, x: Tensor) -> Tensor:
+    def standardise(self, x: Tensor) -> Tensor:
+        """By the statistics as they are: ``[N, F]`` twice."""
         return (x - self.center) / self.variance.clamp_min(_TINY).sqrt()
 
     @torch.no_grad()
@@ -237,7 +226,7 @@ class RadialGaussianization(RunningNorm):
     @torch.no_grad()
     def _follow(self, x: Tensor, weight: Tensor) -> None:
         self._improve(x, weight)
-        log_radius = _radius(self._standardise(x)).log()
+        log_radius = _radius(self.standardise(x)).log()
         self.log_radius_mean += weight * (log_radius.mean() - self.log_radius_mean)
         self.log_radius_variance += weight * (
             (log_radius - self.log_radius_mean).square().mean() - self.log_radius_variance
@@ -246,7 +235,7 @@ class RadialGaussianization(RunningNorm):
     def _improve(self, x: Tensor, weight: Tensor | float, shrinkage: float = 0.0) -> None:
         """A step towards the fixed point, as far as ``weight``: 1 with all rows, small with a few of them."""
         features = x.shape[1]
-        standardised = self._standardise(x)
+        standardised = self.standardise(x)
         rows = (1 + _TAIL) * features / (_TAIL * features + standardised.square().sum(1, keepdim=True))
         share = (rows * standardised.square()).mean(0)
         share = share.lerp(torch.ones_like(share), shrinkage)
@@ -258,7 +247,7 @@ class RadialGaussianization(RunningNorm):
         super().fit(x)
         for _ in range(8):
             self._improve(x, 1.0, _shrinkage(x))
-        variance, mean = torch.var_mean(_radius(self._standardise(x)).double().log(), correction=0)
+        variance, mean = torch.var_mean(_radius(self.standardise(x)).double().log(), correction=0)
         self.log_radius_mean.copy_(mean)
         # of few rows, all have nearly the same length once their features are scaled
         self.log_radius_variance.copy_(variance.lerp(torch.full_like(variance, _NATURAL), _shrinkage(x)))
@@ -371,6 +360,46 @@ def start_from_principal_components(encoder: Encoder, decoder: Decoder, batches:
         decoder.linear.bias += norm.center @ inverse
         backward.append(norm.variance.sqrt()[:, None] * inverse)
     decoder.linear.weight.copy_(torch.cat(backward).T)
+
+
+@torch.no_grad()
+def calibrate(encoder: Encoder, decoder: Decoder, batches: Iterable[Tensor]) -> None:
+    """Set the normalisations' statistics exactly, and make the dimensions of the Gaussian part uncorrelated.
+
+    The running averages of training trail behind the weights ("precise batch normalisation": Wu and Johnson,
+    "Rethinking 'Batch' in BatchNorm", 2021). Correlations are removed before the radius is Gaussianized: the codes are
+    multiplied by the inverse square root of their directions' second moment ("ZCA": of all whitenings the one that
+    moves them least; Kessy, Lewin and Strimmer, American Statistician 2018), and the first layer of the decoder by the
+    square root, so the pair rebuilds the same pictures.
+
+    Args:
+        batches: float32 ``[N, 3, S, S]``, two images or more in all; many times G for little correlation.
+    """
+    linear, norm = encoder.gaussian
+    outputs = [(linear(features), encoder.categorical[0](features)) for features in map(encoder.features, batches)]
+    gaussian, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
+    encoder.categorical[1].fit(logits)
+
+    codes = norm.standardise(gaussian).double()
+    directions = codes / _radius(codes) * math.sqrt(codes.shape[1])
+    moment = directions.T @ directions / len(codes)
+    # of few images, most axes have no variance
+    variances, axes = torch.linalg.eigh(moment.lerp(torch.eye(len(moment)).to(moment), _shrinkage(codes) ** 2))
+    whitening, coloring = ((axes * variances**power) @ axes.T for power in (-0.5, 0.5))
+
+    scale = norm.variance.double().clamp_min(_TINY).sqrt()
+    linear.bias.copy_(whitening @ ((linear.bias - norm.center) / scale))
+    linear.weight.copy_(whitening @ (linear.weight / scale[:, None]))
+    log_radius_mean, log_radius_variance = norm.log_radius_mean.clone(), norm.log_radius_variance.clone()
+    norm.fit((codes @ whitening.T).float())
+
+    # the decoder's contrast is a power law of the radius; it stays the same one
+    power = decoder.contrast[1] / log_radius_variance.sqrt()
+    decoder.contrast[0] += power * (norm.log_radius_mean - log_radius_mean)
+    decoder.contrast[1] = power * norm.log_radius_variance.sqrt()
+    backward = decoder.linear.weight[:, : len(moment)].double() @ coloring
+    decoder.linear.bias += (backward @ norm.center.double()).float()
+    decoder.linear.weight[:, : len(moment)] = (backward * norm.variance.double().sqrt()).float()
 
 
 class Discriminator(nn.Module):

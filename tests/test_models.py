@@ -14,6 +14,7 @@ from maskbench.models import (
     RadialGaussianization,
     RunningNorm,
     Spectrum,
+    calibrate,
     normal_log_radius,
     start_from_principal_components,
 )
@@ -181,19 +182,44 @@ def test_start_from_principal_components_needs_enough_frequencies():
         start_from_principal_components(Encoder(**sizes), Decoder(**sizes), [torch.rand(6, 3, 16, 16)])
 
 
-def test_calibration_is_exact():
+def test_calibration_is_exact_and_changes_no_picture():
     torch.manual_seed(0)
-    encoder = Encoder(image_size=8, width=4, gaussian_dim=6, categories=3).eval()
-    batches = [torch.rand(50, 3, 8, 8) for _ in range(4)]
-    encoder.calibrate(batches)
-    assert not encoder.training
+    sizes = dict(image_size=16, width=4, gaussian_dim=20, categories=3)
+    encoder, decoder = Encoder(**sizes), Decoder(**sizes)
+    batches = planted_images(4000, 44).split(500)
     images = torch.cat(batches)
+    for batch in batches:
+        encoder(batch)  # statistics that trail behind
+    norm = encoder.gaussian[1]
+    decoder.contrast.data = torch.stack((norm.log_radius_mean, norm.log_radius_variance.sqrt()))
+    encoder.eval(), decoder.eval()
+    with torch.no_grad():
+        gaussian, categorical = encoder(images)
+        before = decoder(torch.cat((gaussian, categorical), 1))
+        old_categorical = encoder.categorical[1].state_dict() | {}
+        old_categorical = {name: value.clone() for name, value in old_categorical.items()}
+        calibrate(encoder, decoder, batches)
+        fitted = {name: value.clone() for name, value in encoder.categorical[1].state_dict().items()}
+        encoder.categorical[1].load_state_dict(old_categorical)
+        new_gaussian, categorical = encoder(images)
+        after = decoder(torch.cat((new_gaussian, categorical), 1))
+    assert (after - before).square().mean() < 1e-6 * before.var()
+    assert latent_summary(gaussian, categorical)["correlation"] > 0.1
+    summary = latent_summary(new_gaussian, categorical)
+    assert summary["correlation"] < 0.03 and summary["mean"] < 0.05
+    assert 0.95 < summary["deviation_min"] < summary["deviation_max"] < 1.05
+    encoder.categorical[1].load_state_dict(fitted)
     _, logits = encoder.encode(images)
     torch.testing.assert_close(logits.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(logits.std(0, correction=0), torch.ones(3), atol=0.02, rtol=0)
-    gaussian, categorical = encoder(images)
-    torch.testing.assert_close(categorical, logits.softmax(1))
-    assert gaussian.norm(dim=1).log().mean().item() == pytest.approx(normal_log_radius(6)[0], abs=1e-3)
+    assert new_gaussian.norm(dim=1).log().mean().item() == pytest.approx(normal_log_radius(20)[0], abs=1e-3)
+
+
+def test_calibration_by_few_images_stays_finite():
+    encoder, decoder = Encoder(image_size=8, width=4), Decoder(image_size=8, width=4)
+    images = torch.rand(3, 3, 8, 8)
+    calibrate(encoder, decoder, [images])
+    assert decoder.eval()(torch.cat(encoder.eval()(images), 1)).isfinite().all()
 
 
 def test_a_preset_names_sizes_that_exist():
