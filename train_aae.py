@@ -53,7 +53,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from maskbench import checkpoints, cli, datasets, figures, files, metrics, ops
+from maskbench import checkpoints, children, cli, datasets, figures, files, metrics, ops
 from maskbench.datasets import to_float
 from maskbench.errors import InputError
 from maskbench.models import PRESETS, Decoder, Discriminator, Encoder, calibrate, start_from_principal_components
@@ -65,6 +65,7 @@ BETAS = (0.9, 0.95)
 GENERATOR_STEP = 0.1  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
 FITTED_STEP = 0.03  # the same of layers that started from principal components
 DECORRELATION = 1e-4  # at --prior-weight 1
+FEATURE_BATCH = 500  # images at once where an epoch's statistics are taken
 # the flags that change the weights: a checkpoint goes on with the same ones only
 SETTINGS = (
     "dataset",
@@ -123,36 +124,55 @@ def train_all(args: argparse.Namespace, device: torch.device) -> None:
         files.make_folder(folder, private=True)
     # what belongs into every checkpoint beside the weights and the place in the loop
     facts = {"settings": settings_of(args), "environment": environment(device), "images": fingerprint}
-    begun = [checkpoint["threads"] for checkpoint in saved if checkpoint]
-    facts["threads"] = begun[0] if begun else torch.get_num_threads()  # instances that never began go on alike
+    # mini-batches of 16 keep one thread busy: instances side by side are done sooner than one after another
+    cores = torch.get_num_threads()
+    together = args.instances if device.type == "cpu" and children.can_share(train_images, validation_images) else 1
+    facts["threads"] = max(1, cores // together)
+    begun = [(folder, checkpoint) for folder, checkpoint in zip(folders, saved, strict=True) if checkpoint]
+    for folder, checkpoint in begun:
+        say_what_differs(checkpoint, facts, folder)
+    if begun:
+        facts["threads"] = begun[0][1]["threads"]  # instances that never began go on alike
+    jobs = max(1, min(together, cores // facts["threads"]))
+    calls = [
+        (args, args.seed + instance, folder, facts, train_images, validation_images, instance % jobs)
+        for instance, folder in enumerate(folders)
+    ]
+    if jobs > 1:
+        children.run_in_parallel(train_in_child, calls, jobs)
+    else:
+        with stopping(args.checkpoint_minutes) as stopper:
+            for call in calls:
+                train(stopper, *call)
+
+
+def train_in_child(args: argparse.Namespace, *more: object) -> None:
     with stopping(args.checkpoint_minutes) as stopper:
-        for instance, folder in enumerate(folders):
-            seed = args.seed + instance
-            train(args, seed, folder, saved[instance], facts, stopper, train_images, validation_images)
+        train(stopper, args, *more)
 
 
 def train(
+    stopper: Stopper,
     args: argparse.Namespace,
     seed: int,
     folder: Path,
-    saved: dict | None,
     facts: dict,
-    stopper: Stopper,
     train_images: Tensor,
     validation_images: Tensor,
+    line: int,
 ) -> None:
     """Train one autoencoder from one seed; its files land in ``folder`` after every epoch.
 
     Args:
-        saved: the checkpoint to go on from, if any.
+        stopper: says after which steps to write a checkpoint, and whether to end there.
         facts: what every checkpoint says of the training.
-        stopper: says after which steps to write one, and whether to end there.
         train_images: uint8 ``[N, 3, S, S]``.
         validation_images: uint8 ``[M, 3, S, S]``.
+        line: of the terminal that the progress bar has, below the first.
     """
     device = train_images.device
+    saved = find_checkpoint(folder, args)
     if saved:
-        say_what_differs(saved, facts, folder)
         facts = facts | {"threads": saved["threads"]}
     torch.set_num_threads(facts["threads"])
     torch.manual_seed(seed)
@@ -169,7 +189,7 @@ def train(
     if PRESETS[args.preset]["frequencies"]:
         fitted = {*encoder.parameters(), decoder.contrast, *decoder.linear.parameters()}
         if not saved:
-            start_from_principal_components(encoder, decoder, map(to_float, even_batches(train_images)))
+            start_from_principal_components(encoder, decoder, map(to_float, train_images.split(FEATURE_BATCH)))
 
     def adam(*modules: torch.nn.Module, step: float = 1) -> torch.optim.Adam:
         groups = []
@@ -223,7 +243,9 @@ def train(
         order = order[: batches * args.batch_size].to(device)
         start = time.perf_counter() - seconds
         to_do = order.split(args.batch_size)[done:]
-        progress = tqdm(to_do, f"{folder} epoch {epoch}/{args.epochs}", batches, initial=done, unit="step")
+        progress = tqdm(
+            to_do, f"{folder} epoch {epoch}/{args.epochs}", batches, initial=done, unit="step", position=line
+        )
         for step, rows in enumerate(progress, done + 1):
             anneal(optimizers, epoch - 1 + (step - 1) / batches)
             images = to_float(train_images[rows])
@@ -265,7 +287,7 @@ def train(
                 done, seconds = step, time.perf_counter() - start
                 save()
                 stopper.saved(f"{folder}, epoch {epoch}, step {step}")
-        calibrate(encoder, decoder, map(to_float, even_batches(train_images)))
+        calibrate(encoder, decoder, map(to_float, train_images.split(FEATURE_BATCH)))
         seconds = time.perf_counter() - start
 
         encoder.eval(), decoder.eval()
@@ -317,11 +339,6 @@ def anneal(optimizers: Iterable[torch.optim.Optimizer], epochs: float) -> None:
             group["lr"] = group["initial_lr"] / (1 + epochs / 2)
 
 
-def even_batches(images: Tensor, size: int = 500) -> tuple[Tensor, ...]:
-    """Split into batches of nearly one size, at most ``size``."""
-    return images.tensor_split(-(-len(images) // size))
-
-
 def export(folder: Path, parts: dict, history: list[list[float]]) -> None:
     """Write what a finished epoch leaves beside its checkpoint: encoder, private decoder and metrics."""
     fingerprint = checkpoints.save_encoder(parts["encoder"], folder / "encoder.pt")
@@ -362,7 +379,7 @@ def say_what_differs(saved: dict, facts: dict, folder: Path) -> None:
         if saved["environment"].get(name) != value:
             before = cli.printable(files.shown(saved["environment"].get(name)))
             print(f"{folder}: {name} was {before} and is {value}: the weights will be as good, not the same to the bit")
-    if saved["threads"] != torch.get_num_threads():
+    if saved["threads"] != facts["threads"]:
         print(f"{folder}: goes on with {saved['threads']} thread(s), as it began")
 
 
@@ -411,7 +428,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--dataset", default="cifar10", help="public images: cifar10, cifar100, mnist, photos, digits or folder:PATH")
     add("--output-dir", type=Path, default=Path("runs/aae"), help="instances go to OUTPUT_DIR/0, /1, ...")
     add("--epochs", type=cli.integer(1), default=50, help="passes over the training images")
-    add("--instances", type=cli.integer(1), default=1, help="autoencoders to train; instance i has seed SEED + i")
+    add(
+        "--instances",
+        type=cli.integer(1),
+        default=1,
+        help="autoencoders to train, side by side on a CPU with threads to spare; instance i has seed SEED + i",
+    )
     add("--batch-size", type=cli.integer(2), default=16, help="images a mini-batch")
     add("--lr", type=cli.positive_float, default=1e-3, help="Adam's learning rate")
     add("--limit", type=cli.integer(8), help="keep the first LIMIT training and LIMIT // 4 validation images")

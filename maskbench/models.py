@@ -323,7 +323,7 @@ def start_from_principal_components(encoder: Encoder, decoder: Decoder, batches:
     features = torch.cat([encoder.features(images) for images in batches])
     gaussian_dim, categories = encoder.config["gaussian_dim"], encoder.config["categories"]
     components = gaussian_dim + categories - 1
-    if components > features.shape[1]:
+    if gaussian_dim + categories > features.shape[1]:
         raise ValueError(
             f"{gaussian_dim} + {categories} numbers are more than the {features.shape[1]} frequencies of the images"
         )

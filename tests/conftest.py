@@ -57,6 +57,7 @@ def workplace(tmp_path_factory) -> Path:
         2,
         "--tensorboard",
         cwd=folder,
+        OMP_NUM_THREADS="2",  # side by side, one thread each
     )
     run_script("mask_dataset.py", "--dataset", "digits", cwd=folder)
     arguments = ("--classes", 3, "--repeats", 2, "--epochs", 3)

@@ -151,6 +151,38 @@ def test_signals_stop_after_any_step_and_the_rest_gives_the_same_bits(
     assert_same_bits(folder, workplace / "runs" / "aae" / "0")
 
 
+def test_instances_side_by_side_stop_together(tmp_path):
+    folder = tmp_path / "runs" / "aae"
+    command = [sys.executable, str(ROOT / "train_aae.py"), "--dataset", "photos", "--limit", "256"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    many = [*command, "--epochs", "9999", "--instances", "2"]
+    with subprocess.Popen(many, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while not all((folder / name / "encoder.pt").exists() for name in "01") and process.poll() is None:
+            time.sleep(0.05)
+        process.terminate()
+        said = process.communicate()[1]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    epochs = []
+    for name in "01":
+        assert f"stopped by SIGTERM at runs/aae/{name}, epoch " in said
+        checkpoint = checkpoints.load_checkpoint(folder / name / "checkpoint.pt")
+        assert checkpoint["threads"] == 1
+        epochs.append(len(checkpoint["history"]))
+    again = [*command, "--epochs", str(max(epochs) + 1), "--instances", "2", "--resume"]
+    subprocess.run(again, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert [len(read_csv(folder / name / "metrics.csv")) - 1 for name in "01"] == [max(epochs) + 1] * 2
+
+
+def test_an_instance_that_fails_stops_those_beside_it(tmp_path):
+    arguments = ("--dataset", "photos", "--limit", 256, "--epochs", 9999, "--instances", 3)
+    (tmp_path / "runs" / "aae" / "1" / "metrics.csv").mkdir(parents=True)  # a folder where its file is to be
+    result = run_script("train_aae.py", *arguments, cwd=tmp_path, check=False, OMP_NUM_THREADS="2")
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "runs/aae/1/metrics.csv: is a folder" in result.stderr
+    assert "stopped by SIGTERM at runs/aae/0" in result.stderr
+    assert not list((tmp_path / "runs" / "aae" / "2").iterdir())  # was not begun
+
+
 def test_checkpoint_minutes(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
