@@ -335,12 +335,12 @@ def test_tables_hold_what_the_runs_do(collated):
     assert [row[1:3] for row in pairs if row[0] == "pca"] == [[images, "matched"] for images in collate.RATIO_GOALS]
     assert ["maskbench", "kurtosis", "3.5", "2.7", "3.3"] in table(results, "priors")
     trees = {(row[0], row[1]): [float(value) for value in row[2:]] for row in table(results, "estimators")}
-    assert trees["adaboost", "100"] == pytest.approx([0.45, np.std(np.arange(10) / 10), 10])
-    assert trees["forest", "400"] == pytest.approx([0.6, 0, 10]) and len(trees) == 6
+    assert trees["adaboost", "100"] == pytest.approx([0.2, np.std(np.arange(5) / 10), 5])
+    assert trees["forest", "400"] == pytest.approx([0.6, 0, 5]) and len(trees) == 6
     sizes = {row[0]: [float(value) for value in row[1:]] for row in table(results, "latent_sizes")}
     assert list(sizes) == ["96", "192", "384", "768"]
-    deviation = np.std(np.arange(10) / 10)
-    assert sizes["384"] == pytest.approx([0.004, 0.45, deviation, 0.45, deviation, 10])  # of the first epoch
+    deviation = np.std(np.arange(5) / 10)
+    assert sizes["384"] == pytest.approx([0.004, 0.2, deviation, 0.2, deviation, 5])  # of the first epoch
     assert table(results, "image_sizes")[1] == ["64", "0.004", str(404 / 64**2), "500"]
     assert table(results, "trade_off")[0][:3] == ["0", "0.004", "0.05"] and len(table(results, "trade_off")) == 4
 
@@ -352,8 +352,8 @@ def test_pages_say_what_is_missed(collated):
     assert "| random forest, 3 classes | 0.635 ± 0.010 (0.050) | 0.625 |" in page  # preset maskbench, above
     assert "| random forest, 3 classes | 0.615 ± 0.010 (0.050) ▼ | 0.625 |" in page  # preset paper, below
     assert "| AdaBoost, 10 classes | 0.699 | 0.689 |" in page  # one draw has no standard error
-    # the same ten draws of both, not all 25: 0.45 / 0.225, 0.287 / sqrt(10)
-    assert "0.450 ± 0.091 (200%)" in page and "0.225 ± 0.045 (100%)" in page
+    # the same five draws of both, not all 25: 0.2 / 0.1, 0.141 / sqrt(5)
+    assert "0.200 ± 0.063 (200%)" in page and "0.100 ± 0.032 (100%)" in page
     assert "| patterns | 50.0 ▼ | 50.0 ▼ | 172 |" in page and "| train | 50.0 | 50.0 | 31.5 |" in page
     assert "| kurtosis | 3.500 (missed) | 3.500 (missed) | 2.7 to 3.3 |" in page
     assert "| mlp | 0.570 | 0.570 | at most 0.6 |" in page
