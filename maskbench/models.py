@@ -1,5 +1,6 @@
 """The networks: encoder (the mask), decoder (the private key), discriminators, and the classifier of masks."""
 
+import copy
 import math
 from collections.abc import Iterable
 
@@ -17,6 +18,7 @@ _LARGEST = 4096  # side of an image in pixels
 _TINY = 1e-12
 _WINDOW = 100  # mini-batches
 _TAIL = 0.1  # degrees of freedom for each feature
+_PICTURES_KEPT = 1.1  # the MSE that decorrelation may cost, as a factor
 _NATURAL = 0.1  # variance of log length of natural images' codes
 _SLOPE = 0.5  # of the leaky ReLUs in encoder and decoder: nearer to linear rebuilds better, see train_aae.py
 
@@ -372,20 +374,51 @@ def calibrate(encoder: Encoder, decoder: Decoder, batches: Iterable[Tensor]) -> 
     moves them least; Kessy, Lewin and Strimmer, American Statistician 2018), and the first layer of the decoder by the
     square root, so the pair rebuilds the same pictures.
 
+    It does as long as the decoder takes the radius as it is. Where it takes a power of it, and whitening changes radii
+    much (few kinds of images, which leave many directions empty), the pictures would suffer: then a smaller power of
+    the moment is used, or none, or the Gaussian part stays as it is.
+
     Args:
-        batches: float32 ``[N, 3, S, S]``, two images or more in all; many times G for little correlation.
+        batches: float32 ``[N, 3, S, S]``, two images or more in all; many times G for little correlation. The first
+            batch is what the pictures are compared on.
+    """
+    first, outputs = None, []
+    for images in batches:
+        features = encoder.features(images)
+        outputs.append((encoder.gaussian[0](features), encoder.categorical[0](features)))
+        first = images if first is None else first
+    gaussian, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
+    bound = _PICTURES_KEPT * _picture_error(encoder, decoder, first)
+    encoder.categorical[1].fit(logits)
+    before = [copy.deepcopy(module.state_dict()) for module in (encoder, decoder)]
+    for power in (0.5, 0.25, 0.125, 0.0):
+        _decorrelate(encoder, decoder, gaussian, power)
+        if _picture_error(encoder, decoder, first) <= bound:
+            break
+        encoder.load_state_dict(before[0]), decoder.load_state_dict(before[1])
+
+
+def _picture_error(encoder: Encoder, decoder: Decoder, images: Tensor) -> Tensor:
+    training = encoder.training
+    encoder.eval()  # its statistics stay as they are
+    error = (decoder(torch.cat(encoder(images), 1)) - images).square().mean()
+    encoder.train(training)
+    return error
+
+
+def _decorrelate(encoder: Encoder, decoder: Decoder, gaussian: Tensor, power: float) -> None:
+    """Multiply the codes by their directions' second moment to the power of minus ``power``, and fit their statistics.
+
+    Args:
+        gaussian: outputs of the linear layer for many images, ``[N, G]``.
     """
     linear, norm = encoder.gaussian
-    outputs = [(linear(features), encoder.categorical[0](features)) for features in map(encoder.features, batches)]
-    gaussian, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
-    encoder.categorical[1].fit(logits)
-
     codes = norm.standardise(gaussian).double()
     directions = codes / _radius(codes) * math.sqrt(codes.shape[1])
     moment = directions.T @ directions / len(codes)
     # of few images, most axes have no variance
     variances, axes = torch.linalg.eigh(moment.lerp(torch.eye(len(moment)).to(moment), _shrinkage(codes) ** 2))
-    whitening, coloring = ((axes * variances**power) @ axes.T for power in (-0.5, 0.5))
+    whitening, coloring = ((axes * variances**sign) @ axes.T for sign in (-power, power))
 
     scale = norm.variance.double().clamp_min(_TINY).sqrt()
     linear.bias.copy_(whitening @ ((linear.bias - norm.center) / scale))
@@ -394,9 +427,9 @@ def calibrate(encoder: Encoder, decoder: Decoder, batches: Iterable[Tensor]) -> 
     norm.fit((codes @ whitening.T).float())
 
     # the decoder's contrast is a power law of the radius; it stays the same one
-    power = decoder.contrast[1] / log_radius_variance.sqrt()
-    decoder.contrast[0] += power * (norm.log_radius_mean - log_radius_mean)
-    decoder.contrast[1] = power * norm.log_radius_variance.sqrt()
+    exponent = decoder.contrast[1] / log_radius_variance.sqrt()
+    decoder.contrast[0] += exponent * (norm.log_radius_mean - log_radius_mean)
+    decoder.contrast[1] = exponent * norm.log_radius_variance.sqrt()
     backward = decoder.linear.weight[:, : len(moment)].double() @ coloring
     decoder.linear.bias += (backward @ norm.center.double()).float()
     decoder.linear.weight[:, : len(moment)] = (backward * norm.variance.double().sqrt()).float()

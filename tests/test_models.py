@@ -1,5 +1,7 @@
 """Sizes, ranges, and what brings codes to their priors: normalisations and the closed-form start."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -14,6 +16,7 @@ from maskbench.models import (
     RadialGaussianization,
     RunningNorm,
     Spectrum,
+    _decorrelate,
     calibrate,
     normal_log_radius,
     start_from_principal_components,
@@ -213,6 +216,33 @@ def test_calibration_is_exact_and_changes_no_picture():
     torch.testing.assert_close(logits.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(logits.std(0, correction=0), torch.ones(3), atol=0.02, rtol=0)
     assert new_gaussian.norm(dim=1).log().mean().item() == pytest.approx(normal_log_radius(20)[0], abs=1e-3)
+
+
+def test_calibration_spares_pictures_where_radii_would_change():
+    torch.manual_seed(0)
+    sizes = dict(image_size=16, width=4, gaussian_dim=20, categories=3)
+    encoder, decoder = Encoder(**sizes), Decoder(**sizes)
+    decoder.contrast.data[1] = 2.0  # it learns to take a high power of the radius
+    kinds = torch.rand(3, 3, 16, 16) - 0.5  # of three kinds of pictures: most of 20 directions are empty
+    images = 0.5 + 0.15 * torch.einsum("nk, kchw -> nchw", torch.randn(1000, 3), kinds)
+    images = (images + 0.003 * torch.randn(images.shape)).clamp(0, 1)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 3e-3)
+    for batch in images[torch.randint(1000, (150, 16))]:
+        optimizer.zero_grad()
+        nn.functional.mse_loss(decoder(torch.cat(encoder(batch), 1)), batch).backward()
+        optimizer.step()
+    encoder.eval()
+
+    def error(encoder: Encoder, decoder: Decoder) -> float:
+        return nn.functional.mse_loss(decoder(torch.cat(encoder(images), 1)), images).item()
+
+    with torch.no_grad():
+        before = error(encoder, decoder)
+        decorrelated = copy.deepcopy((encoder, decoder))
+        _decorrelate(*decorrelated, encoder.gaussian[0](encoder.features(images)), 0.5)
+        assert error(*decorrelated) > 10 * before  # what the whole step would do
+        calibrate(encoder, decoder, images.split(500))
+        assert error(encoder, decoder) < 1.2 * before
 
 
 def test_calibration_by_few_images_stays_finite():
