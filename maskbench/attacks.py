@@ -92,8 +92,8 @@ def procrustes(codes: Tensor, own_codes: Tensor, mean: Tensor, own_mean: Tensor)
 
     Threat model: known pairs (with the encoder and without its key: stolen encoder). The attacker encodes the k images
     with his own encoder. Where pairs are fewer than dimensions, what they do not determine maps to nothing.
-    Orthogonal Procrustes (Schönemann, Psychometrika 1966), scipy's. The means ``[D]`` and ``[E]`` are those of all codes,
-    which he knows without pairs.
+    Orthogonal Procrustes (Schönemann, Psychometrika 1966), scipy's. The means ``[D]`` and ``[E]`` are those of all
+    codes, which he knows without pairs.
     """
     width = max(codes.shape[1], own_codes.shape[1])
     source, target = (F.pad(x, (0, width - x.shape[1])).double().cpu() for x in (codes - mean, own_codes - own_mean))
@@ -191,7 +191,7 @@ def _fourth_moment_axes(x: Tensor) -> Tensor:
 
 
 def _transport(some: Tensor, others: Tensor) -> tuple[Tensor, float]:
-    """The cheapest way to assign ``others`` to ``some``, ``[N, D]`` twice (discrete optimal transport), and its cost."""
+    """The cheapest way to assign ``others`` to ``some``, ``[N, D]`` twice (discrete optimal transport); its cost."""
     cost = torch.cdist(some, others).numpy()
     rows, columns = linear_sum_assignment(cost)
     return torch.from_numpy(columns), float(cost[rows, columns].mean())
@@ -259,7 +259,7 @@ def _error(model: nn.Module, codes: Tensor, images: Tensor) -> float:
     return sum(F.mse_loss(model(some), pictures, reduction="sum").item() for some, pictures in pairs)
 
 
-def gradient_inversion(encode: Map, codes: Tensor, start: Tensor, steps: int = 300, smoothness: float = 1e-3) -> Tensor:
+def gradient_inversion(encode: Map, codes: Tensor, start: Tensor, steps: int = 1000, smoothness: float = 0.1) -> Tensor:
     """Images whose codes are these, found by descending through the encoder: codes ``[N, D]`` -> ``[N, 3, S, S]``.
 
     Threat model: stolen encoder. The attacker needs no pairs: he moves the pixels until the encoder says the same, and
