@@ -210,6 +210,7 @@ def _whitening(codes: Tensor, width: int) -> tuple[Map, Map]:
     return lambda codes: (codes.double() - mean) @ forward, lambda white: white @ backward + mean
 
 
+@torch.enable_grad()
 def inverse_decoder(codes: Tensor, images: Tensor, start: nn.Module, align: Map, passes: int = 2000) -> Map:
     """The attacker's own decoder, fine-tuned to the victim's codes on k pairs: codes ``[k, D]`` and their images.
 
@@ -259,6 +260,7 @@ def _error(model: nn.Module, codes: Tensor, images: Tensor) -> float:
     return sum(F.mse_loss(model(some), pictures, reduction="sum").item() for some, pictures in pairs)
 
 
+@torch.enable_grad()
 def gradient_inversion(encode: Map, codes: Tensor, start: Tensor, steps: int = 1000, smoothness: float = 0.1) -> Tensor:
     """Images whose codes are these, found by descending through the encoder: codes ``[N, D]`` -> ``[N, 3, S, S]``.
 

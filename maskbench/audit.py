@@ -87,7 +87,7 @@ class Images:
 
     Attributes:
         judged: by the name of their set.
-        labelled: training images of CIFAR-100 and their superclasses, then the superclasses of the judged ones; or None.
+        labelled: training images of CIFAR-100 and their superclasses, then those of the judged images; or None.
     """
 
     judged: dict[str, Tensor]
@@ -147,7 +147,7 @@ def run(args: argparse.Namespace, encoders: list[Encoder], decoders: list[Decode
         files.write_csv(args.output_dir / "frontier.csv", FRONTIER_COLUMNS, frontier)
     originals = next(iter(images.judged.values()))[:EXAMPLES]
     audit_report.write(args.output_dir, originals, examples)
-    print((args.output_dir / "verdict.txt").read_text())
+    # print((args.output_dir / "verdict.txt").read_text())
     print(f"tables: {args.output_dir}/audit.csv, audit.md; pictures: {args.output_dir}/audit-*.png")
 
 
@@ -263,8 +263,7 @@ class Auditor:
         mean = self.codes(mask.name, "encode", "validation").mean(0)
         ridge = attacks.Ridge(codes, mean)
         to_own = ridge.fit(own, own_mean)
-        with torch.enable_grad():
-            inverse = attacks.inverse_decoder(codes, pixels, self.own_decoder, to_own)
+        inverse = attacks.inverse_decoder(codes, pixels, self.own_decoder, to_own)
         maps = {
             "ridge": self._to_images(ridge.fit(pixels.flatten(1), self.mean_image.flatten())),
             "procrustes": self._through_own(attacks.procrustes(codes, own, mean, own_mean)),
@@ -294,10 +293,9 @@ class Auditor:
             return {name: self._each(lambda x, f=f: self._decoded(f, mask.encode(x))) for name, f in found.items()}
         results = {"re-identification": self._each(lambda x: attacks.ranks(mask.encode(x), mask.stolen(x)))}
         if mask.name != "identity":
-            with torch.enable_grad():
-                results["gradient-inversion"] = self._each(
-                    lambda x: attacks.gradient_inversion(mask.stolen, mask.encode(x[:INVERTED]), self.mean_image)
-                )
+            results["gradient-inversion"] = self._each(
+                lambda x: attacks.gradient_inversion(mask.stolen, mask.encode(x[:INVERTED]), self.mean_image)
+            )
         if mask.name in ("aae", "pca"):
             count = len(next(iter(self.judged.values())))
             members = to_float(self.images.public[:count])
@@ -314,8 +312,7 @@ class Auditor:
         codes = self.codes(mask.name, "encode", "public")
         ridge = attacks.Ridge(codes, codes.mean(0))
         own = self.codes("aae", "own", "public")
-        with torch.enable_grad():
-            inverse = attacks.inverse_decoder(codes, self.public, self.own_decoder, ridge.fit(own, own.mean(0)))
+        inverse = attacks.inverse_decoder(codes, self.public, self.own_decoder, ridge.fit(own, own.mean(0)))
         pixels = ridge.fit(self.public.flatten(1), self.mean_image.flatten())
         return {"ridge": self._to_images(pixels), "inverse-decoder": inverse}
 
@@ -383,7 +380,7 @@ class Auditor:
         return attacks.unpaired(self.codes(mask, "encode", "validation"), candidates)
 
     def _principal(self, half: int) -> tuple[Tensor, Tensor]:
-        """Mean ``[3 S S]`` and principal components, each as long as its deviation, of one half of the public images."""
+        """Mean ``[3 S S]`` and principal components, as long as their deviations, of one half of the public images."""
         pixels = to_float(self.images.public[half::2]).flatten(1)
         numbers = sum(self.encoders[0].config[name] for name in ("gaussian_dim", "categories"))
         model = PCA(min(numbers, *pixels.shape), svd_solver="covariance_eigh").fit(pixels.numpy())
