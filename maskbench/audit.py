@@ -145,10 +145,9 @@ def run(args: argparse.Namespace, encoders: list[Encoder], decoders: list[Decode
     else:
         frontier = trade_off(args, table, images, encoders, decoders, key_file, ledger, inputs)
         files.write_csv(args.output_dir / "frontier.csv", FRONTIER_COLUMNS, frontier)
-    originals = next(iter(images.judged.values()))[:EXAMPLES]
-    audit_report.write(args.output_dir, originals, examples)
-    # print((args.output_dir / "verdict.txt").read_text())
-    print(f"tables: {args.output_dir}/audit.csv, audit.md; pictures: {args.output_dir}/audit-*.png")
+    judged = next(iter(images.judged.values()))
+    print(f"\n{audit_report.write(args.output_dir, judged[:EXAMPLES], examples, len(judged))}\n")
+    print(f"tables: {args.output_dir}/audit.csv, audit.md; pictures: {args.output_dir}/figures")
 
 
 def load_images(args: argparse.Namespace, image_size: int) -> Images:
