@@ -74,16 +74,19 @@ class Ridge:
         generator = torch.Generator().manual_seed(0)
         sketch = torch.randn(centred.shape[1], _SKETCH, generator=generator, dtype=torch.float64).to(centred)
         centred = centred if centred.shape[1] <= _SKETCH else centred @ sketch
-        # the rows in the basis in which every strength is diagonal
-        basis = self.vectors if self.dual else (self.inputs @ self.vectors) / self.values.clamp_min(1e-300).sqrt()
-        basis = basis * (self.values > 1e-13 * self.values[-1])
-        inside = basis.T @ centred
+        # in the basis of the rows in which every strength is diagonal; what it leaves out, no strength explains
+        if self.dual:
+            basis, outside, uncovered = self.vectors, 0, 0
+        else:
+            basis = (self.inputs @ self.vectors) / self.values.clamp_min(1e-300).sqrt()
+            basis = basis * (self.values > 1e-13 * self.values[-1])
+            outside, uncovered = centred - basis @ (basis.T @ centred), 1 - basis.square().sum(1)
+        inside, squares = basis.T @ centred, basis.square()
         errors = []
         for alpha in self.alphas:
-            shrinkage = self.values / (self.values + alpha)
-            leverage = basis.square() @ shrinkage
-            residual = centred - basis @ (shrinkage[:, None] * inside)
-            errors.append((residual / (1 - leverage).clamp_min(1e-9)[:, None]).square().sum())
+            left = alpha / (self.values + alpha)  # small numbers as they are: a difference from 1 would lose them
+            residual = outside + basis @ (left[:, None] * inside)
+            errors.append((residual / (uncovered + squares @ left).clamp_min(1e-30)[:, None]).square().sum())
         return self.alphas[torch.stack(errors).argmin()]
 
 
@@ -222,7 +225,7 @@ def inverse_decoder(codes: Tensor, images: Tensor, start: nn.Module, align: Map,
     Args:
         start: the attacker's decoder, his codes ``[N, E]`` to images; not changed.
         align: affine, the victim's codes to his.
-        passes: images seen in training, at least; every pair is seen once.
+        passes: images seen in training, each at most 50 times; more where there are more pairs, then each once.
     """
     batch, checks = 50, 4
     offset = align(codes.new_zeros(1, codes.shape[1]))
@@ -234,7 +237,8 @@ def inverse_decoder(codes: Tensor, images: Tensor, start: nn.Module, align: Map,
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-4)
     generator = torch.Generator().manual_seed(0)
     held_out, train = torch.randperm(len(codes), generator=generator).tensor_split([max(1, len(codes) // 5)])
-    steps = max(passes, len(train)) // min(batch, len(train))
+    # a handful of pairs is learned by heart long before that many passes
+    steps = max(min(passes, 50 * len(train)), len(train)) // min(batch, len(train))
     best, weights = _error(model, codes[held_out], images[held_out]), copy.deepcopy(model.state_dict())
     ahead = train[:0]
     for step in range(1, steps + 1):
