@@ -382,7 +382,8 @@ class Auditor:
         """Mean ``[3 S S]`` and principal components, as long as their deviations, of one half of the public images."""
         pixels = to_float(self.images.public[half::2]).flatten(1)
         numbers = sum(self.encoders[0].config[name] for name in ("gaussian_dim", "categories"))
-        model = PCA(min(numbers, *pixels.shape), svd_solver="covariance_eigh").fit(pixels.numpy())
+        solver = "covariance_eigh" if len(pixels) > pixels.shape[1] else "full"  # whichever matrix is smaller
+        model = PCA(min(numbers, *pixels.shape), svd_solver=solver).fit(pixels.numpy())
         scaled = model.components_ * np.sqrt(model.explained_variance_)[:, None]
         return torch.from_numpy(model.mean_).float(), torch.from_numpy(scaled).float()
 

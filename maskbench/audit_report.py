@@ -141,8 +141,9 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
 def key_verdict(table: Table, frontier: list[Row], recovered) -> str:
     keyed = "aae" + KEYED
     said = f"A secret key leaves somebody with masks alone {recovered(table.best(keyed, 0))}"
-    useless = [k for k in table.pairs if table.best(keyed, k) >= table.best("aae", k) - EQUAL]
-    if useless and useless[0] == 0:
+    helps = [k for k in table.pairs if table.best(keyed, k) < table.best("aae", k) - EQUAL]
+    useless = [k for k in table.pairs if k > max(helps, default=-1)]
+    if not helps:
         said += "; it makes no difference to any number of known pairs."
     elif useless:
         said += f"; from {useless[0]:,} known pairs on it no longer helps."
