@@ -95,18 +95,14 @@ def procrustes(codes: Tensor, own_codes: Tensor, mean: Tensor, own_mean: Tensor)
 
     Threat model: known pairs (with the encoder and without its key: stolen encoder). The attacker encodes the k images
     with his own encoder. Where pairs are fewer than dimensions, what they do not determine maps to nothing.
-    Orthogonal Procrustes (Schönemann, Psychometrika 1966), scipy's. The means ``[D]`` and ``[E]`` are those of all
-    codes, which he knows without pairs.
+    Orthogonal Procrustes (Schönemann, Psychometrika 1966), also between spaces of different widths. The means ``[D]``
+    and ``[E]`` are those of all codes, which he knows without pairs.
     """
-    width = max(codes.shape[1], own_codes.shape[1])
-    source, target = (F.pad(x, (0, width - x.shape[1])).double().cpu() for x in (codes - mean, own_codes - own_mean))
-    rotation, scale = orthogonal_procrustes(source.numpy(), target.numpy())
-    if len(codes) <= width:  # the rest of the rotation is arbitrary: keep the plane that the pairs span
-        _, values, axes = torch.linalg.svd(source, full_matrices=False)
-        axes = axes[values > 1e-9 * values[0]]
-        rotation = (axes.T @ axes).numpy() @ rotation
-    rotation = torch.from_numpy(rotation * scale / source.square().sum().item())
-    rotation = rotation[: codes.shape[1], : own_codes.shape[1]].to(codes)
+    source, target = (codes - mean).double(), (own_codes - own_mean).double()
+    left, values, right = torch.linalg.svd(source.T @ target, full_matrices=False)
+    seen = values > 1e-9 * values[0]
+    scale = values.sum() / source.square().sum()
+    rotation = (scale * left[:, seen] @ right[seen]).to(codes)
     return lambda codes: (codes - mean) @ rotation + own_mean
 
 
