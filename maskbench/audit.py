@@ -9,7 +9,7 @@ threat           what the attacker has
 ================ =====================================================================================================
 masks-only       masked vectors, and public images of the same kind
 known-pairs      k masked vectors beside their images, and all of the above
-oracle           n images of his choice, masked for him, and all of the first
+oracle           n images of his choice (here: public ones), masked for him, and all of the first
 stolen-encoder   the encoder's weights; where a key turned the masks, without the key
 ================ =====================================================================================================
 
@@ -273,17 +273,17 @@ class Auditor:
         return results | {"re-identification": self._reidentified(mask, own, codes)}
 
     def _oracle(self, mask: Mask, queries: int) -> dict:
-        """The attacker asks for masks of the principal components of public images, drawn as pictures."""
-        mean, components = self.principal(0)
-        count = min(queries, len(components))
-        pictures = (mean + 2 * components[:count]).view(-1, *self.mean_image.shape).clamp(0, 1)
-        pictures = torch.cat((pictures, self.public[: queries - count]))
-        codes = _batched(mask.encode, pictures)
+        """The attacker asks for masks of public images.
+
+        Their principal components, drawn as pictures, served worse: no component tells anything of another, so that
+        cross-validation has nothing to choose the ridge by.
+        """
+        pictures, codes = self.public[:queries], self.codes(mask.name, "encode", "public")[:queries]
         ridge = attacks.Ridge(codes, self.codes(mask.name, "encode", "validation").mean(0))
         rebuild = self._to_images(ridge.fit(pictures.flatten(1), self.mean_image.flatten()))
         return {
             "ridge": self._each(lambda x: self._decoded(rebuild, mask.encode(x))),
-            "re-identification": self._reidentified(mask, _batched(self.own_aae, pictures), codes),
+            "re-identification": self._reidentified(mask, self.codes("aae", "own", "public")[:queries], codes),
         }
 
     def _stolen(self, mask: Mask, pairs: int) -> dict:
