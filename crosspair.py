@@ -7,6 +7,17 @@ For each pair the mean squared error of every image is taken on black and white 
 training and on the validation images of the autoencoders (paper, Eqs 1-12). Mean and deviation run over all
 images of all matched pairs (an encoder with its own decoder), and over those of all unmatched pairs.
 
+With --audit, what a mask really gives away: attacks under four threat models, on CIFAR-10 and CIFAR-100.
+
+    python crosspair.py --audit                                    # -> runs/audit: audit.md, audit.csv, pictures
+
+  masks-only       the attacker has masks, and public images of the same kind
+  known-pairs      also k = 10 to 10,000 of the masks' images
+  oracle           instead may have n images of his choice masked
+  stolen-encoder   has encoder.pt (but not the key of mask_dataset.py --key)
+
+Instance 0 is the victim, instance 1 the attacker's own autoencoder.
+
 A start that was stopped goes on when it is given again: finished sets of images are kept and skipped.
 """
 
@@ -17,7 +28,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from maskbench import checkpoints, cli, datasets, figures, files
+from maskbench import audit, checkpoints, cli, datasets, figures, files
 from maskbench.datasets import to_float
 from maskbench.errors import InputError
 from maskbench.ledger import Ledger, code_fingerprint
@@ -45,6 +56,9 @@ def main() -> None:
     device = cli.pick_device(args.device)
     encoders, decoders, image_size = load_instances(args)
     with files.output_folder(args.output_dir):
+        if args.audit:
+            audit.run(args, encoders, decoders, image_size)
+            return
         pair_all(args, encoders, decoders, image_size, device)
 
 
@@ -171,13 +185,23 @@ def parse_arguments() -> argparse.Namespace:
     add("--models", type=Path, default=Path("runs/aae"), help="folder of the trained instances 0, 1, ...")
     add("--instances", type=cli.integer(2), help="pair the first INSTANCES only; default: all there are")
     add("--dataset", default="cifar10", help="what they were trained on: cifar10, photos, ... or folder:PATH")
-    add("--output-dir", type=Path, default=Path("runs/crosspair"), help="where tables and pictures go")
+    add("--output-dir", type=Path, help="where tables and pictures go; default: runs/crosspair, runs/audit")
+    add("--audit", action="store_true", help="measure what masks leak, see above")
+    private = "audit: also judge masks of this labelled set, and their accuracy; default: cifar100 beside cifar10"
+    add("--private", metavar="DATASET", help=private)
+    more = "audit: trained folders of other latent sizes, for the picture of accuracy against leakage"
+    add("--more-models", type=Path, nargs="+", default=[], metavar="FOLDER", help=more)
     add("--batch-size", type=cli.integer(1), default=500, help="images encoded at once")
     add("--limit", type=cli.integer(4), help="keep the first LIMIT training and LIMIT // 4 validation images")
     add("--workers", type=cli.integer(0), default=0, help="processes that decode the files of folder:PATH")
     add("--data-dir", type=Path, default=Path("data"), help="where datasets are kept or downloaded to")
     parser.add_common()
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.output_dir is None:
+        args.output_dir = Path("runs/audit" if args.audit else "runs/crosspair")
+    if args.audit and args.private is None and args.dataset == "cifar10":
+        args.private = "cifar100"
+    return args
 
 
 if __name__ == "__main__":

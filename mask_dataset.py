@@ -5,9 +5,13 @@
     python mask_dataset.py --dataset folder:my-images --output masked/mine.pt
     python mask_dataset.py --augment flip shift             # also 20 masked copies of each training image
     python mask_dataset.py --method pca --fit-on cifar10    # a yardstick -> masked/cifar100-pca.pt
+    python -m maskbench.key owner.key && python mask_dataset.py --key owner.key   # turned -> masked/cifar100-key.pt
 
 Masking needs encoder.pt alone. The masked file holds no pixels, file names or weights; it may be handed out
 as far as you trust the mask itself: whoever has the encoder too can train a decoder (see README).
+
+A secret key (--key) turns the masks: the Gaussian part by an orthogonal matrix, the categories by a permutation. So two
+owners who share one encoder do not share one mask. Neither key nor matrix is in the masked file, which says `+key`.
 
 The yardsticks a masking method is compared with: `identity` (the raw pixels, masks nothing), `pca` and
 `random-projection` (as many numbers as the AAE's masks, fitted on the public set --fit-on), `untrained` (the
@@ -22,7 +26,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from maskbench import checkpoints, cli, datasets, files, masked
+from maskbench import checkpoints, cli, datasets, files, key, masked
 from maskbench.datasets import ImageSet, to_float
 from maskbench.errors import InputError
 from maskbench.models import PRESETS, Encoder
@@ -35,10 +39,13 @@ Mask = Callable[[Tensor], tuple[Tensor, Tensor]]  # float images [N, 3, S, S] ->
 def main() -> None:
     args = parse_arguments()
     device = cli.pick_device(args.device)
+    secret = key.load(args.key) if args.key else None
     mask, fingerprint, image_size = make_mask(args, device)
+    if secret:
+        mask = keyed(mask, secret, image_size, device)
     images = datasets.load(args.dataset, args.data_dir, image_size, args.workers)
     train_rows, test_rows = datasets.labelled_split(images, args.limit)
-    output = args.output or default_output(args.dataset, args.method)
+    output = args.output or default_output(args.dataset, args.method, args.key is not None)
     if output.is_dir():
         raise InputError(f"--output {output}: is a folder; name a file")
     files.make_folder(output.parent)
@@ -52,7 +59,7 @@ def main() -> None:
     print(
         f"{output}: {len(result.labels):,} masked vectors of {gaussian} + {categorical} numbers "
         f"({len(train_rows):,} training and {len(test_rows):,} test images, {len(views) - 1} augmented copies), "
-        f"{len(result.classes)} classes, masked by {args.method} {fingerprint[:12]}"
+        f"{len(result.classes)} classes, masked by {result.method} {fingerprint[:12]}"
     )
 
 
@@ -84,7 +91,7 @@ def mask_views(
                 progress.update(len(batch))
     source = torch.cat(views)
     return masked.MaskedSet(
-        method=args.method,
+        method=args.method + (masked.KEYED if args.key else ""),
         encoder=fingerprint,
         dataset=args.dataset.split(":")[0],  # a folder's path stays at home
         classes=images.classes,
@@ -124,6 +131,14 @@ def make_mask(args: argparse.Namespace, device: torch.device) -> tuple[Mask, str
         fingerprint,
         image_size,
     )
+
+
+def keyed(mask: Mask, secret: bytes, image_size: int, device: torch.device) -> Mask:
+    """The same mask, turned by a key."""
+    with torch.inference_mode():
+        sizes = [part.shape[1] for part in mask(torch.zeros(1, 3, image_size, image_size, device=device))]
+    transform = key.KeyedTransform(secret, *sizes)
+    return lambda images: transform.apply(*mask(images))
 
 
 def fit_linear(args: argparse.Namespace, image_size: int, width: int) -> tuple[Tensor, Tensor]:
@@ -171,9 +186,10 @@ def augmented(images: Tensor, names: Sequence[str], random: Tensor) -> Tensor:
     return images.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def default_output(dataset: str, method: str) -> Path:
+def default_output(dataset: str, method: str, has_key: bool) -> Path:
     name = Path(dataset.removeprefix("folder:")).resolve().name if dataset.startswith("folder:") else dataset
-    return Path("masked") / (f"{name}.pt" if method == "aae" else f"{name}-{method}.pt")
+    name += ("" if method == "aae" else f"-{method}") + ("-key" if has_key else "")
+    return Path("masked") / f"{name}.pt"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -181,8 +197,9 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--dataset", default="cifar100", help="images to mask: cifar10, cifar100, mnist, photos, digits or folder:PATH")
     add("--encoder", type=Path, default=Path("runs/aae/0/encoder.pt"), help="the trained encoder (--method aae)")
-    add("--output", type=Path, help="the masked file; default: masked/DATASET.pt, masked/DATASET-METHOD.pt")
+    add("--output", type=Path, help="the masked file; default: masked/DATASET[-METHOD][-key].pt")
     add("--method", choices=masked.METHODS, default="aae", help="what masks: the encoder, or a yardstick")
+    add("--key", type=Path, metavar="FILE", help="turn the masks by this secret key; python -m maskbench.key makes one")
     add("--fit-on", default="cifar10", help="public set that pca and random-projection are fitted on")
     add(
         "--augment",

@@ -67,6 +67,7 @@ COLUMNS = {
     "image_sizes": ("image_size", "validation_mse", "numbers_per_pixel", "images_per_second"),
     "trade_off": ("prior_weight", "validation_mse", *PRIOR_GOALS),
 }
+AUDIT = ("audit.csv", "frontier.csv", "audit.md")  # beside its pictures
 WEIGHTS = ("encoder.pt", "decoder.pt")  # of instance 0, for those who do not want to train
 NAMES = {"mlp": "MLP", "forest": "random forest", "adaboost": "AdaBoost"}
 MARKERS = ("<!-- results -->", "<!-- /results -->")
@@ -112,6 +113,9 @@ def collate(runs: Path, results: Path, finished: Collection[str], steps: list[Ro
         files.make_folder(results / "weights")
         for name in WEIGHTS:
             _copy(runs / PRESETS[0] / "aae" / "0" / name, results / "weights" / name)
+    if "audit" in finished:
+        for name in AUDIT:
+            _copy(runs / "audit" / name, results / name)
     drawn: dict[str, Callable] = {
         "table1": figures.accuracies,
         "latent_sizes": figures.latent_sizes,
@@ -286,6 +290,13 @@ def copied_pictures(runs: Path) -> list[tuple[str, str, Path, str]]:
         add(f"prior {preset}", f"prior-fit-{preset}", source, "validation images' codes beside the prior")
         source = folder / "prior" / "prior-samples.png"
         add(f"prior {preset}", f"prior-samples-{preset}", source, "images decoded from draws of the prior")
+    audit = {
+        "attacks": "what attacks make of masks",
+        "leakage": "SSIM and re-identification against known pairs",
+        "frontier": "accuracy against leakage",
+    }
+    for name, caption in audit.items():
+        add("audit", f"audit-{name}", runs / "audit" / "figures" / f"audit-{name}.png", caption)
     return pictures
 
 
@@ -354,6 +365,11 @@ def results_page(results: Path, machine: str, steps: list[Row]) -> str:
         page.append(f"Crops of photographs, 10,000 images, one epoch, {NUMBERS} numbers an image.\n")
     if rows := rows_of(results, "estimators"):
         page += ["## More estimators\n", plain_table(rows)]
+    if (results / "audit.md").exists():
+        page += [
+            "## What masks leak\n",
+            "The audit of the default preset has a page of its own: [audit.md](audit.md).\n",
+        ]
     if (results / "weights").exists():
         page += [
             "## Weights\n",

@@ -42,6 +42,31 @@ _LARGEST_PICTURE = 89_000_000  # pixels, what Pillow warns of; decoded, 270 MB
 _PART_NAMES = {"train", "test", "val", "valid", "validation"}
 
 
+# superclasses of CIFAR-100 and their classes (Krizhevsky, "Learning multiple layers of features", 2009)
+CIFAR100_SUPERCLASSES = {
+    "aquatic mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food containers": "bottle bowl can cup plate",
+    "fruit and vegetables": "apple mushroom orange pear sweet_pepper",
+    "household electrical devices": "clock keyboard lamp telephone television",
+    "household furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large carnivores": "bear leopard lion tiger wolf",
+    "large man-made outdoor things": "bridge castle house road skyscraper",
+    "large natural outdoor scenes": "cloud forest mountain plain sea",
+    "large omnivores and herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium mammals": "fox porcupine possum raccoon skunk",
+    "non-insect invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles 1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles 2": "lawn_mower rocket streetcar tank tractor",
+}
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """A whole dataset in memory, the training part first.
@@ -118,6 +143,12 @@ def labelled_split(images: ImageSet, limit: int | None = None) -> tuple[Tensor, 
 
 def _limited(train: Tensor, held_out: Tensor, limit: int | None) -> tuple[Tensor, Tensor]:
     return (train, held_out) if limit is None else (train[:limit], held_out[: limit // 4])
+
+
+def coarse_labels(images: ImageSet) -> Tensor:
+    """The superclass of every image of CIFAR-100: int64 ``[N]``, indices into ``CIFAR100_SUPERCLASSES``."""
+    number = {name: coarse for coarse, names in enumerate(CIFAR100_SUPERCLASSES.values()) for name in names.split()}
+    return torch.tensor([number[name] for name in images.classes])[images.labels]
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -57,7 +57,9 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
             ("images", f"{data.dataset}, {len(data.classes)} classes, masked by {data.method}"),
         ]
         give_to = "whom you trust with its labels and with what the mask leaks (see README)"
-        if data.method == "identity":
+        if data.method.endswith(masked.KEYED):
+            details.append(("key", "turned by a secret key: the decoder alone does not fit"))
+        if data.method.removesuffix(masked.KEYED) == "identity":
             give_to = "whom you would give the images: these are their pixels"
     elif found == checkpoints.ENCODER_FORMAT:
         encoder, fingerprint = checkpoints.load_encoder(path)

@@ -17,6 +17,22 @@ def image_mse(reconstruction: Tensor, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def image_quality(reconstruction: Tensor, images: Tensor) -> Tensor:
+    """MSE, PSNR (dB, at most 100) and SSIM of each image: ``[N, 3, S, S]`` twice, in [0, 1] -> ``[N, 3]``.
+
+    SSIM is torchmetrics': Gaussian windows of deviation 1.5 (Wang et al., IEEE TIP 2004), mean over the colours.
+    """
+    from maskbench.vision import torchvision  # noqa: F401  torchmetrics wants it, imported with care
+
+    from torchmetrics.functional.image import structural_similarity_index_measure as ssim  # isort: skip
+
+    mse = image_mse(reconstruction, images)
+    pairs = zip(reconstruction.split(100), images.split(100), strict=True)  # small batches are faster
+    similarity = [ssim(*pair, data_range=1.0, reduction="none").view(-1) for pair in pairs]
+    return torch.stack((mse, -10 * mse.clamp_min(1e-10).log10(), torch.cat(similarity)), 1)
+
+
+@torch.no_grad()
 def encode(encoder: Encoder, images: Tensor, batch_size: int = 500) -> tuple[Tensor, Tensor]:
     """Both latent parts of uint8 images ``[N, 3, S, S]``, batch by batch: ``[N, G]`` and ``[N, K]``."""
     parts = [encoder(to_float(batch)) for batch in images.split(batch_size)]

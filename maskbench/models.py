@@ -140,7 +140,11 @@ class Decoder(nn.Module):
 
         In [0, 1] in eval mode; in training mode not clamped, or saturated pixels would have no gradient.
         """
-        features = self.linear(self.unmask(latent))
+        return self.rebuild(self.unmask(latent))
+
+    def rebuild(self, unmasked: Tensor) -> Tensor:
+        """As :meth:`forward`, of what :meth:`unmask` gave: ``[N, G + K]`` -> images ``[N, 3, S, S]``."""
+        features = self.linear(unmasked)
         if self.spectrum:
             images = self.spectrum.inverse(features)
             images = images + self.correction(_fast_layout(images - 0.5))

@@ -162,6 +162,11 @@ def plan(runs: Path, data_dir: Path, draws: int, instances: int) -> list[Step]:
             classify(folder, "cifar100", "classify-cifar100", *three_classes, "--methods", "mlp", "forest"),
         ]
         add(f"latent size {size}", 15, *work, removes=folder / "cifar100.pt")
+    others = [size for size in GAUSSIAN_DIMS if size != 384]
+    flags = ["--models", runs / "maskbench" / "aae", "--data-dir", data_dir, "--output-dir", runs / "audit"]
+    flags += ["--more-models", *(runs / f"gaussian-{size}" / "aae" for size in others)]
+    needs = ("train maskbench", *(f"latent size {size}" for size in others))
+    add("audit", 40, _command("crosspair.py", "--audit", *flags), needs=needs)
     for weight in PRIOR_WEIGHTS:
         folder = runs / f"prior-{weight}"
         flags = ["--prior-weight", weight, "--epochs", 1, "--limit", 20_000]

@@ -1,0 +1,174 @@
+"""Each attack works where it must, and fails where there is nothing to find."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from maskbench import attacks
+
+SIZE = 16  # of images; 3 * 16 * 16 = 768 pixels
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def natural(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Smooth random pictures in [0, 1], float32 ``[N, 3, S, S]``."""
+    noise = torch.randn(count, 3, 4, 4, generator=generator)
+    return (0.5 + 0.15 * F.interpolate(noise, SIZE, mode="bilinear")).clamp(0, 1)
+
+
+def rotation(width: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+
+
+@pytest.mark.parametrize("width", [40, 404])
+def test_ridge_recovers_images_of_a_subspace(generator, width):
+    def draw(count):
+        return torch.randn(count, width, generator=generator, dtype=torch.float64) @ basis + 0.5
+
+    basis = torch.randn(width, 3 * SIZE**2, generator=generator, dtype=torch.float64) / 10
+    mask = torch.randn(3 * SIZE**2, width, generator=generator, dtype=torch.float64) / 30
+    known, secret = draw(width + 20), draw(50)
+    means = (mask.sum(0) / 2, torch.full((3 * SIZE**2,), 0.5))
+    rebuild = attacks.Ridge(known @ mask, means[0]).fit(known, means[1])
+    assert F.mse_loss(rebuild(secret @ mask).double(), secret) < 1e-8 * secret.var()
+    # below the width it cannot: the pairs do not span the pictures
+    rebuild = attacks.Ridge((known @ mask)[: width // 2], means[0]).fit(known[: width // 2], means[1])
+    assert F.mse_loss(rebuild(secret @ mask).double(), secret) > 0.2 * secret.var()
+
+
+def test_the_ridge_is_that_of_the_best_left_out_row(generator):
+    from sklearn.linear_model import RidgeCV
+
+    for rows in (15, 60):  # the Gram matrix, the covariance
+        inputs = torch.randn(rows, 30, generator=generator, dtype=torch.float64)
+        targets = inputs[:, :3] + torch.randn(rows, 3, generator=generator, dtype=torch.float64)
+        ridge = attacks.Ridge(inputs, torch.zeros(30))
+        ours = ridge.fit(targets, torch.zeros(3))
+        model = RidgeCV(ridge.alphas.numpy(), fit_intercept=False).fit(inputs.numpy(), targets.numpy())
+        wanted = torch.from_numpy(model.predict(inputs.numpy())).float()
+        torch.testing.assert_close(ours(inputs), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_procrustes_recovers_a_planted_rotation(generator):
+    turn = rotation(20, generator)
+    codes = torch.randn(100, 20, generator=generator)
+    own, mean, own_mean = 3 * codes @ turn + 1, torch.zeros(20), torch.ones(20)
+    align = attacks.procrustes(codes[:30], own[:30], mean, own_mean)
+    torch.testing.assert_close(align(codes), own, rtol=0, atol=1e-4)
+    # with fewer pairs than dimensions: what lies in their plane, and nothing of the rest
+    align = attacks.procrustes(codes[:8], own[:8], mean, own_mean)
+    torch.testing.assert_close(align(codes[:8]), own[:8], rtol=0, atol=1e-4)
+    across = codes - codes @ torch.linalg.pinv(codes[:8]) @ codes[:8]
+    torch.testing.assert_close(align(across), torch.ones_like(across), rtol=0, atol=1e-4)
+
+
+def sources(count: int, width: int, generator: torch.Generator) -> torch.Tensor:
+    """White numbers ``[N, width]``, skewed, whose strengths rise and fall together in a way of their own."""
+    together = torch.randn(6, width, generator=torch.Generator().manual_seed(1))
+    strength = (0.4 * torch.randn(count, 6, generator=generator) @ together).exp()
+    x = strength * (torch.rand(count, width, generator=generator).log() + 1)
+    return (x - x.mean(0)) / x.std(0)
+
+
+def test_a_permutation_is_found_without_pairs(generator):
+    order, signs = torch.randperm(24, generator=generator), torch.randn(24, generator=generator).sign()
+    own = sources(8000, 24, generator)
+    codes = torch.empty(8000, 24)
+    codes[:, order] = signs * sources(8000, 24, generator)
+    found = attacks.match_axes(codes, own)
+    wanted = torch.zeros(24, 24, dtype=torch.float64)
+    wanted[order, torch.arange(24)] = signs.double()
+    assert (found == wanted).all(0).float().mean() > 0.9
+    align = attacks.unpaired(codes, own)
+    assert F.mse_loss(align(codes), signs * codes[:, order]) < 0.3
+
+
+def test_unpaired_finds_nothing_in_noise(generator):
+    codes, own = (torch.randn(2000, 24, generator=generator) for _ in range(2))
+    turned = attacks.unpaired(codes @ rotation(24, generator), own)(codes)
+    assert F.cosine_similarity(turned, codes).mean() < 0.5
+
+
+class Linear(nn.Module):
+    """Codes to pictures."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.linear = nn.Linear(width, 3 * SIZE**2)
+
+    def forward(self, codes):
+        return self.linear(codes).view(-1, 3, SIZE, SIZE)
+
+
+def test_the_inverse_decoder_learns_and_never_loses(generator):
+    images = natural(400, generator)
+    mask = torch.randn(3 * SIZE**2, 60, generator=generator) / 10
+    codes = (images.flatten(1) - 0.5) @ mask
+    start = Linear(60)
+    with torch.no_grad():
+        start.linear.weight.copy_(torch.linalg.lstsq(codes, images.flatten(1) - 0.5).solution.T)
+        start.linear.bias.fill_(0.48)  # all but right
+    before = [parameter.clone() for parameter in start.parameters()]
+    align = attacks.Ridge(codes[:300], torch.zeros(60)).fit(codes[:300], torch.zeros(60))
+    decode = attacks.inverse_decoder(codes[:300], images[:300], start, align)
+    with torch.no_grad():
+        assert F.mse_loss(decode(codes[300:]), images[300:]) < 0.5 * F.mse_loss(start(codes[300:]), images[300:])
+    assert all(torch.equal(old, new) for old, new in zip(before, start.parameters(), strict=True))
+
+
+def test_gradient_inversion_of_a_linear_encoder(generator):
+    images = natural(8, generator)
+    mask = torch.randn(3 * SIZE**2, 3 * SIZE**2, generator=generator) / 28
+    start = torch.full((3, SIZE, SIZE), 0.5)
+    found = attacks.gradient_inversion(lambda x: (x.flatten(1) - 0.5) @ mask, (images.flatten(1) - 0.5) @ mask, start)
+    assert F.mse_loss(found, images) < 0.02 * images.var()
+
+
+def test_noise_tells_no_more_than_the_mean_image(generator):
+    images = natural(300, generator)
+    codes, mean = torch.randn(300, 50, generator=generator), images.mean(0)
+    known, secret = slice(0, 200), slice(200, 300)
+    ridge = attacks.Ridge(codes[known], torch.zeros(50))
+    of_mean = F.mse_loss(mean.expand(100, -1, -1, -1), images[secret])
+    rebuilt = ridge.fit(images[known].flatten(1), mean.flatten())(codes[secret]).view(-1, 3, SIZE, SIZE)
+    assert F.mse_loss(rebuilt, images[secret]) > 0.99 * of_mean
+    own = (images.flatten(1) - mean.flatten()) @ torch.randn(3 * SIZE**2, 50, generator=generator)
+    rebuild = attacks.Ridge(own, torch.zeros(50)).fit(images.flatten(1), mean.flatten())
+    for align in (
+        ridge.fit(own[known], torch.zeros(50)),
+        attacks.procrustes(codes[known], own[known], torch.zeros(50), torch.zeros(50)),
+        attacks.unpaired(codes, own),
+    ):
+        rebuilt = rebuild(align(codes[secret])).view(-1, 3, SIZE, SIZE)
+        assert F.mse_loss(rebuilt, images[secret]) > 0.97 * of_mean
+
+
+def test_reidentification_is_sure_of_pixels_and_chance_on_noise(generator):
+    pixels = natural(1000, generator).flatten(1)
+    assert (attacks.ranks(pixels, pixels) == 1).all()
+    noise = attacks.ranks(torch.randn(1000, 30, generator=generator), torch.randn(1000, 30, generator=generator))
+    assert (noise == 1).float().mean() < 0.006  # 1 of 1,000 is expected, more than 5 once in 1,500 times
+    assert abs(noise.mean() - 500.5) < 4 * 1000 / 12**0.5 / 1000**0.5
+    assert (attacks.ranks(torch.zeros(9, 2), torch.zeros(9, 2)) == 5).all()  # all alike: the middle
+
+
+def test_attributes_are_learned_where_they_are(generator):
+    labels = torch.randint(4, (600,), generator=generator)
+    codes = torch.randn(600, 20, generator=generator)
+    noise = attacks.attribute(codes[:400], labels[:400], codes[400:]) == labels[400:]
+    assert abs(noise.float().mean() - 0.25) < 0.12
+    codes[torch.arange(600), labels] += 4
+    assert (attacks.attribute(codes[:400], labels[:400], codes[400:]) == labels[400:]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_membership(generator, sign):
+    same = attacks.membership(*(sign * torch.rand(2000, generator=generator) for _ in range(2)))
+    assert len(same) == 2000 and abs(same.float().mean() - 0.5) < 0.05
+    overfit = attacks.membership(sign * torch.rand(200, generator=generator), sign * (0.9 + torch.rand(200)))
+    assert overfit.float().mean() > 0.85
