@@ -113,9 +113,11 @@ def collate(runs: Path, results: Path, finished: Collection[str], steps: list[Ro
         files.make_folder(results / "weights")
         for name in WEIGHTS:
             _copy(runs / PRESETS[0] / "aae" / "0" / name, results / "weights" / name)
-    if "audit" in finished:
-        for name in AUDIT:
+    for name in AUDIT:
+        if "audit" in finished:
             _copy(runs / "audit" / name, results / name)
+        else:
+            (results / name).unlink(missing_ok=True)
     drawn: dict[str, Callable] = {
         "table1": figures.accuracies,
         "latent_sizes": figures.latent_sizes,

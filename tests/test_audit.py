@@ -1,6 +1,7 @@
 """`crosspair.py --audit`, run whole on tiny toys, and what its page says of given figures."""
 
 import csv
+import functools
 import math
 import runpy
 import stat
@@ -10,6 +11,7 @@ import torch
 from conftest import ROOT
 
 from maskbench import audit, audit_report
+from maskbench.attacks import gradient_inversion
 
 COLUMNS = ["mask", "images", "threat", "attack", "pairs", "measure", "mean", "low", "high"]
 ATTACKS = {
@@ -18,7 +20,7 @@ ATTACKS = {
 }
 
 
-def test_the_whole_audit(run_here, workplace, tmp_path, monkeypatch, capsys):
+def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     def script(name, *arguments):  # in this process: importing torch for each takes minutes
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", [name, *map(str, arguments)])
@@ -28,7 +30,10 @@ def test_the_whole_audit(run_here, workplace, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(audit, "MASKS", ("aae", "aae+key", "identity"))
     monkeypatch.setattr(audit, "DRAWS", 1)
     monkeypatch.setattr(audit, "INVERTED", 8)
-    arguments = ("--audit", "--models", workplace / "runs" / "aae", "--dataset", "photos", "--limit", 256)
+    monkeypatch.setattr(audit.attacks, "gradient_inversion", functools.partial(gradient_inversion, steps=20))
+    small = ("--preset", "paper", "--gaussian-dim", 64, "--epochs", 2, "--instances", 2)
+    run_here("train_aae.py", "--dataset", "photos", "--limit", 256, *small)
+    arguments = ("--audit", "--dataset", "photos", "--limit", 256)
     run_here("crosspair.py", *arguments, "--private", "digits", "--output-dir", "audit")
     folder = tmp_path / "audit"
     with open(folder / "audit.csv") as file:

@@ -308,6 +308,9 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
         source.write_text(name)
     for name in collate.WEIGHTS:
         (runs / "maskbench" / "aae" / "0" / name).write_text(name)
+    (runs / "audit").mkdir(exist_ok=True)
+    for name in collate.AUDIT:
+        (runs / "audit" / name).write_text(name)
     rows = [{"name": step.name, "command": step.command, "seconds": "90", "commit": "0" * 12} for step in steps]
     names = {step.name for step in steps}
     collate.collate(runs, results, names, rows)
