@@ -38,7 +38,8 @@ Preset `maskbench` starts encoder and decoder from the principal components of t
 and adds convolutions that correct the picture; what starts so learns with FITTED_STEP of the learning rate.
 
 The discriminators stay ahead: what holds the latent parts at their priors is first of all the normalisation and
-the decorrelation. What a training prints at its end says how well they hold; what that costs is still to be plotted.
+the decorrelation. What a training prints at its end says how well they hold; results/figures/trade_off.png shows what
+more or less of a pull costs.
 """
 
 import argparse
