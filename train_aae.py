@@ -13,8 +13,8 @@ never read. Each mini-batch has the paper's two phases:
   regularisation   two discriminators learn to tell draws of the priors, N(0, I) and a uniform category,
                    from the encoder's two latent parts (BCE); then the encoder learns to fool them.
 
-What the paper leaves open, and what was chosen here (figures: validation MSE on CIFAR-10 after three short epochs
-of 20,000 images, preset paper, cosine schedule; seeds differ by about 0.0002):
+What the paper leaves open, and what was chosen here (figures: validation MSE on CIFAR-10 while the recipe grew, after
+three short epochs of 20,000 images, preset paper; seeds differ by about 0.0002; today's are in results/):
 
   normalised heads  Both heads of the encoder end in a normalisation by running statistics, so neither part can
                     collapse while the discriminators are ahead. The Gaussian one also gives the length of the code,
@@ -37,9 +37,9 @@ of 20,000 images, preset paper, cosine schedule; seeds differ by about 0.0002):
 Preset `maskbench` starts encoder and decoder from the principal components of the training images, in closed form,
 and adds convolutions that correct the picture; what starts so learns with FITTED_STEP of the learning rate.
 
-The discriminators stay ahead: what holds the latent parts at their priors is first of all the normalisation and
-the decorrelation. What a training prints at its end says how well they hold; results/figures/trade_off.png shows what
-more or less of a pull costs.
+The discriminators stay ahead: what holds the latent parts at their priors is first of all the closed forms, the
+normalisation and the calibration. What a training prints at its end says how well they hold;
+results/figures/trade_off.png shows what more or less of a pull does beside them.
 """
 
 import argparse

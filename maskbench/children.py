@@ -48,8 +48,13 @@ def run_in_parallel(work: Callable[..., None], calls: Sequence[tuple], jobs: int
     lock = context.RLock()
     waiting, running = list(calls), []
     status, heard, passed_on = 0, [], 0
+
+    def hear(number: int, _frame: object) -> None:
+        heard.append(number)
+        print("\nstopping every process; what is finished is kept", file=sys.stderr)
+
     before = {
-        number: signal.signal(number, lambda number, _: heard.append(number))
+        number: signal.signal(number, hear)
         for number in (signal.SIGINT, signal.SIGTERM)
         if signal.getsignal(number) != signal.SIG_IGN
     }

@@ -268,7 +268,7 @@ def latent_sizes(table: list[dict[str, str]], path: Path) -> None:
     axes[0].plot(sizes, column["validation_mse"], marker="o", color="black", label="preset maskbench, one epoch")
     axes[0].set(ylabel="validation MSE (pixels in 0..1)", ylim=(0, None))
     for method in ("mlp", "forest"):
-        errors = column[f"{method}_std"] / np.sqrt(column["draws"])
+        errors = column[f"{method}_std"] / np.sqrt(np.maximum(column["draws"] - 1, 1))  # deviations of ddof 0
         axes[1].errorbar(sizes, column[method], errors, capsize=3, **_METHOD_STYLES[method])
     axes[1].set_ylabel("accuracy, 3 classes of CIFAR-100\n(± standard error)")
     for axis in axes:
@@ -410,7 +410,7 @@ def frontier(table: list[dict[str, str]], path: Path) -> None:
                 style["label"] = None
             labelled.add(row["mask"])
             errors = [[x - float(row["low"])], [float(row["high"]) - x]]
-            error = float(row["std"]) / math.sqrt(float(row["draws"]))
+            error = float(row["std"]) / math.sqrt(max(1, int(row["draws"]) - 1))  # deviations of ddof 0
             axis.errorbar(x, y, error, errors, linestyle="none", capsize=2, **style)
             if row["mask"].startswith("aae"):
                 axis.annotate(row["gaussian_dim"], (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)

@@ -74,19 +74,23 @@ def main() -> None:
         raise InputError(f"{ROOT} is not maskbench's repository; clone it and install maskbench with --editable")
     steps = plan(args.runs, args.data_dir, args.draws, args.instances)
 
-    def write_results() -> None:
+    def write_results(results: Path) -> None:
         log = read_log(args.runs)
         done = finished(steps, log)
-        collate.collate(args.runs, args.results, done, [log[step.name] for step in steps if step.name in done])
-        if args.results.resolve() == ROOT / "results":
-            collate.rewrite_section(ROOT / "README.md", collate.readme_tables(args.results))
+        collate.collate(args.runs, results, done, [log[step.name] for step in steps if step.name in done])
+        if results.resolve() == ROOT / "results":
+            collate.rewrite_section(ROOT / "README.md", collate.readme_tables(results))
 
-    if not args.collate:
+    if args.collate:
+        if not finished(steps, read_log(args.runs)):
+            raise InputError(f"--runs {args.runs}: holds no finished step; run make reproduce first")
+    else:
         with files.output_folder(args.runs, "--runs"):
             files.write_text(args.runs / "machine.txt", machine(args.jobs))
-            print(f"what the steps print goes to {args.runs / 'logs'}")
-            run_steps(steps, args.runs, args.jobs, write_results)
-    write_results()
+            print(f"what the steps print goes to {args.runs / 'logs'}, what is finished to {args.runs / 'results'}")
+            # not to --results: a part of a run would take the place of a whole one
+            run_steps(steps, args.runs, args.jobs, lambda: write_results(args.runs / "results"))
+    write_results(args.results)
     print(f"results: {args.results}/README.md")
 
 
@@ -394,13 +398,13 @@ def parse_arguments() -> argparse.Namespace:
     parser = cli.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--runs", type=Path, default=Path("runs/reproduce"), help="where the steps leave their outputs")
-    add("--results", type=Path, default=Path("results"), help="where tables and pictures go")
+    add("--results", type=Path, default=Path("results"), help="where tables and pictures go when all is done")
     add("--data-dir", type=Path, default=Path("data"), help="where datasets are kept or downloaded to")
     add("--draws", type=cli.integer(1), default=30, help="random draws of the classes in Table 1")
     add("--instances", type=cli.integer(2), default=4, help="autoencoders of each preset, paired in all ways")
     jobs = "steps at once, by default one a core; fewer share the cores and take less memory"
     add("--jobs", type=cli.integer(1), default=os.cpu_count(), help=jobs)
-    add("--collate", action="store_true", help="run nothing; give the flags of the run whose steps are collated")
+    add("--collate", action="store_true", help="run nothing; write what is finished; give the flags of that run")
     return parser.parse_args()
 
 

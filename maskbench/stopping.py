@@ -1,6 +1,7 @@
 """Stopping a training so that it can go on: signals are heard between two steps."""
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -19,6 +20,9 @@ class Stopped(Exception):
         self.signal = number
 
 
+_REPEAT = 1.0  # seconds in which a signal is heard once: a group's reaches a child directly and through its parent
+
+
 class Stopper:
     """Says after each step whether the state is to be saved now.
 
@@ -30,6 +34,7 @@ class Stopper:
         self._seconds = 60 * minutes
         self._last = time.monotonic()
         self._signal = 0
+        self._heard = 0.0
 
     def due(self) -> bool:
         """True where a signal came or the minutes are over."""
@@ -46,10 +51,13 @@ class Stopper:
             raise Stopped(where, self._signal)
 
     def hear(self, number: int, _frame: object) -> None:
-        """A signal handler: the first signal waits for the step to end, a second one ends the process."""
-        self._signal = number
-        signal.signal(number, signal.SIG_DFL)
-        print("\nfinishing the step, then saving; once more stops without saving", file=sys.stderr)
+        """A signal handler: the first signal waits for the step to end, one more a second later ends the process."""
+        if not self._signal:
+            self._signal, self._heard = number, time.monotonic()
+            print("\nfinishing the step, then saving; once more stops without saving", file=sys.stderr)
+        elif time.monotonic() - self._heard > _REPEAT:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
 
 @contextlib.contextmanager

@@ -156,10 +156,12 @@ def test_instances_side_by_side_stop_together(tmp_path):
     command = [sys.executable, str(ROOT / "train_aae.py"), "--dataset", "photos", "--limit", "256"]
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     many = [*command, "--epochs", "9999", "--instances", "2"]
-    with subprocess.Popen(many, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        many, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         while not all((folder / name / "encoder.pt").exists() for name in "01") and process.poll() is None:
             time.sleep(0.05)
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # as timeout and service managers do: children hear it twice
         said = process.communicate()[1]
     assert process.returncode == 128 + signal.SIGTERM, said
     epochs = []

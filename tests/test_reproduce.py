@@ -351,12 +351,12 @@ def test_tables_hold_what_the_runs_do(collated):
 def test_pages_say_what_is_missed(collated):
     _, results, _ = collated
     page = (results / "README.md").read_text()
-    # 0.05 / sqrt(25) = 0.01
+    # 0.05 / sqrt(24) = 0.01
     assert "| random forest, 3 classes | 0.635 ± 0.010 (0.050) | 0.625 |" in page  # preset maskbench, above
     assert "| random forest, 3 classes | 0.615 ± 0.010 (0.050) ▼ | 0.625 |" in page  # preset paper, below
     assert "| AdaBoost, 10 classes | 0.699 | 0.689 |" in page  # one draw has no standard error
-    # the same five draws of both, not all 25: 0.2 / 0.1, 0.141 / sqrt(5)
-    assert "0.200 ± 0.063 (200%)" in page and "0.100 ± 0.032 (100%)" in page
+    # the same five draws of both, not all 25: 0.2 / 0.1, 0.141 / sqrt(4)
+    assert "0.200 ± 0.071 (200%)" in page and "0.100 ± 0.035 (100%)" in page
     assert "| patterns | 50.0 ▼ | 50.0 ▼ | 172 |" in page and "| train | 50.0 | 50.0 | 31.5 |" in page
     assert "| kurtosis | 3.500 (missed) | 3.500 (missed) | 2.7 to 3.3 |" in page
     assert "| mlp | 0.570 | 0.570 | at most 0.6 |" in page
@@ -396,6 +396,16 @@ def test_the_committed_pair_belongs_together():
     encoder, _, _ = checkpoints.load_pair(folder)
     assert encoder.config["gaussian_dim"] + encoder.config["categories"] == collate.NUMBERS
     assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
+
+
+def test_nothing_is_collated_from_nothing(tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "table1.csv").write_text("kept")
+    flags = ["--collate", "--runs", tmp_path / "none", "--results", tmp_path / "results"]
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", *map(str, flags)])
+    with pytest.raises(InputError, match="holds no finished step"):
+        reproduce.main()
+    assert (tmp_path / "results" / "table1.csv").read_text() == "kept"
 
 
 def test_only_the_marked_section_is_rewritten(tmp_path):
