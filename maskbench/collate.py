@@ -70,7 +70,6 @@ COLUMNS = {
 AUDIT = ("audit.csv", "frontier.csv", "audit.md")  # beside its pictures
 WEIGHTS = ("encoder.pt", "decoder.pt")  # of instance 0, for those who do not want to train
 NAMES = {"mlp": "MLP", "forest": "random forest", "adaboost": "AdaBoost"}
-COPIES_TEXT = "but for raw pixels, which take eight times the memory and have fewer copies"
 MARKERS = ("<!-- results -->", "<!-- /results -->")
 _PATTERNS = ("checkers", "rings", "cross")
 _IMAGES = range(3)
@@ -322,8 +321,8 @@ def results_page(results: Path, machine: str, steps: list[Row]) -> str:
         "# Results\n",
         "Made by `make reproduce`, which rewrites this page; `ops.md` is by `benchmarks/ops.py --save`. Accuracy, "
         "precision and recall are macro averages over classes, on test images; ± is the standard error of the mean "
-        "over the draws, the deviation over the draws is in parentheses, ▼ marks what is worse than the paper's or than "
-        "its target. The paper is Lis, Koryciński, Ciecierski, PLoS ONE 2021.\n",
+        "over the draws, the deviation over the draws is in parentheses, ▼ marks what is worse than the paper's or "
+        "than its target. The paper is Lis, Koryciński, Ciecierski, PLoS ONE 2021.\n",
     ]
     if machine:
         page.append(f"Hardware and versions: {machine.strip()}.\n")
@@ -441,7 +440,8 @@ def readme_tables(results: Path) -> str:
                 page.append(f"- {name}, preset {preset}: {above} of {len(own)} cells above the paper")
     page.append(
         "\n▼ marks what is worse than the paper or than its target. MNIST is one run: a standard error of about 0.001 "
-        f"for the MLP. The yardsticks' MLPs train on as many masked copies of the images as the presets', {COPIES_TEXT}.\n"
+        "for the MLP. The yardsticks' MLPs train on as many masked copies of the images as the presets', but for raw "
+        "pixels, which take eight times the memory and have fewer copies.\n"
     )
     if measures := rows_of(results, "priors"):
         page += ["How well the prior holds on validation images:\n", prior_table(measures)]
