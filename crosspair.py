@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from maskbench import audit, checkpoints, cli, datasets, figures, files
+from maskbench import checkpoints, cli, datasets, figures, files
 from maskbench.datasets import to_float
 from maskbench.errors import InputError
 from maskbench.ledger import Ledger, code_fingerprint
@@ -57,9 +57,11 @@ def main() -> None:
     encoders, decoders, image_size = load_instances(args)
     with files.output_folder(args.output_dir):
         if args.audit:
+            from maskbench import audit  # scikit-learn and scipy, which pairs do not need
+
             audit.run(args, encoders, decoders, image_size)
-            return
-        pair_all(args, encoders, decoders, image_size, device)
+        else:
+            pair_all(args, encoders, decoders, image_size, device)
 
 
 def pair_all(

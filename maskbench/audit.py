@@ -508,7 +508,7 @@ def trade_off(
     for number, (name, path) in enumerate(tqdm(victims, desc="accuracy", unit="mask")):
         dim = encoders[0].config["gaussian_dim"]
         if number < len(MASKS):
-            leaks = [row for row in table if row[:1] + row[1:3] == [name, public, "known-pairs"] and row[4] == pairs]
+            leaks = [row for row in table if row[:3] == [name, public, "known-pairs"] and row[4] == pairs]
             leak = max((row[6:] for row in leaks if row[5] == "ssim"), key=lambda values: values[0])
         else:
             dim, leak = other_victim(path.parent, pairs, images, encoders, decoders, ledger, inputs)

@@ -5,7 +5,6 @@ wrote it. The pages show what the tables hold and nothing else.
 """
 
 import csv
-import math
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from maskbench import figures, files
 from maskbench.errors import InputError
+from maskbench.metrics import standard_error
 
 PRESETS = ("maskbench", "paper")
 YARDSTICKS = ("identity", "pca", "random-projection", "untrained")
@@ -475,9 +475,9 @@ def by_cell(table: list[Row]) -> dict[tuple, Row]:
 
 
 def mean_and_error(row: Row) -> str:
-    """Mean and standard error over the draws (tables hold deviations of ddof 0); one draw has none."""
+    """Mean and standard error over the draws; one draw has none."""
     mean, draws = float(row["mean"]), int(row["draws"])
-    return f"{mean:.3f} ± {float(row['std']) / math.sqrt(draws - 1):.3f}" if draws > 1 else f"{mean:.3f}"
+    return f"{mean:.3f} ± {standard_error(float(row['std']), draws):.3f}" if draws > 1 else f"{mean:.3f}"
 
 
 def mark(row: Row, preset: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from maskbench import files
 from maskbench.datasets import to_float
+from maskbench.metrics import standard_error
 from maskbench.models import Decoder, Encoder
 from maskbench.priors import PriorSampler
 
@@ -268,7 +269,7 @@ def latent_sizes(table: list[dict[str, str]], path: Path) -> None:
     axes[0].plot(sizes, column["validation_mse"], marker="o", color="black", label="preset maskbench, one epoch")
     axes[0].set(ylabel="validation MSE (pixels in 0..1)", ylim=(0, None))
     for method in ("mlp", "forest"):
-        errors = column[f"{method}_std"] / np.sqrt(np.maximum(column["draws"] - 1, 1))  # deviations of ddof 0
+        errors = standard_error(column[f"{method}_std"], column["draws"])
         axes[1].errorbar(sizes, column[method], errors, capsize=3, **_METHOD_STYLES[method])
     axes[1].set_ylabel("accuracy, 3 classes of CIFAR-100\n(± standard error)")
     for axis in axes:
@@ -410,7 +411,7 @@ def frontier(table: list[dict[str, str]], path: Path) -> None:
                 style["label"] = None
             labelled.add(row["mask"])
             errors = [[x - float(row["low"])], [float(row["high"]) - x]]
-            error = float(row["std"]) / math.sqrt(max(1, int(row["draws"]) - 1))  # deviations of ddof 0
+            error = standard_error(float(row["std"]), int(row["draws"]))
             axis.errorbar(x, y, error, errors, linestyle="none", capsize=2, **style)
             if row["mask"].startswith("aae"):
                 axis.annotate(row["gaussian_dim"], (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)

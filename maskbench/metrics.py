@@ -1,5 +1,6 @@
 """Figures of merit: reconstruction error, the shape of the latent parts, classification scores."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -116,3 +117,8 @@ def classification_scores(labels, predictions) -> dict[str, float]:
         "precision": precision_score(labels, predictions, average="macro", zero_division=0),
         "recall": recall_score(labels, predictions, average="macro", zero_division=0),
     }
+
+
+def standard_error(deviation, draws):
+    """Of a mean over draws, numbers or arrays: from their deviation (ddof 0, as the tables hold); of one draw, it."""
+    return deviation / np.sqrt(np.maximum(draws - 1, 1))
