@@ -90,6 +90,52 @@ class Ridge:
         return self.alphas[torch.stack(errors).argmin()]
 
 
+def chosen_images(mean: Tensor, components: Tensor) -> Tensor:
+    """What an oracle is best asked to mask: as many images as components, ``[n, P]``, in [0, 1].
+
+    Threat model: oracle. Each is a random mixture of the strongest principal components of public images, all in their
+    natural strength, and no two mixtures repeat each other: so n masks tell of the n directions that matter most, while
+    n photographs tell of n directions at random.
+
+    Args:
+        mean: of public images, ``[P]``.
+        components: ``[n, P]``, each as long as its deviation.
+    """
+    count = len(components)
+    generator = torch.Generator().manual_seed(0)
+    mixtures = torch.linalg.qr(torch.randn(count, count, generator=generator))[0]
+    return (mean + count**0.5 * mixtures @ components).clamp(0, 1)
+
+
+def wiener(queries: Tensor, answers: Tensor, mean: Tensor, components: Tensor, codes: Tensor) -> Map:
+    """The best linear map from codes back to images, given what an oracle answered: ``[N, D]`` -> ``[N, P]``.
+
+    Threat model: oracle. A ridge regression of the answers on the queries says what the mask does to each component of
+    an image. The way back is the Wiener filter: the covariance of images is that of public ones, the covariance of
+    codes that of the masks in the attacker's hands, and what of the latter the queries do not explain is noise.
+
+    Args:
+        queries: images ``[n, P]``.
+        answers: their codes ``[n, D]``.
+        mean: of public images, ``[P]``.
+        components: of public images, ``[C, P]``, each as long as its deviation.
+        codes: of other images, ``[N, D]``, N much larger than D.
+    """
+    center = codes.double().mean(0)
+    x, y = queries.double() - mean.double(), answers.double() - center
+    components = components.double()
+    gram = x @ x.T
+    gram = gram + 1e-4 * gram.diagonal().mean() * torch.eye(len(x)).to(gram)
+    effect = (components @ x.T) @ torch.linalg.solve(gram, y)  # of a deviation of each component, [C, D]
+    explained = effect.T @ effect
+    observed = (codes.double() - center).T.cov(correction=0)
+    values, axes = torch.linalg.eigh(observed - explained)
+    unexplained = (axes * values.clamp_min(1e-9 * observed.diagonal().mean().clamp_min(1e-30))) @ axes.T
+    back = torch.linalg.solve(explained + unexplained, effect.T @ components).float()
+    offset = mean - center.float() @ back
+    return lambda codes: codes.float() @ back + offset
+
+
 def procrustes(codes: Tensor, own_codes: Tensor, mean: Tensor, own_mean: Tensor) -> Map:
     """The rotation, scale and shift that best turn codes into the attacker's own, ``[k, D]`` and ``[k, E]``.
 
@@ -299,9 +345,22 @@ def ranks(codes: Tensor, candidates: Tensor) -> Tensor:
         codes: ``[N, D]``; row i is of candidate i.
         candidates: ``[N, D]``.
     """
-    distances = torch.cdist(codes.double(), candidates.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    distances = _distances(codes, candidates)
     true = distances.diagonal()[:, None]
     return 0.5 + (distances < true).sum(1) + 0.5 * (distances == true).sum(1).double()
+
+
+def named_once(codes: Tensor, candidates: Tensor) -> float:
+    """Share of the candidates ``[N, D]`` that are nearest to some code ``[N, D]``.
+
+    All of them where both lie in one space as they should, few where they do not: without knowing which is which, an
+    attacker tells by it which of several ways to compare the two is best.
+    """
+    return len(_distances(codes, candidates).argmin(1).unique()) / len(candidates)
+
+
+def _distances(codes: Tensor, candidates: Tensor) -> Tensor:
+    return torch.cdist(codes.double(), candidates.double(), compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def attribute(codes: Tensor, labels: Tensor, test_codes: Tensor) -> Tensor:
@@ -323,22 +382,22 @@ def attribute(codes: Tensor, labels: Tensor, test_codes: Tensor) -> Tensor:
 def membership(members: Tensor, others: Tensor) -> Tensor:
     """Whether each of some images is told rightly to be, or not to be, of the training images: bool.
 
-    Threat model: stolen encoder (and decoder). One number an image, such as the reconstruction error (Yeom et al.,
-    "Privacy risk in machine learning", CSF 2018; Hayes et al., "LOGAN", PETS 2019). The threshold and its direction are
-    those of the best balanced accuracy on half of the images; the other half is judged, and returned.
+    Threat model: stolen encoder (and decoder). Some numbers an image, such as the reconstruction error (Yeom et al.,
+    "Privacy risk in machine learning", CSF 2018; Hayes et al., "LOGAN", PETS 2019). Which number, its threshold and its
+    direction are those of the best balanced accuracy on half of the images; the other half is judged, and returned.
 
     Args:
-        members: ``[N]``, of images that were trained on.
-        others: ``[N]``, of images that were not.
+        members: ``[N, S]``, of images that were trained on.
+        others: ``[N, S]``, of images that were not.
     """
     half = len(members) // 2
     values = torch.cat((members[:half], others[:half])).double()
     is_member = torch.arange(2 * half) < half
-    order = values.argsort()
+    order = values.argsort(0)
     # at each place between two sorted values: members below and others above, less their opposites
     gain = torch.where(is_member[order], 1, -1).cumsum(0)
-    place = gain.abs().argmax()
-    below = gain[place] > 0  # members lie below
-    judged = torch.cat((members[half:], others[half:])).double()
+    place, number = divmod(gain.abs().argmax().item(), values.shape[1])
+    threshold, below = values[order[place, number], number], gain[place, number] > 0  # members lie below
+    judged = torch.cat((members[half:], others[half:]))[:, number].double()
     truth = torch.arange(len(judged)) < len(members) - half
-    return ((judged <= values[order][place]) == below) == truth
+    return ((judged <= threshold) == below) == truth

@@ -9,7 +9,7 @@ threat           what the attacker has
 ================ =====================================================================================================
 masks-only       masked vectors, and public images of the same kind
 known-pairs      k masked vectors beside their images, and all of the above
-oracle           n images of his choice (here: public ones), masked for him, and all of the first
+oracle           n images of his choice, masked for him, and all of the first
 stolen-encoder   the encoder's weights; where a key turned the masks, without the key
 ================ =====================================================================================================
 
@@ -44,6 +44,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAIRS = (0, 10, 30, 100, 300, 1000, 3000, 10_000)
 UNLIMITED = PAIRS[-1]  # pairs that whoever has the encoder makes of public images
 FRONTIER_PAIRS = 1000
+CHOSEN_QUERIES = 1000  # beyond that, an oracle's answers to photographs tell more: few masks are quite linear
 EVALUATED = 1000  # images of each set
 INVERTED = 100  # of them by gradient inversion, which takes seconds an image
 EXAMPLES = 6  # kept for the picture
@@ -239,17 +240,12 @@ class Auditor:
             "matched-decoder": self._each(mask.rebuild),
             "mismatched-decoder": self._each(lambda pixels: self._decoded(mask.own_decode, mask.encode(pixels))),
         }
-        alignments = {"as they are": lambda codes: codes}
+        ways = [lambda codes: codes, _length]  # a rotation changes no length
         if mask.name != "identity":
             align = self.unpaired(mask.name, "own")
             results["unpaired"] = self._each(lambda pixels: self._decoded(mask.own_decode, align(mask.encode(pixels))))
-            alignments["unpaired"] = align
-        alignments["lengths"] = None
-        tried = [
-            self._each(lambda pixels, align=align: self._ranks_without_pairs(mask, mask.own, align, pixels))
-            for align in alignments.values()
-        ]
-        results["re-identification"] = min(tried, key=lambda ranks: sum(rank.mean().item() for rank in ranks.values()))
+            ways.append(align)
+        results["re-identification"] = self._each(lambda pixels: self._named(mask, mask.own, ways, pixels))
         return results
 
     def _known_pairs(self, mask: Mask, pairs: int) -> dict:
@@ -273,17 +269,21 @@ class Auditor:
         return results | {"re-identification": self._reidentified(mask, own, codes)}
 
     def _oracle(self, mask: Mask, queries: int) -> dict:
-        """The attacker asks for masks of public images.
-
-        Their principal components, drawn as pictures, served worse: no component tells anything of another, so that
-        cross-validation has nothing to choose the ridge by.
-        """
-        pictures, codes = self.public[:queries], self.codes(mask.name, "encode", "public")[:queries]
-        ridge = attacks.Ridge(codes, self.codes(mask.name, "encode", "validation").mean(0))
-        rebuild = self._to_images(ridge.fit(pictures.flatten(1), self.mean_image.flatten()))
+        """The attacker chooses the images; more than he can choose well are public ones as they are."""
+        masked = self.codes(mask.name, "encode", "validation")
+        mean, components = self.principal(0, 1, CHOSEN_QUERIES)
+        if queries <= len(components):
+            flat = attacks.chosen_images(mean, components[:queries])
+            pictures = flat.view(-1, *self.mean_image.shape)
+            codes = _batched(mask.encode, pictures)
+            rebuild = self._to_images(attacks.wiener(flat, codes, mean, components, masked))
+        else:
+            pictures, codes = self.public[:queries], self.codes(mask.name, "encode", "public")[:queries]
+            ridge = attacks.Ridge(codes, masked.mean(0))
+            rebuild = self._to_images(ridge.fit(pictures.flatten(1), self.mean_image.flatten()))
         return {
             "ridge": self._each(lambda x: self._decoded(rebuild, mask.encode(x))),
-            "re-identification": self._reidentified(mask, self.codes("aae", "own", "public")[:queries], codes),
+            "re-identification": self._reidentified(mask, _batched(self.own_aae, pictures), codes),
         }
 
     def _stolen(self, mask: Mask, pairs: int) -> dict:
@@ -299,12 +299,13 @@ class Auditor:
             count = len(next(iter(self.judged.values())))
             members = to_float(self.images.public[:count])
             others = to_float(self.images.validation[:count])
-            scores = [
-                [metrics.image_mse(_batched(mask.rebuild, x), x) for x in (members, others)],
-                [_batched(mask.encode, x).norm(dim=1) for x in (members, others)],
-            ]
-            correct = max((attacks.membership(*score) for score in scores), key=lambda right: right.double().mean())
-            results["membership"] = {next(iter(self.judged)): correct}
+            scores = (
+                torch.stack(
+                    (metrics.image_mse(_batched(mask.rebuild, x), x), _batched(mask.encode, x).double().norm(dim=1)), 1
+                )
+                for x in (members, others)
+            )
+            results["membership"] = {next(iter(self.judged)): attacks.membership(*scores)}
         return results
 
     def _from_pairs_of_public(self, mask: Mask) -> dict[str, attacks.Map]:
@@ -324,7 +325,7 @@ class Auditor:
             align = self.unpaired(mask.name, "stolen")
             return {
                 "unpaired": self._each(lambda x: self._decoded(self.stolen_decoder(), align(mask.encode(x)))),
-                "re-identification": self._each(lambda x: self._ranks_without_pairs(mask, mask.stolen, None, x)),
+                "re-identification": self._each(lambda x: self._named(mask, mask.stolen, [_length], x)),
             }
         codes = self.codes(mask.name, "encode", "known")[:pairs]
         stolen = self.codes(mask.name, "stolen", "known")[:pairs]
@@ -332,17 +333,14 @@ class Auditor:
         align = attacks.procrustes(codes, stolen, mean, stolen_mean)
         return {
             "procrustes": self._each(lambda x: self._decoded(self.stolen_decoder(), align(mask.encode(x)))),
-            "re-identification": self._each(lambda x: self._ranks_without_pairs(mask, mask.stolen, None, x)),
+            "re-identification": self._each(lambda x: self._named(mask, mask.stolen, [_length, align], x)),
         }
 
-    def _ranks_without_pairs(self, mask: Mask, own: attacks.Map, align: attacks.Map | None, pixels: Tensor) -> Tensor:
-        """By distance after an alignment; without one by the vectors' lengths, which no rotation changes."""
+    def _named(self, mask: Mask, own: attacks.Map, ways: list[attacks.Map], pixels: Tensor) -> Tensor:
+        """Ranks under one of several ways to compare, the one that looks best to somebody who knows no answer."""
         codes, candidates = mask.encode(pixels), own(pixels)
-        if align is None:
-            return attacks.ranks(
-                codes.double().norm(dim=1, keepdim=True), candidates.double().norm(dim=1, keepdim=True)
-            )
-        return attacks.ranks(align(codes), candidates)
+        compared = [(way(codes), _length(candidates) if way is _length else candidates) for way in ways]
+        return attacks.ranks(*max(compared, key=lambda both: attacks.named_once(*both)))
 
     def _reidentified(self, mask: Mask, own: Tensor, codes: Tensor) -> dict[str, Tensor]:
         """Candidates are encoded by the attacker and turned into what the owner's encoder would say."""
@@ -378,12 +376,11 @@ class Auditor:
         candidates = _batched(getattr(self.mask(mask), of), to_float(self.images.public))
         return attacks.unpaired(self.codes(mask, "encode", "validation"), candidates)
 
-    def _principal(self, half: int) -> tuple[Tensor, Tensor]:
-        """Mean ``[3 S S]`` and principal components, as long as their deviations, of one half of the public images."""
-        pixels = to_float(self.images.public[half::2]).flatten(1)
-        numbers = sum(self.encoders[0].config[name] for name in ("gaussian_dim", "categories"))
+    def _principal(self, start: int, step: int, most: int) -> tuple[Tensor, Tensor]:
+        """Mean ``[3 S S]`` and principal components, as long as their deviations, of every ``step``-th public image."""
+        pixels = to_float(self.images.public[start::step]).flatten(1)
         solver = "covariance_eigh" if len(pixels) > pixels.shape[1] else "full"  # whichever matrix is smaller
-        model = PCA(min(numbers, *pixels.shape), svd_solver=solver).fit(pixels.numpy())
+        model = PCA(min(most, *pixels.shape), svd_solver=solver).fit(pixels.numpy())
         scaled = model.components_ * np.sqrt(model.explained_variance_)[:, None]
         return torch.from_numpy(model.mean_).float(), torch.from_numpy(scaled).float()
 
@@ -412,7 +409,8 @@ class Auditor:
             sizes = {size: config[size] for size in ("image_size", "gaussian_dim", "categories")}
             untrained = Encoder(**sizes, **PRESETS["paper"]).eval()
             return lambda pixels: self.read(torch.cat(untrained(pixels), 1))
-        mean, matrix = self.principal(number)
+        numbers = sum(config[name] for name in ("gaussian_dim", "categories"))
+        mean, matrix = self.principal(number, 2, numbers)  # of half of the public images
         if name == "pca":
             matrix = matrix / matrix.norm(dim=1, keepdim=True).clamp_min(1e-12)
         else:
@@ -436,6 +434,11 @@ class _Rebuild(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         return self.decoder.rebuild(codes)
+
+
+def _length(codes: Tensor) -> Tensor:
+    """``[N, D]`` -> ``[N, 1]``: what no rotation changes."""
+    return codes.double().norm(dim=1, keepdim=True)
 
 
 def _batched(function: attacks.Map, rows: Tensor, size: int = 500) -> Tensor:

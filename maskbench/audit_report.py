@@ -8,6 +8,7 @@ from maskbench import figures, files
 from maskbench.collate import NAMES, Row, markdown, read
 from maskbench.masked import KEYED
 
+ORACLE = ("oracle",)
 EQUAL = 0.02  # difference of SSIM, or of a share of images, that is called none
 ATTACKS = {  # rows of the picture, by threat
     "masks-only": ("mismatched-decoder", "unpaired"),
@@ -112,6 +113,11 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
         f"{recovered(table.best('aae', many))}; with the encoder "
         f"{recovered(table.best('aae', 10**9, ('stolen-encoder',)))}."
     ]
+    if "oracle" in table.threats:
+        said.append(
+            f"Who may have {few} images of their choice masked recovers {recovered(table.best('aae', few, ORACLE))}, "
+            f"with {many} {recovered(table.best('aae', many, ORACLE))}."
+        )
     least = min((k for k in table.pairs if k), default=0)
     said.append(
         f"Which of {candidates:,} candidate images is behind a mask is answered rightly at the first guess for "
@@ -154,6 +160,10 @@ def key_verdict(table: Table, frontier: list[Row], recovered) -> str:
         for k in table.pairs
         if table.best(keyed, k, ("stolen-encoder",)) >= table.best("aae", 10**9, ("stolen-encoder",)) - EQUAL
     ]
+    if "oracle" in table.threats:
+        said += " Against an oracle "
+        worse = [k for k in table.pairs[1:] if table.best(keyed, k, ORACLE) < table.best("aae", k, ORACLE) - EQUAL]
+        said += "it makes no difference." if not worse else f"it helps up to {max(worse):,} images."
     without = recovered(table.best(keyed, 0, ("stolen-encoder",)))
     said += f" With the encoder but neither key nor pairs, one recovers {without}"
     said += f", and from {stolen[0]:,} known pairs on the key no longer helps. " if stolen else ". "

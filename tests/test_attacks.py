@@ -54,6 +54,24 @@ def test_the_ridge_is_that_of_the_best_left_out_row(generator):
         torch.testing.assert_close(ours(inputs), wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_chosen_images_tell_more_than_photographs(generator):
+    pixels = natural(2000, generator).flatten(1)
+    mean = pixels.mean(0)
+    _, strengths, axes = torch.linalg.svd(pixels - mean, full_matrices=False)
+    components = (strengths[:48, None] * axes[:48]) / 2000**0.5  # 3 x 4 x 4 numbers make such a picture
+    mask = torch.randn(3 * SIZE**2, 60, generator=generator)
+    secret, photographs = natural(50, generator).flatten(1), natural(16, generator).flatten(1)
+
+    def error(queries: torch.Tensor) -> float:
+        rebuild = attacks.wiener(queries, queries @ mask, mean, components, pixels @ mask)
+        return (F.mse_loss(rebuild(secret @ mask), secret) / secret.var()).item()
+
+    chosen = attacks.chosen_images(mean, components)
+    assert chosen.min() >= 0 and chosen.max() <= 1 and chosen.shape == (48, 3 * SIZE**2)
+    assert error(chosen) < 0.01
+    assert error(attacks.chosen_images(mean, components[:16])) < 0.8 * error(photographs)
+
+
 def test_procrustes_recovers_a_planted_rotation(generator):
     turn = rotation(20, generator)
     codes = torch.randn(100, 20, generator=generator)
@@ -137,7 +155,11 @@ def test_noise_tells_no_more_than_the_mean_image(generator):
     of_mean = F.mse_loss(mean.expand(100, -1, -1, -1), images[secret])
     rebuilt = ridge.fit(images[known].flatten(1), mean.flatten())(codes[secret]).view(-1, 3, SIZE, SIZE)
     assert F.mse_loss(rebuilt, images[secret]) > 0.99 * of_mean
-    own = (images.flatten(1) - mean.flatten()) @ torch.randn(3 * SIZE**2, 50, generator=generator)
+    centred = images.flatten(1) - mean.flatten()
+    components = torch.linalg.svd(centred, full_matrices=False)[2][:50] * centred.norm() / 300**0.5 / 50**0.5
+    back = attacks.wiener(images[known].flatten(1), codes[known], mean.flatten(), components, codes)
+    assert F.mse_loss(back(codes[secret]).view(-1, 3, SIZE, SIZE), images[secret]) > 0.97 * of_mean
+    own = centred @ torch.randn(3 * SIZE**2, 50, generator=generator)
     rebuild = attacks.Ridge(own, torch.zeros(50)).fit(images.flatten(1), mean.flatten())
     for align in (
         ridge.fit(own[known], torch.zeros(50)),
@@ -157,6 +179,12 @@ def test_reidentification_is_sure_of_pixels_and_chance_on_noise(generator):
     assert (attacks.ranks(torch.zeros(9, 2), torch.zeros(9, 2)) == 5).all()  # all alike: the middle
 
 
+def test_the_right_way_to_compare_names_every_candidate(generator):
+    codes = torch.randn(500, 30, generator=generator)
+    assert attacks.named_once(codes + 0.1, codes) == 1
+    assert attacks.named_once(torch.randn(500, 30, generator=generator), codes) < 0.7
+
+
 def test_attributes_are_learned_where_they_are(generator):
     labels = torch.randint(4, (600,), generator=generator)
     codes = torch.randn(600, 20, generator=generator)
@@ -168,7 +196,8 @@ def test_attributes_are_learned_where_they_are(generator):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_membership(generator, sign):
-    same = attacks.membership(*(sign * torch.rand(2000, generator=generator) for _ in range(2)))
+    noise = [sign * torch.rand(2000, 2, generator=generator) for _ in range(2)]
+    same = attacks.membership(*noise)
     assert len(same) == 2000 and abs(same.float().mean() - 0.5) < 0.05
-    overfit = attacks.membership(sign * torch.rand(200, generator=generator), sign * (0.9 + torch.rand(200)))
-    assert overfit.float().mean() > 0.85
+    noise[1][:, 1] += sign * 0.9  # only the second number tells
+    assert attacks.membership(*noise).float().mean() > 0.85
