@@ -43,8 +43,11 @@ results/figures/trade_off.png shows what more or less of a pull does beside them
 """
 
 import argparse
+import functools
+import itertools
 import math
 import time
+import types
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -57,7 +60,16 @@ from tqdm import tqdm
 from maskbench import checkpoints, children, cli, datasets, figures, files, metrics, ops
 from maskbench.datasets import to_float
 from maskbench.errors import InputError
-from maskbench.models import PRESETS, Decoder, Discriminator, Encoder, calibrate, start_from_principal_components
+from maskbench.graphs import Captured
+from maskbench.models import (
+    PRESETS,
+    Decoder,
+    Discriminator,
+    Encoder,
+    calibrate,
+    has_bfloat16,
+    start_from_principal_components,
+)
 from maskbench.ops import discriminator_loss, generator_loss
 from maskbench.priors import PriorSampler
 from maskbench.stopping import Stopper, stopping
@@ -80,6 +92,8 @@ SETTINGS = (
     "lr",
     "seed",
 )
+NETWORKS = ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator")
+OPTIMIZERS = ("reconstruction_optimizer", "discriminator_optimizer", "generator_optimizer")
 COLUMNS = (
     "epoch",
     "reconstruction_loss",
@@ -176,6 +190,9 @@ def train(
     if saved:
         facts = facts | {"threads": saved["threads"]}
     torch.set_num_threads(facts["threads"])
+    torch.set_flush_denormal(
+        True
+    )  # the moments of weights that no longer move shrink to numbers that a CPU is slow with
     torch.manual_seed(seed)
     sizes = dict(
         image_size=args.image_size, gaussian_dim=args.gaussian_dim, categories=args.categories, **PRESETS[args.preset]
@@ -200,21 +217,17 @@ def train(
                 groups.append({"params": chosen, "lr": part * args.lr, "initial_lr": part * args.lr})
         return torch.optim.Adam(groups, betas=BETAS, fused=True)
 
-    reconstruction_optimizer = adam(encoder, decoder)
-    discriminator_optimizer = adam(gaussian_discriminator, categorical_discriminator)
-    generator_optimizer = adam(encoder, step=GENERATOR_STEP * args.prior_weight)
-
-    optimizers = (reconstruction_optimizer, discriminator_optimizer, generator_optimizer)
     parts = {
         "encoder": encoder,
         "decoder": decoder,
         "gaussian_discriminator": gaussian_discriminator,
         "categorical_discriminator": categorical_discriminator,
         "prior": prior,
-        "reconstruction_optimizer": reconstruction_optimizer,
-        "discriminator_optimizer": discriminator_optimizer,
-        "generator_optimizer": generator_optimizer,
+        "reconstruction_optimizer": adam(encoder, decoder),
+        "discriminator_optimizer": adam(gaussian_discriminator, categorical_discriminator),
+        "generator_optimizer": adam(encoder, step=GENERATOR_STEP * args.prior_weight),
     }
+    optimizers = [parts[name] for name in OPTIMIZERS]
     batches = len(train_images) // args.batch_size  # a last incomplete mini-batch is dropped
     history = []  # one row an epoch, see COLUMNS
     done, seconds, losses = 0, 0.0, torch.zeros(batches, 3, device=device)  # of the epoch under way
@@ -226,17 +239,29 @@ def train(
         losses[:done] = saved["losses"].to(device)
         if done == 0:
             export(folder, parts, history)  # the run may have been stopped between two of its files
+    for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
+        group["capturable"] = device.type == "cuda"
+        if group["capturable"]:  # a captured step reads its learning rate on the GPU
+            group["lr"] = torch.tensor(group["lr"], device=device)
 
     def save() -> None:
         """Write the checkpoint for the place in the loop, unless a loss before it or a weight is not finite."""
         stop_if_not_finite(losses[:done], len(history) + 1, folder)
         states = {name: part.state_dict() for name, part in parts.items()}
+        for optimizer in OPTIMIZERS:
+            for group in states[optimizer]["param_groups"]:
+                group["lr"] = float(group["lr"])  # on a GPU a tensor
         if bad := files.first_not_finite(states):
             raise not_finite(f"{bad} after epoch {len(history) or 1}", folder)
         place = {"history": history, "losses": losses[:done], "seconds": seconds}
         checkpoints.save_checkpoint(facts | place | {"states": states}, folder / "checkpoint.pt")
 
     board = open_tensorboard(folder) if args.tensorboard else None
+
+    used = parts | (compiled(parts) if args.compile else {})
+    step_on = functools.partial(take_step, used, prior_weight=args.prior_weight)
+    if device.type == "cuda":
+        step_on = Captured(step_on)
 
     for epoch in range(len(history) + 1, args.epochs + 1):
         # the order depends on seed and epoch alone, so a resumed run sees what an unbroken one does
@@ -249,38 +274,7 @@ def train(
         )
         for step, rows in enumerate(progress, done + 1):
             anneal(optimizers, epoch - 1 + (step - 1) / batches)
-            images = to_float(train_images[rows])
-
-            # Reconstruction phase: encoder and decoder rebuild the image.
-            gaussian, logits = encoder.encode(images)
-            reconstruction_loss = F.mse_loss(decoder(torch.cat((gaussian, logits.softmax(1)), 1)), images)
-            spread_loss = DECORRELATION * (excess_moment(gaussian) + excess_moment(logits))
-            reconstruction_optimizer.zero_grad()
-            (reconstruction_loss + args.prior_weight * spread_loss).backward()
-            reconstruction_optimizer.step()
-
-            # Regularisation phase, 1: the discriminators tell prior draws (real) from encoded images (fake).
-            gaussian, categorical = encoder(images)
-            prior_gaussian, prior_categorical = prior(len(images))
-            prior_logits = torch.stack(
-                (gaussian_discriminator(prior_gaussian), categorical_discriminator(prior_categorical))
-            )
-            encoded_logits = torch.stack(
-                (gaussian_discriminator(gaussian.detach()), categorical_discriminator(categorical.detach()))
-            )
-            adversary_loss = discriminator_loss(prior_logits, encoded_logits)
-            discriminator_optimizer.zero_grad()
-            adversary_loss.backward()
-            discriminator_optimizer.step()
-
-            # Regularisation phase, 2: the encoder makes its codes pass for prior draws.
-            encoded_logits = torch.stack((gaussian_discriminator(gaussian), categorical_discriminator(categorical)))
-            encoder_loss = generator_loss(encoded_logits)
-            generator_optimizer.zero_grad()
-            encoder_loss.backward()
-            generator_optimizer.step()
-
-            losses[step - 1] = torch.stack((reconstruction_loss, adversary_loss, encoder_loss)).detach()
+            losses[step - 1] = step_on(to_float(train_images[rows]))
             if step % 50 == 0 or step == batches:  # seldom: a GPU is waited for
                 stop_if_not_finite(losses[:step], epoch, folder)
                 progress.set_postfix_str("rec {:.4f} dis {:.3f} gen {:.3f}".format(*losses[:step].mean(0).tolist()))
@@ -321,6 +315,54 @@ def train(
     print(f"{folder}: encoder.pt masks; decoder.pt and checkpoint.pt are private; losses.png, reconstructions.png")
 
 
+def take_step(parts: dict, images: Tensor, prior_weight: float) -> Tensor:
+    """Both phases of one mini-batch: the paper's method.
+
+    Args:
+        parts: the networks, the prior and the optimisers by name; all of them change.
+        images: ``[N, 3, S, S]`` in [0, 1].
+        prior_weight: see ``--prior-weight``.
+
+    Returns:
+        The losses of reconstruction, of the discriminators and of the encoder against them, ``[3]``.
+    """
+    encode, decoder, prior = parts["encoder"].encode, parts["decoder"], parts["prior"]
+    discriminators = parts["gaussian_discriminator"], parts["categorical_discriminator"]
+
+    # Reconstruction phase: encoder and decoder rebuild the image.
+    gaussian, logits = encode(images)
+    reconstruction_loss = F.mse_loss(decoder(torch.cat((gaussian, logits.softmax(1)), 1)), images)
+    spread_loss = DECORRELATION * (excess_moment(gaussian) + excess_moment(logits))
+    descend(reconstruction_loss + prior_weight * spread_loss, parts["reconstruction_optimizer"])
+
+    # Regularisation phase, 1: the discriminators tell prior draws (real) from encoded images (fake).
+    gaussian, logits = encode(images)
+    encoded = gaussian, logits.softmax(1)
+    rows = [torch.cat((real, fake.detach())) for real, fake in zip(prior(len(images)), encoded, strict=True)]
+    logits = torch.stack([tell(both) for tell, both in zip(discriminators, rows, strict=True)])
+    adversary_loss = discriminator_loss(logits[:, : len(images)], logits[:, len(images) :])
+    descend(adversary_loss, parts["discriminator_optimizer"])
+
+    # Regularisation phase, 2: the encoder, with what it said already, makes its codes pass for prior draws.
+    encoder_loss = generator_loss(torch.stack([tell(fake) for tell, fake in zip(discriminators, encoded, strict=True)]))
+    descend(encoder_loss, parts["generator_optimizer"])
+    return torch.stack((reconstruction_loss, adversary_loss, encoder_loss)).detach()
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """One step down; no gradient is taken of weights that are not the optimiser's."""
+    optimizer.zero_grad()
+    loss.backward(inputs=[parameter for group in optimizer.param_groups for parameter in group["params"]])
+    optimizer.step()
+
+
+def compiled(parts: dict) -> dict:
+    """The networks as :func:`take_step` uses them, compiled; the parts themselves stay as they are."""
+    compile_one = functools.partial(torch.compile, dynamic=False)
+    networks = {name: compile_one(parts[name]) for name in NETWORKS[1:]}
+    return networks | {"encoder": types.SimpleNamespace(encode=compile_one(parts["encoder"].encode))}
+
+
 def excess_moment(codes: Tensor) -> Tensor:
     """How far the second moment C of codes ``[N, F]``, N >= 2, is from the identity: ||C||^2 / F - 1, a scalar.
 
@@ -328,16 +370,19 @@ def excess_moment(codes: Tensor) -> Tensor:
     deviation 1 without correlation. It is the quadratic-kernel distance to the prior that Wasserstein autoencoders use
     (Tolstikhin et al., ICLR 2018).
     """
-    products = (codes @ codes.T).square()
-    pairs = products.sum() - products.diagonal().sum()
-    return pairs / (len(codes) * (len(codes) - 1) * codes.shape[1]) - 1
+    pairs = (codes @ codes.T).triu(1).square().sum()
+    return 2 * pairs / (len(codes) * (len(codes) - 1) * codes.shape[1]) - 1
 
 
 def anneal(optimizers: Iterable[torch.optim.Optimizer], epochs: float) -> None:
     """All learning rates fall as 1 / (1 + epochs / 2); no end is built in, so that a run may be prolonged."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] / (1 + epochs / 2)
+            rate = group["initial_lr"] / (1 + epochs / 2)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
 
 def export(folder: Path, parts: dict, history: list[list[float]]) -> None:
@@ -371,6 +416,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "device": device.type,
         "backend of the ops": ops.backend(device),
         "processor": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": str(has_bfloat16(device)),
     }
 
 
@@ -449,6 +495,8 @@ def parse_arguments() -> argparse.Namespace:
         help="pull of the priors: multiplies the encoder's step against the discriminators and the decorrelation",
     )
     add("--workers", type=cli.integer(0), default=0, help="processes that decode the files of folder:PATH")
+    compiles = "torch.compile the networks: pays in long trainings on a GPU, on a CPU it does not"
+    add("--compile", action="store_true", help=compiles)
     add("--resume", action="store_true", help="go on from each instance's checkpoint; without one it starts")
     add("--checkpoint-minutes", type=cli.positive_float, default=10.0, help="save this often within an epoch, too")
     add("--tensorboard", action="store_true", help="also write TensorBoard event files")

@@ -17,6 +17,7 @@ CHECKPOINT_FORMAT = "maskbench.checkpoint"
 CHECKPOINT_VERSION = 2  # 1 had no place within an epoch
 
 _LARGEST_SIZE = 2**16  # of anything in a config
+_FREE = {"lr": 0, "capturable": False}  # settings of Adam that follow the place in the training, and the device
 _ADAM_STATE = {"step", "exp_avg", "exp_avg_sq"}
 
 
@@ -168,7 +169,7 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, found: Any, name: str) ->
     wanted = optimizer.state_dict()["param_groups"]
     files.check_like({"state": {}, "param_groups": wanted}, {**found, "state": {}}, name)
     for group, saved in zip(wanted, found["param_groups"], strict=True):
-        require({**group, "lr": 0} == {**saved, "lr": 0}, f"{name}: other settings than this training's")
+        require(group | _FREE == saved | _FREE, f"{name}: other settings than this training's")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     require(found["state"].keys() == set(range(len(parameters))), f"{name}: other parameters than this network has")
     for number, parameter in enumerate(parameters):

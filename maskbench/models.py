@@ -1,6 +1,7 @@
 """The networks: encoder (the mask), decoder (the private key), discriminators, and the classifier of masks."""
 
 import copy
+import functools
 import math
 from collections.abc import Iterable
 
@@ -111,6 +112,7 @@ class Decoder(nn.Module):
         )
         side = _side(image_size)
         self.gaussian_dim = gaussian_dim
+        self.normal_log_radius = normal_log_radius(gaussian_dim)
         self.contrast = nn.Parameter(torch.tensor([0.5 * math.log(gaussian_dim), 0.3]))  # log radius: mean, deviation
         if frequencies:
             self.spectrum = Spectrum(image_size, frequencies)
@@ -147,7 +149,10 @@ class Decoder(nn.Module):
         features = self.linear(unmasked)
         if self.spectrum:
             images = self.spectrum.inverse(features)
-            images = images + self.correction(_fast_layout(images - 0.5))
+            # in training the correction, small beside the image, bears rounding; most of a step's time is spent on it
+            with torch.autocast(images.device.type, torch.bfloat16, self.training and has_bfloat16(images.device)):
+                correction = self.correction(_fast_layout(images - 0.5))
+            images = images + correction
         else:
             images = self.convolutions(_fast_layout(features.unflatten(1, self.shape))) + 0.5
         return images if self.training else images.clamp(0, 1)
@@ -155,12 +160,12 @@ class Decoder(nn.Module):
     def unmask(self, latent: Tensor) -> Tensor:
         """Undo what is not linear in the heads: the radius of the Gaussian part, the softmax; ``[N, G + K]`` twice."""
         gaussian, categorical = latent[:, : self.gaussian_dim], latent[:, self.gaussian_dim :]
-        radius = _radius(gaussian)
-        normal_mean, normal_deviation = normal_log_radius(self.gaussian_dim)
+        normal_mean, normal_deviation = self.normal_log_radius
         mean, deviation = self.contrast
-        log_radius = mean + deviation / normal_deviation * (radius.log() - normal_mean)
+        power = deviation / normal_deviation
+        gaussian = _with_power_of_radius(gaussian, power, mean - power * normal_mean)
         # a one-hot draw of the prior has no logarithm: 1e-3 is below what encoded images reach
-        return torch.cat((gaussian / radius * log_radius.exp(), categorical.clamp_min(1e-3).log()), 1)
+        return torch.cat((gaussian, categorical.clamp_min(1e-3).log()), 1)
 
 
 class RunningNorm(nn.Module):
@@ -187,12 +192,12 @@ class RunningNorm(nn.Module):
 
     def standardise(self, x: Tensor) -> Tensor:
         """By the statistics as they are: ``[N, F]`` twice."""
-        return (x - self.center) / self.variance.clamp_min(_TINY).sqrt()
+        return (x - self.center) * self.variance.clamp_min(_TINY).rsqrt()
 
     @torch.no_grad()
     def _follow(self, x: Tensor, weight: Tensor) -> None:
-        self.center += weight * (x.mean(0) - self.center)
-        self.variance += weight * ((x - self.center).square().mean(0) - self.variance)
+        self.center.lerp_(x.mean(0), weight)
+        self.variance.lerp_((x - self.center).square().mean(0), weight)
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
@@ -219,34 +224,33 @@ class RadialGaussianization(RunningNorm):
 
     def __init__(self, features: int):
         super().__init__(features)
+        self.normal_log_radius = normal_log_radius(features)
         self.register_buffer("log_radius_mean", torch.zeros(()))
         self.register_buffer("log_radius_variance", torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
         x = super().forward(x)
-        radius = _radius(x)
-        normal_mean, normal_deviation = normal_log_radius(x.shape[1])
-        contrast = (radius.log() - self.log_radius_mean) / self.log_radius_variance.clamp_min(_TINY).sqrt()
-        return x / radius * (normal_mean + normal_deviation * contrast).exp()
+        normal_mean, normal_deviation = self.normal_log_radius
+        power = normal_deviation * self.log_radius_variance.clamp_min(_TINY).rsqrt()
+        return _with_power_of_radius(x, power, normal_mean - power * self.log_radius_mean)
 
     @torch.no_grad()
     def _follow(self, x: Tensor, weight: Tensor) -> None:
         self._improve(x, weight)
         log_radius = _radius(self.standardise(x)).log()
+        # not lerp_: what a method writes into a buffer of no dimensions is lost under torch.compile (seen in torch 2.13)
         self.log_radius_mean += weight * (log_radius.mean() - self.log_radius_mean)
-        self.log_radius_variance += weight * (
-            (log_radius - self.log_radius_mean).square().mean() - self.log_radius_variance
-        )
+        variance = (log_radius - self.log_radius_mean).square().mean()
+        self.log_radius_variance += weight * (variance - self.log_radius_variance)
 
     def _improve(self, x: Tensor, weight: Tensor | float, shrinkage: float = 0.0) -> None:
         """A step towards the fixed point, as far as ``weight``: 1 with all rows, small with a few of them."""
-        features = x.shape[1]
-        standardised = self.standardise(x)
-        rows = (1 + _TAIL) * features / (_TAIL * features + standardised.square().sum(1, keepdim=True))
-        share = (rows * standardised.square()).mean(0)
-        share = share.lerp(torch.ones_like(share), shrinkage)
-        self.center += weight * (rows * (x - self.center)).mean(0) / rows.mean()
-        self.variance *= 1 + weight * (share - 1)
+        features, centred = x.shape[1], x - self.center
+        squares = (centred * self.variance.clamp_min(_TINY).rsqrt()).square()
+        rows = (1 + _TAIL) * features / (_TAIL * features + squares.sum(1))
+        share = rows @ squares / len(x)
+        self.center += weight * (rows @ centred) / rows.sum()
+        self.variance *= 1 + weight * (1 - shrinkage) * (share - 1)
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
@@ -528,8 +532,22 @@ class ClassifierStack(nn.Module):
         return torch.baddbmm(self.bias3, x, self.weight3)
 
 
+@functools.cache
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    abilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+
+
 def _radius(x: Tensor) -> Tensor:
     return x.norm(dim=1, keepdim=True).clamp_min(_TINY)
+
+
+def _with_power_of_radius(x: Tensor, power: Tensor, offset: Tensor) -> Tensor:
+    """Vectors ``[N, F]`` of the same directions, whose log radius is ``power`` times what it was plus ``offset``."""
+    return x * ((power - 1) * _radius(x).log() + offset).exp()
 
 
 def _shrinkage(x: Tensor) -> float:

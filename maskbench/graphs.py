@@ -1,0 +1,51 @@
+"""A function replayed as one CUDA graph: small mini-batches leave a GPU waiting for its next launch."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+WARM_UP = 3  # calls before the capture: they make optimisers' state and choose algorithms
+
+
+class Captured:
+    """``function(x)`` for CUDA tensors of one shape, captured at the fourth call and replayed from then on.
+
+    The first calls run as they are, on a stream of their own as capturing demands, so nothing is computed twice or
+    for nothing. What the function changes must be tensors changed in place (weights, ``rng_state``, learning rates), it
+    must not wait for the device, and its result is overwritten by the next call.
+    (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)
+
+    Args:
+        function: takes and returns one tensor.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        self._function = function
+        self._stream = torch.cuda.Stream()
+        self._calls = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._graph is None:
+            self._calls += 1
+            if self._calls <= WARM_UP:
+                return self._aside(x)
+            self._capture(x)
+        self._input.copy_(x)
+        self._graph.replay()
+        return self._output
+
+    def _aside(self, x: Tensor) -> Tensor:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            result = self._function(x)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return result
+
+    def _capture(self, x: Tensor) -> None:
+        self._input = torch.empty_like(x)
+        self._graph = torch.cuda.CUDAGraph()
+        # "thread_local": other instances may train in other threads meanwhile
+        with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+            self._output = self._function(self._input)

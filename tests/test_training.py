@@ -1,0 +1,180 @@
+"""The training step against the paper's loop written out plainly, and the ways to make it faster against the step."""
+
+import functools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskbench.graphs import Captured
+from maskbench.models import Decoder, Discriminator, Encoder
+from maskbench.priors import PriorSampler
+from train_aae import DECORRELATION, OPTIMIZERS, compiled, take_step
+
+SIZES = {"convolutions": {"frequencies": 0}, "frequencies": {"frequencies": 40}}
+PRIOR_WEIGHT = 2.0
+
+
+def make(sizes: str, dtype: torch.dtype, device: str = "cpu", capturable: bool = False) -> dict:
+    torch.manual_seed(0)
+    config = dict(image_size=16, width=4, gaussian_dim=24, categories=5, **SIZES[sizes])
+    parts = {
+        "encoder": Encoder(**config),
+        "decoder": Decoder(**config),
+        "gaussian_discriminator": Discriminator(24, hidden=16),
+        "categorical_discriminator": Discriminator(5, hidden=16),
+        "prior": PriorSampler(24, 5, seed=3),
+    }
+    parts = {name: part.to(device).to(dtype) for name, part in parts.items()}
+    of = lambda *names: [p for name in names for p in parts[name].parameters()]  # noqa: E731
+    chosen = of("encoder", "decoder"), of("gaussian_discriminator", "categorical_discriminator"), of("encoder")
+    for name, parameters, lr in zip(OPTIMIZERS, chosen, (1e-3, 1e-3, 1e-4), strict=True):
+        lr = torch.tensor(lr, device=device) if capturable else lr
+        parts[name] = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95), fused=True, capturable=capturable)
+    return parts
+
+
+def mini_batches(steps: int, dtype: torch.dtype, device: str = "cpu") -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.rand(6, 3, 16, 16, generator=generator).to(device, dtype) for _ in range(steps)]
+
+
+class PlainLoop:
+    """The same step as one would write it down: every pass alone, every formula in full."""
+
+    def __init__(self, parts: dict):
+        self.parts = parts
+        self.optimizers = [
+            torch.optim.Adam(
+                [p for group in parts[name].param_groups for p in group["params"]],
+                lr=parts[name].param_groups[0]["lr"],
+                betas=(0.9, 0.95),
+                foreach=False,
+            )
+            for name in OPTIMIZERS
+        ]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        decoder = self.parts["decoder"]
+        tell_gaussian, tell_categorical = (self.parts[f"{name}_discriminator"] for name in ("gaussian", "categorical"))
+        bce = F.binary_cross_entropy_with_logits
+
+        gaussian, logits = self.encode(images)
+        rebuilt = decoder(torch.cat((gaussian, logits.softmax(1)), 1))
+        reconstruction = (rebuilt - images).square().mean()
+        loss = reconstruction + PRIOR_WEIGHT * DECORRELATION * (excess(gaussian) + excess(logits))
+        self.descend(loss, 0)
+
+        gaussian, logits = self.encode(images)
+        categorical = logits.softmax(1)
+        real_gaussian, real_categorical = (draws.to(images) for draws in self.parts["prior"](len(images)))
+        one, zero = images.new_ones(len(images)), images.new_zeros(len(images))
+        discriminators = (
+            bce(tell_gaussian(real_gaussian), one)
+            + bce(tell_gaussian(gaussian.detach()), zero)
+            + bce(tell_categorical(real_categorical), one)
+            + bce(tell_categorical(categorical.detach()), zero)
+        )
+        self.descend(discriminators, 1)
+
+        fooled = bce(tell_gaussian(gaussian), one) + bce(tell_categorical(categorical), one)
+        self.descend(fooled, 2)
+        for name in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator"):
+            self.parts[name].zero_grad()
+        return torch.stack((reconstruction, discriminators, fooled)).detach()
+
+    def descend(self, loss: Tensor, number: int) -> None:
+        self.optimizers[number].zero_grad()
+        loss.backward()
+        self.optimizers[number].step()
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        encoder = self.parts["encoder"]
+        features = encoder.features(images)
+        (linear, radial), (to_logits, norm) = encoder.gaussian, encoder.categorical
+        return self.radial(radial, linear(features)), self.standard(norm, to_logits(features))
+
+    @staticmethod
+    def standard(norm: torch.nn.Module, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            norm.steps += 1
+            weight = 1 / min(norm.steps.item(), 100 + norm.steps.item() / 50)
+            norm.center += weight * (x.mean(0) - norm.center)
+            norm.variance += weight * ((x - norm.center).square().mean(0) - norm.variance)
+        return (x - norm.center) / norm.variance.sqrt()
+
+    @staticmethod
+    def radial(norm: torch.nn.Module, x: Tensor) -> Tensor:
+        size = x.shape[1]
+        with torch.no_grad():
+            norm.steps += 1
+            weight = 1 / min(norm.steps.item(), 100 + norm.steps.item() / 50)
+            standard = (x - norm.center) / norm.variance.sqrt()
+            rows = 1.1 * size / (0.1 * size + standard.square().sum(1, keepdim=True))
+            share = (rows * standard.square()).mean(0)
+            norm.center += weight * (rows * (x - norm.center)).mean(0) / rows.mean()
+            norm.variance *= 1 + weight * (share - 1)
+            lengths = ((x - norm.center) / norm.variance.sqrt()).norm(dim=1).log()
+            norm.log_radius_mean += weight * (lengths.mean() - norm.log_radius_mean)
+            norm.log_radius_variance += weight * (
+                (lengths - norm.log_radius_mean).square().mean() - norm.log_radius_variance
+            )
+        standard = (x - norm.center) / norm.variance.sqrt()
+        length = standard.norm(dim=1, keepdim=True)
+        mean, deviation = norm.normal_log_radius
+        contrast = (length.log() - norm.log_radius_mean) / norm.log_radius_variance.sqrt()
+        return standard / length * (mean + deviation * contrast).exp()
+
+
+def excess(codes: Tensor) -> Tensor:
+    products = [codes[i].dot(codes[j]) ** 2 for i in range(len(codes)) for j in range(len(codes)) if i != j]
+    return sum(products) / len(products) / codes.shape[1] - 1
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_a_step_is_that_of_a_plain_loop(sizes):
+    parts, plain = make(sizes, torch.float64), PlainLoop(make(sizes, torch.float64))
+    for images in mini_batches(40, torch.float64):
+        losses = take_step(parts, images, PRIOR_WEIGHT)
+        torch.testing.assert_close(losses, plain(images), rtol=1e-8, atol=0)
+    for name in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator"):
+        wanted = plain.parts[name].state_dict()
+        for key, value in parts[name].state_dict().items():
+            torch.testing.assert_close(value, wanted[key], rtol=1e-6, atol=1e-8, msg=key)
+
+
+def test_the_first_step_in_single_precision():
+    parts, plain = make("convolutions", torch.float32), PlainLoop(make("convolutions", torch.float32))
+    images = mini_batches(1, torch.float32)[0]
+    torch.testing.assert_close(take_step(parts, images, PRIOR_WEIGHT), plain(images), rtol=1e-5, atol=1e-6)
+
+
+def test_compiled_networks_compute_the_same():
+    parts, plain = make("convolutions", torch.float64), make("convolutions", torch.float64)
+    used = parts | compiled(parts)
+    for images in mini_batches(2, torch.float64):
+        losses = take_step(used, images, PRIOR_WEIGHT)
+        torch.testing.assert_close(losses, take_step(plain, images, PRIOR_WEIGHT), rtol=1e-8, atol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("sizes", SIZES)
+def test_a_captured_step_computes_the_same(sizes):
+    parts, plain = (make(sizes, torch.float64, "cuda", capturable=True) for _ in range(2))
+    step = Captured(functools.partial(take_step, parts, prior_weight=PRIOR_WEIGHT))
+    for images in mini_batches(40, torch.float64, "cuda"):
+        losses = step(images).clone()
+        torch.testing.assert_close(losses, take_step(plain, images, PRIOR_WEIGHT), rtol=1e-8, atol=0)
+    assert parts["prior"].rng_state.tolist() == [3, 40]  # it advanced within the graph
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_first_captured_step_in_single_precision():
+    parts, plain = (make("convolutions", torch.float32, "cuda", capturable=True) for _ in range(2))
+    step = Captured(functools.partial(take_step, parts, prior_weight=PRIOR_WEIGHT))
+    for number, images in enumerate(mini_batches(4, torch.float32, "cuda")):
+        tolerance = 1e-5 if number == 0 else 1e-2  # the fourth is the first that is replayed
+        torch.testing.assert_close(step(images), take_step(plain, images, PRIOR_WEIGHT), rtol=tolerance, atol=1e-6)
+    assert math.isfinite(step(images).sum().item())
