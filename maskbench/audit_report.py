@@ -167,11 +167,11 @@ def key_verdict(table: Table, frontier: list[Row], recovered) -> str:
     without = recovered(table.best(keyed, 0, ("stolen-encoder",)))
     said += f" With the encoder but neither key nor pairs, one recovers {without}"
     said += f", and from {stolen[0]:,} known pairs on the key no longer helps. " if stolen else ". "
+    least = min((k for k in table.pairs if k), default=0)
     said += (
-        f"The key hides no identity: at the first guess {table.best_reid(keyed, 0):.0%} are named with masks alone and "
-        f"{table.best_reid(keyed, 0, ('stolen-encoder',)):.0%} with the encoder."
-        if table.best_reid(keyed, 0, ("stolen-encoder",)) > 0.5
-        else f"With the encoder and no pair, {table.best_reid(keyed, 0, ('stolen-encoder',)):.0%} are named rightly."
+        f"Which of the candidates is behind a keyed mask is answered rightly at the first guess for "
+        f"{table.best_reid(keyed, 0):.0%} with masks alone, {table.best_reid(keyed, least):.0%} with {least} known "
+        f"pairs, {table.best_reid(keyed, 0, ('stolen-encoder',)):.0%} with the encoder."
     )
     if costs := key_costs(frontier):
         said += " It costs accuracy: " + ", ".join(

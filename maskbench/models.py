@@ -238,7 +238,7 @@ class RadialGaussianization(RunningNorm):
     def _follow(self, x: Tensor, weight: Tensor) -> None:
         self._improve(x, weight)
         log_radius = _radius(self.standardise(x)).log()
-        # not lerp_: what a method writes into a buffer of no dimensions is lost under torch.compile (seen in torch 2.13)
+        # not lerp_: torch.compile (2.13) loses what a method writes into a buffer of no dimensions
         self.log_radius_mean += weight * (log_radius.mean() - self.log_radius_mean)
         variance = (log_radius - self.log_radius_mean).square().mean()
         self.log_radius_variance += weight * (variance - self.log_radius_variance)
@@ -269,7 +269,8 @@ def normal_log_radius(features: int) -> tuple[float, float]:
     log |z|^2 is log 2 plus the logarithm of a Gamma(features / 2) variable, so its mean and variance are digamma and
     trigamma.
     """
-    half = torch.tensor(features / 2, dtype=torch.float64)
+    # on the CPU even where modules are built without memory ("meta")
+    half = torch.tensor(features / 2, dtype=torch.float64, device="cpu")
     mean = 0.5 * (math.log(2) + torch.digamma(half).item())
     return mean, 0.5 * math.sqrt(torch.polygamma(1, half).item())
 
