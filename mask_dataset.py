@@ -52,7 +52,7 @@ def main() -> None:
 
     # copies of the training images only: one of a test image would be tested on
     views = [torch.cat((train_rows, test_rows)), *[train_rows] * (args.copies if args.augment else 0)]
-    result = mask_views(args, mask, fingerprint, images, views, device)
+    result = mask_views(args, mask, fingerprint, images, views, output.parent, device)
 
     masked.save(result, output)
     gaussian, categorical = result.gaussian.shape[1], result.categorical.shape[1]
@@ -70,24 +70,28 @@ def mask_views(
     fingerprint: str,
     images: ImageSet,
     views: list[Tensor],
+    folder: Path,
     device: torch.device,
 ) -> masked.MaskedSet:
     """Run every view of every image through the mask, batch by batch.
 
     Args:
         views: int64 ``[rows]``, the images themselves, then for every augmented copy.
+        folder: the masks lie in a file without a name there until they are saved, not in memory.
     """
-    gaussian, categorical = [], []
+    total, done = sum(map(len, views)), 0
+    parts = [files.scratch(total, width, folder) for width in widths(mask, images.images.shape[-1], device)]
     generator = torch.Generator().manual_seed(args.seed)
-    with tqdm(total=sum(map(len, views)), desc=f"masking {args.dataset}", unit="img") as progress:
+    with tqdm(total=total, desc=f"masking {args.dataset}", unit="img") as progress:
         for view, rows in enumerate(views):
             # drawn for all images at once: a copy does not depend on the batch it is masked in
             random = torch.rand(len(rows), 3, generator=generator)
             for batch, numbers in zip(rows.split(args.batch_size), random.split(args.batch_size), strict=True):
                 pixels = to_float(images.images[batch].to(device))
-                parts = mask(augmented(pixels, args.augment, numbers.to(device)) if view else pixels)
-                gaussian.append(parts[0].cpu())
-                categorical.append(parts[1].cpu())
+                found = mask(augmented(pixels, args.augment, numbers.to(device)) if view else pixels)
+                for part, rows_found in zip(parts, found, strict=True):
+                    part[done : done + len(batch)] = rows_found
+                done += len(batch)
                 progress.update(len(batch))
     source = torch.cat(views)
     return masked.MaskedSet(
@@ -95,8 +99,8 @@ def mask_views(
         encoder=fingerprint,
         dataset=args.dataset.split(":")[0],  # a folder's path stays at home
         classes=images.classes,
-        gaussian=torch.cat(gaussian),
-        categorical=torch.cat(categorical),
+        gaussian=parts[0],
+        categorical=parts[1],
         labels=images.labels[source],
         split=images.split[source],
         source=source,
@@ -135,10 +139,14 @@ def make_mask(args: argparse.Namespace, device: torch.device) -> tuple[Mask, str
 
 def keyed(mask: Mask, secret: bytes, image_size: int, device: torch.device) -> Mask:
     """The same mask, turned by a key."""
-    with torch.inference_mode():
-        sizes = [part.shape[1] for part in mask(torch.zeros(1, 3, image_size, image_size, device=device))]
-    transform = key.KeyedTransform(secret, *sizes)
+    transform = key.KeyedTransform(secret, *widths(mask, image_size, device))
     return lambda images: transform.apply(*mask(images))
+
+
+@torch.inference_mode()
+def widths(mask: Mask, image_size: int, device: torch.device) -> list[int]:
+    """Length of both latent parts."""
+    return [part.shape[1] for part in mask(torch.zeros(1, 3, image_size, image_size, device=device))]
 
 
 def fit_linear(args: argparse.Namespace, image_size: int, width: int) -> tuple[Tensor, Tensor]:

@@ -181,6 +181,23 @@ def save(content: dict[str, Any], path: Path, private: bool = False) -> None:
             raise InputError(f"{path}: would not be read again ({error}); nothing was written") from None
 
 
+def scratch(rows: int, columns: int, folder: Path) -> Tensor:
+    """float32 ``[rows, columns]`` in a file without a name, so that the system can take its memory back.
+
+    Raises:
+        InputError: no room in the folder.
+    """
+    size = rows * columns
+    if size == 0:
+        return torch.empty(rows, columns)
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=_PARTIAL) as file:
+            os.posix_fallocate(file.fileno(), 0, 4 * size)  # a hole that finds the disk full later would kill
+            return torch.from_file(file.name, shared=True, size=size).view(rows, columns)
+    except OSError as error:
+        raise InputError(f"{folder}: no room for {4 * size:,} bytes ({error.strerror}); choose another place") from None
+
+
 def _plain(value: Any) -> Any:
     """The same on the CPU, as plain types; a tensor takes none of the memory around it along."""
     if isinstance(value, Tensor):

@@ -1,0 +1,159 @@
+"""What the benchmarks share: contestants taking turns, the machine's own limits, and the page ``results/speed.md``."""
+
+import csv
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the scripts are not part of the package
+
+from maskbench import files  # noqa: E402
+
+RESULTS = ROOT / "results"
+QUESTIONS = ("train_step", "instances", "classify", "mask")  # in the order of the page
+COLUMNS = ("benchmark", "contestant", "size", "unit", "median", "low", "high")
+WARM_UP = 3  # calls at the start of a turn: the contestant before has emptied the caches
+
+Row = tuple[str, str, int, str, float, float, float]
+
+
+def take_turns(
+    contestants: dict[str, Callable[[], object]], device: torch.device, seconds: float, turns: int = 5
+) -> dict[str, tuple[float, float, float]]:
+    """Median, 10% and 90% quantile of the seconds of a call, so that a busy machine slows all contestants alike.
+
+    Args:
+        contestants: are called once before anything is timed.
+        seconds: for all contestants and turns together, about.
+        turns: of each contestant; in a turn as many calls as fit, one at least.
+    """
+    times = {name: [] for name in contestants}
+    for function in contestants.values():
+        function()
+    share = seconds / turns / len(contestants)
+    for _ in range(turns):
+        for name, function in contestants.items():
+            end = time.perf_counter() + share
+            begun = [timed(function, device) for _ in range(WARM_UP) if time.perf_counter() < end]
+            taken = []
+            while time.perf_counter() < end:
+                taken.append(timed(function, device))
+            times[name] += taken or begun[-1:]
+    return {name: tuple(map(float, np.quantile(values, (0.5, 0.1, 0.9)))) for name, values in times.items()}
+
+
+def timed(function: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call."""
+    synchronize(device)
+    start = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_rate(device: torch.device) -> float:
+    """Floating-point operations a second of float32 products of 1024 x 1024 matrices, the best of twenty."""
+    a, b = (torch.randn(1024, 1024, device=device) for _ in range(2))
+    return 2 * 1024**3 / min(timed(lambda: a @ b, device) for _ in range(20))
+
+
+def write_bandwidth(device: torch.device) -> float:
+    """Bytes a second that a fill reaches, the best of ten."""
+    target = torch.empty(2**26, device=device)
+    return target.nbytes / min(timed(lambda: target.fill_(1.0), device) for _ in range(10))
+
+
+def header(device: torch.device) -> list[str]:
+    """Hardware, versions and commit."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT)
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    else:
+        cpuinfo = Path("/proc/cpuinfo")
+        models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
+        model = models[0].split(":")[1].strip() if models else platform.processor()
+        hardware = f"{model}, {torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f} at the start"
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}, commit {commit.stdout.strip()}"
+    return [f"- {hardware}", f"- {versions}"]
+
+
+def table(columns: list[str], rows: list[list[str]]) -> list[str]:
+    """A Markdown table, all but the first column to the right."""
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def against(times: dict[str, tuple[float, float, float]], peer: str, scale: float, unit: str) -> list[str]:
+    """For each contestant median, spread, and how many times as fast as the peer it is."""
+    return [
+        f"{scale * median:,.3g} {unit} ({scale * low:,.3g} to {scale * high:,.3g}), {times[peer][0] / median:.2f}x"
+        for median, low, high in times.values()
+    ]
+
+
+def save(question: str, title: str, lines: list[str], rows: list[Row], device: torch.device) -> None:
+    """Put a benchmark's section into ``results/speed.md``, its figures into ``speed.csv`` and the picture."""
+    stem = "speed" if device.type == "cpu" else "speed-cuda"
+    page = RESULTS / f"{stem}.md"
+    text = page.read_text() if page.exists() else ""
+    sections = dict(re.findall(r"^<!-- (\w+) -->\n(.*?)(?=^<!-- \w+ -->$|\Z)", text, re.MULTILINE | re.DOTALL))
+    sections[question] = "\n".join([f"## {title}", "", f"`python benchmarks/{question}.py --save`", "", *lines])
+    body = [f"<!-- {name} -->\n{sections[name].strip()}\n" for name in QUESTIONS if name in sections]
+    path = RESULTS / f"{stem}.csv"
+    before = []
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            before = [tuple(row) for row in list(csv.reader(file))[1:] if row[0] != question]
+    every = sorted([*before, *rows], key=lambda row: QUESTIONS.index(row[0]))
+    files.write_csv(path, COLUMNS, every)
+    draw(every, RESULTS / "figures" / f"{stem}.png")
+    introduction = (
+        "# Speed\n\nMedians, in parentheses the 10% and 90% quantiles of the calls; contestants take turns in one run. "
+        '"x" is how many times as fast as the peer whose figure is 1.00x.\n\n'
+        f"![Cost against size](figures/{stem}.png)\n"
+    )
+    files.write_text(page, "\n".join([introduction, *body]))
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Cost against size, one panel a benchmark."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    questions = [name for name in QUESTIONS if any(row[0] == name for row in rows)]
+    figure, axes = plt.subplots(
+        1, len(questions), figsize=(4.4 * len(questions), 4), layout="constrained", squeeze=False
+    )
+    names = {"train_step": "mini-batch", "instances": "instances", "classify": "repeats", "mask": "images"}
+    for axis, question in zip(axes[0], questions, strict=True):
+        mine = [row for row in rows if row[0] == question]
+        for contestant in dict.fromkeys(row[1] for row in mine):
+            line = [[float(value) for value in (row[2], *row[4:])] for row in mine if row[1] == contestant]
+            sizes, median, low, high = zip(*line, strict=True)
+            axis.plot(sizes, median, marker=".", label=contestant)
+            axis.fill_between(sizes, low, high, alpha=0.2)
+        axis.set(xscale="log", yscale="log", xlabel=names[question], ylabel=mine[0][3], title=question)
+        sizes = sorted({int(row[2]) for row in mine})
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False, fontsize=8)
+    with files.writing(path) as file:
+        figure.savefig(file, dpi=110, format="png")
+    plt.close(figure)

@@ -1,0 +1,286 @@
+"""How fast is one training step, beside what people would write or install instead?
+
+    pip install pythae                               # one of the peers
+    python benchmarks/train_step.py                  # the sizes of the paper, then preset maskbench
+    python benchmarks/train_step.py --device cuda    # the captured step beside its own eager one, too
+    python benchmarks/train_step.py --save           # also into results/speed.md
+
+Contestants, all with the paper's networks (455,940 numbers in the encoder):
+
+  maskbench   the step of train_aae.py, with its normalised heads and decorrelation, which the others lack
+  textbook    the paper's two phases in eager PyTorch: an encoder pass for each of the three losses, one BCE for each
+              discriminator and side, torch.optim.Adam as it comes
+  compiled    the same, its networks compiled (torch.compile; warm-up in the table)
+  pythae      Adversarial_AE of pythae: one phase, one encoder pass, one Gaussian part, one discriminator, so less work
+
+Preset maskbench has other networks; there the peer is the textbook step on these. The limit is the floating-point
+operations of convolutions and products at the machine's measured rate of matrix products.
+"""
+
+import argparse
+import functools
+import time
+from collections.abc import Callable
+
+import common
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from maskbench.graphs import Captured
+from maskbench.models import PRESETS, Decoder, Discriminator, Encoder
+from maskbench.priors import PriorSampler
+from train_aae import BETAS, GENERATOR_STEP, OPTIMIZERS, take_step
+
+GAUSSIAN_DIM, CATEGORIES = 384, 20
+BATCHES = (16, 64, 256, 1024)
+PRESET_BATCHES = (16, 64)
+SECONDS = 40.0  # for a line's contestants together
+
+Step = Callable[[Tensor], object]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of measuring, a line of a table")
+    parser.add_argument("--save", action="store_true", help="also write into results/speed.md")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    try:
+        import pythae  # noqa: F401
+    except ImportError:
+        parser.exit(2, f"{parser.prog}: error: pythae is one of the peers; pip install pythae\n")
+    torch.set_flush_denormal(True)
+    rate = common.matrix_rate(device)
+    lines = [*common.header(device), f"- products of 1024 x 1024 matrices: {rate / 1e9:,.0f} GFLOP/s", ""]
+    rows = []
+
+    makers = {
+        "maskbench": functools.partial(ours, "paper"),
+        "textbook": textbook,
+        "compiled": compiled_textbook,
+        "pythae": pythae_step,
+    }
+    if device.type == "cuda":
+        makers = {"maskbench": captured, "maskbench eager": makers.pop("maskbench"), **makers}
+    found, warm_ups = measure(makers, BATCHES, device, args.seconds, rate)
+    columns = ["mini-batch", *makers, "limit"]
+    lines += ["The paper's networks:", "", *common.table(columns, found[0])]
+    lines += ["Seconds until the second step: " + ", ".join(f"{n} {s:.1f}" for n, s in warm_ups.items()) + ".", ""]
+    rows += found[1]
+
+    makers = {"maskbench": functools.partial(ours, "maskbench"), "textbook": preset_textbook}
+    found, _ = measure(makers, PRESET_BATCHES, device, args.seconds, rate)
+    lines += ["The networks of preset maskbench:", "", *common.table(["mini-batch", *makers, "limit"], found[0])]
+    print("\n".join(lines))
+    if args.save:
+        common.save("train_step", "A training step", lines, rows, device)
+
+
+def measure(
+    makers: dict[str, Callable[[int, torch.device], Step]],
+    batches: tuple[int, ...],
+    device: torch.device,
+    seconds: float,
+    rate: float,
+) -> tuple[tuple[list[list[str]], list[common.Row]], dict[str, float]]:
+    """A table's rows and their figures, and the seconds until the second step at the smallest mini-batch."""
+    cells, figures, warm_ups = [], [], {}
+    for batch in batches:
+        images = torch.rand(batch, 3, 32, 32, device=device)
+        contestants = {}
+        for name, make in makers.items():
+            torch.manual_seed(0)
+            start = time.perf_counter()
+            step = make(batch, device)
+            step(images), step(images)
+            warm_ups.setdefault(name, time.perf_counter() - start)
+            contestants[name] = functools.partial(step, images)
+        times = common.take_turns(contestants, device, seconds)
+        with FlopCounterMode(display=False) as counter:
+            makers["textbook"](batch, device)(images)
+        limit = counter.get_total_flops() / rate
+        reached = f"{1e3 * limit:.2f} ms ({limit / times['maskbench'][0]:.0%} reached)"
+        cells.append([f"{batch:,}", *common.against(times, "textbook", 1e3, "ms"), reached])
+        figures += [("train_step", name, batch, "seconds a step", *figure) for name, figure in times.items()]
+        torch.compiler.reset()
+    return (cells, figures), warm_ups
+
+
+def ours(preset: str, batch: int, device: torch.device, capturable: bool = False) -> Step:
+    sizes = dict(gaussian_dim=GAUSSIAN_DIM, categories=CATEGORIES, **PRESETS[preset])
+    parts = {
+        "encoder": Encoder(**sizes).to(device),
+        "decoder": Decoder(**sizes).to(device),
+        "gaussian_discriminator": Discriminator(GAUSSIAN_DIM).to(device),
+        "categorical_discriminator": Discriminator(CATEGORIES).to(device),
+        "prior": PriorSampler(GAUSSIAN_DIM, CATEGORIES).to(device),
+    }
+    trained = (
+        ("encoder", "decoder"),
+        ("gaussian_discriminator", "categorical_discriminator"),
+        ("encoder",),
+    )
+    for name, networks, lr in zip(OPTIMIZERS, trained, (1e-3, 1e-3, GENERATOR_STEP * 1e-3), strict=True):
+        parameters = [parameter for network in networks for parameter in parts[network].parameters()]
+        lr = torch.tensor(lr, device=device) if capturable else lr
+        parts[name] = torch.optim.Adam(parameters, lr=lr, betas=BETAS, fused=True, capturable=capturable)
+    return functools.partial(take_step, parts, prior_weight=1.0)
+
+
+def captured(batch: int, device: torch.device) -> Step:
+    return Captured(ours("paper", batch, device, capturable=True))
+
+
+class PlainEncoder(nn.Module):
+    """The paper's encoder without normalised heads."""
+
+    def __init__(self, width: int = 16, **_sizes: int):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, width, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        self.gaussian = nn.Linear(64 * width, GAUSSIAN_DIM)
+        self.categorical = nn.Linear(64 * width, CATEGORIES)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(images)
+        return self.gaussian(features), self.categorical(features).softmax(1)
+
+
+class PlainDecoder(nn.Sequential):
+    """Its mirror."""
+
+    def __init__(self, width: int = 16, **_sizes: int):
+        super().__init__(
+            nn.Linear(GAUSSIAN_DIM + CATEGORIES, 64 * width),
+            nn.ReLU(),
+            nn.Unflatten(1, (4 * width, 4, 4)),
+            nn.ConvTranspose2d(4 * width, 2 * width, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(width, 3, 4, stride=2, padding=1),
+            nn.Sigmoid(),
+        )
+
+
+def plain_discriminator(features: int) -> nn.Sequential:
+    layers = [nn.Linear(features, 256), nn.LeakyReLU(0.2), nn.Linear(256, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1)]
+    return nn.Sequential(*layers)
+
+
+def textbook_of(networks: list[nn.Module], batch: int, device: torch.device) -> Step:
+    """Makhzani et al.'s two phases as tutorials have them, on an encoder, a decoder and two discriminators."""
+    encoder, decoder, tell_gaussian, tell_categorical = networks
+    reconstruction = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
+    discrimination = torch.optim.Adam([*tell_gaussian.parameters(), *tell_categorical.parameters()], lr=1e-3)
+    generation = torch.optim.Adam(encoder.parameters(), lr=1e-4)
+    bce = nn.BCEWithLogitsLoss()
+    one, zero = torch.ones(batch, 1, device=device), torch.zeros(batch, 1, device=device)
+
+    def step(images: Tensor) -> None:
+        loss = F.mse_loss(decoder(torch.cat(encoder(images), 1)), images)
+        reconstruction.zero_grad()
+        loss.backward()
+        reconstruction.step()
+
+        with torch.no_grad():
+            gaussian, categorical = encoder(images)
+        real_gaussian = torch.randn(batch, GAUSSIAN_DIM, device=device)
+        real_categorical = F.one_hot(torch.randint(CATEGORIES, (batch,), device=device), CATEGORIES).float()
+        loss = bce(tell_gaussian(real_gaussian), one) + bce(tell_gaussian(gaussian), zero)
+        loss = loss + bce(tell_categorical(real_categorical), one) + bce(tell_categorical(categorical), zero)
+        discrimination.zero_grad()
+        loss.backward()
+        discrimination.step()
+
+        gaussian, categorical = encoder(images)
+        loss = bce(tell_gaussian(gaussian), one) + bce(tell_categorical(categorical), one)
+        generation.zero_grad()
+        loss.backward()
+        generation.step()
+
+    return step
+
+
+def plain_networks(device: torch.device) -> list[nn.Module]:
+    networks = [PlainEncoder(), PlainDecoder(), plain_discriminator(GAUSSIAN_DIM), plain_discriminator(CATEGORIES)]
+    return [network.to(device) for network in networks]
+
+
+def textbook(batch: int, device: torch.device) -> Step:
+    return textbook_of(plain_networks(device), batch, device)
+
+
+def compiled_textbook(batch: int, device: torch.device) -> Step:
+    return textbook_of([torch.compile(network, dynamic=False) for network in plain_networks(device)], batch, device)
+
+
+def preset_textbook(batch: int, device: torch.device) -> Step:
+    """The textbook's step on the networks of preset maskbench, as float32 and in the default layout."""
+    sizes = dict(gaussian_dim=GAUSSIAN_DIM, categories=CATEGORIES, **PRESETS["maskbench"])
+    encoder, decoder = Encoder(**sizes).to(device), PlainPresetDecoder(**sizes).to(device)
+    discriminators = [plain_discriminator(size).to(device) for size in (GAUSSIAN_DIM, CATEGORIES)]
+    return textbook_of([encoder, decoder, *discriminators], batch, device)
+
+
+class PlainPresetDecoder(Decoder):
+    def rebuild(self, unmasked: Tensor) -> Tensor:
+        images = self.spectrum.inverse(self.linear(unmasked))
+        return images + self.correction(images - 0.5)
+
+
+def pythae_step(batch: int, device: torch.device) -> Step:
+    """The model of pythae, and the order of its AdversarialTrainer, without its loader and logs."""
+    from pythae.models import Adversarial_AE, Adversarial_AE_Config
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseDiscriminator, BaseEncoder
+    from pythae.trainers import AdversarialTrainer
+
+    class PeerEncoder(BaseEncoder):
+        def __init__(self):
+            super().__init__()
+            self.encoder = PlainEncoder()
+
+        def forward(self, x: Tensor) -> ModelOutput:
+            latent = torch.cat(self.encoder(x), 1)
+            return ModelOutput(embedding=latent, log_covariance=torch.zeros_like(latent))
+
+    class PeerDecoder(BaseDecoder):
+        def __init__(self):
+            super().__init__()
+            self.decoder = PlainDecoder()
+
+        def forward(self, z: Tensor) -> ModelOutput:
+            return ModelOutput(reconstruction=self.decoder(z))
+
+    class PeerDiscriminator(BaseDiscriminator):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(plain_discriminator(GAUSSIAN_DIM + CATEGORIES), nn.Sigmoid())
+
+        def forward(self, z: Tensor) -> ModelOutput:
+            return ModelOutput(embedding=self.layers(z))
+
+    config = Adversarial_AE_Config(
+        input_dim=(3, 32, 32), latent_dim=GAUSSIAN_DIM + CATEGORIES, deterministic_posterior=True
+    )
+    model = Adversarial_AE(config, PeerEncoder(), PeerDecoder(), PeerDiscriminator()).to(device)
+    trainer = argparse.Namespace(
+        autoencoder_optimizer=torch.optim.Adam([*model.encoder.parameters(), *model.decoder.parameters()], lr=1e-3),
+        discriminator_optimizer=torch.optim.Adam(model.discriminator.parameters(), lr=1e-3),
+    )
+    return lambda images: AdversarialTrainer._optimizers_step(trainer, model({"data": images}))
+
+
+if __name__ == "__main__":
+    main()
