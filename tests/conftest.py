@@ -38,7 +38,8 @@ def run_here(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         runpy.run_path(str(ROOT / script), run_name="__main__")
 
-    return run
+    yield run
+    torch.set_flush_denormal(False)  # a script sets it for its process
 
 
 @pytest.fixture(scope="session")
