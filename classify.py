@@ -52,6 +52,8 @@ METHODS = ("mlp", "forest", "adaboost")
 METRICS = ("accuracy", "precision", "recall")
 NO_LABEL = -100  # fills up the shorter parts of draws that are trained together
 STACK = 10  # MLPs trained together: enough to fill a core, few enough to lose little when stopped
+MLPS_A_THREAD = 4  # fewer are done sooner by one
+CORES = torch.get_num_threads()
 WEIGHT_DECAY = 0.1
 MLP_SETTINGS = ("epochs", "batch_size", "lr")  # the flags that change the MLP's runs, beside --seed
 RUN_COLUMNS = ("masked", "method", "classes", "repeat", *METRICS, "train_rows", "test_rows", "seconds", "class_names")
@@ -61,7 +63,6 @@ TABLE_COLUMNS = ("method", "classes", "metric", "mean", "std", "draws")
 def main() -> None:
     args = parse_arguments()
     device = cli.pick_device(args.device)
-    torch.set_num_threads(1)  # a mini-batch of 4 is too little work to share
     path = args.masked or newest("masked")
     data = masked.load(path)
     print(f"{path}: {len(data.labels):,} rows of {data.width} numbers, masked by {data.method}")
@@ -179,6 +180,8 @@ def run_mlps(
         validation loss, training accuracy, validation accuracy.
     """
     start = time.perf_counter()
+    # a mini-batch of 4 is too little work to share, those of several MLPs are not
+    torch.set_num_threads(max(1, min(CORES, len(draws) // MLPS_A_THREAD)))
     count = len(draws[0].classes)
     features, labels, streams, classifiers, generators = [], [], [], [], []
     for draw in draws:

@@ -4,7 +4,6 @@ import csv
 import os
 import platform
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the scripts are not part of the package
 
 from maskbench import files  # noqa: E402
+from maskbench.reproduce import commit  # noqa: E402
 
 RESULTS = ROOT / "results"
 QUESTIONS = ("train_step", "instances", "classify", "mask")  # in the order of the page
@@ -79,7 +79,6 @@ def write_bandwidth(device: torch.device) -> float:
 
 def header(device: torch.device) -> list[str]:
     """Hardware, versions and commit."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT)
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
@@ -87,7 +86,7 @@ def header(device: torch.device) -> list[str]:
         models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
         model = models[0].split(":")[1].strip() if models else platform.processor()
         hardware = f"{model}, {torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f} at the start"
-    versions = f"torch {torch.__version__}, Python {platform.python_version()}, commit {commit.stdout.strip()}"
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}, commit {commit()}"
     return [f"- {hardware}", f"- {versions}"]
 
 

@@ -10,13 +10,10 @@ gradients, would take at the memory bandwidth measured in the same run.
 """
 
 import argparse
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+import common
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -41,8 +38,8 @@ def main() -> None:
         parser.error(f"no compiled kernels for {device}; see python -m maskbench.ops")
 
     batches = (*BATCHES, GPU_BATCH) if device.type == "cuda" else BATCHES
-    bandwidth = write_bandwidth(device)
-    lines = [*header(device), f"- writes {bandwidth / 1e9:.1f} GB/s (`fill_` of 256 MB)", ""]
+    bandwidth = common.write_bandwidth(device)
+    lines = [*common.header(device), f"- writes {bandwidth / 1e9:.1f} GB/s (`fill_` of 256 MB)", ""]
     for title, contestants, bytes_a_row in (
         (f"Sampling, {GAUSSIAN_DIM} normals and one of {CATEGORIES} categories a row", sampling, sampled_bytes),
         (f"Discriminator loss, {DISCRIMINATORS} discriminators, forward", forward, forward_bytes),
@@ -52,7 +49,7 @@ def main() -> None:
     report = "\n".join(lines)
     print(report)
     if args.save:
-        path = Path(__file__).parent.parent / "results" / RESULTS[device.type]
+        path = common.RESULTS / RESULTS[device.type]
         text = f"# The compiled ops\n\n`python benchmarks/ops.py --device {device} --save`\n\n{report}\n"
         files.write_text(path, text)
 
@@ -131,11 +128,11 @@ def time_in_turns(contestants: dict[str, Callable[[], object]], device: torch.de
     """Median seconds of a call. Calls are timed in groups of 1 ms or so, as a single one may be shorter than noise."""
 
     def seconds(function: Callable[[], object], calls: int) -> float:
-        synchronize(device)
+        common.synchronize(device)
         start = time.perf_counter()
         for _ in range(calls):
             function()
-        synchronize(device)
+        common.synchronize(device)
         return (time.perf_counter() - start) / calls
 
     calls = {}
@@ -148,36 +145,6 @@ def time_in_turns(contestants: dict[str, Callable[[], object]], device: torch.de
         for name, function in contestants.items():
             times[name].append(seconds(function, calls[name]))
     return {name: float(np.median(values)) for name, values in times.items()}
-
-
-def write_bandwidth(device: torch.device) -> float:
-    """Bytes a second that a fill reaches, the best of ten."""
-    target = torch.empty(2**26, device=device)
-    best = float("inf")
-    for _ in range(10):
-        synchronize(device)
-        start = time.perf_counter()
-        target.fill_(1.0)
-        synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return target.nbytes / best
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def header(device: torch.device) -> list[str]:
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    if device.type == "cuda":
-        hardware = torch.cuda.get_device_name(device)
-    else:
-        cpuinfo = Path("/proc/cpuinfo")
-        models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
-        model = models[0].split(":")[1].strip() if models else platform.processor()
-        hardware = f"{model}, {torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f} at the start"
-    return [f"- {hardware}", f"- torch {torch.__version__}, Python {platform.python_version()}, commit {commit}"]
 
 
 if __name__ == "__main__":

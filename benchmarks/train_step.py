@@ -5,7 +5,7 @@
     python benchmarks/train_step.py --device cuda    # the captured step beside its own eager one, too
     python benchmarks/train_step.py --save           # also into results/speed.md
 
-Contestants, all with the paper's networks (455,940 numbers in the encoder):
+Contestants, with the paper's networks (455,940 numbers in the encoder):
 
   maskbench   the step of train_aae.py, with its normalised heads and decorrelation, which the others lack
   textbook    the paper's two phases in eager PyTorch: an encoder pass for each of the three losses, one BCE for each
@@ -13,7 +13,7 @@ Contestants, all with the paper's networks (455,940 numbers in the encoder):
   compiled    the same, its networks compiled (torch.compile; warm-up in the table)
   pythae      Adversarial_AE of pythae: one phase, one encoder pass, one Gaussian part, one discriminator, so less work
 
-Preset maskbench has other networks; there the peer is the textbook step on these. The limit is the floating-point
+Then the same on the networks of preset maskbench. The limit is the floating-point
 operations of convolutions and products at the machine's measured rate of matrix products.
 """
 
@@ -59,9 +59,9 @@ def main() -> None:
 
     makers = {
         "maskbench": functools.partial(ours, "paper"),
-        "textbook": textbook,
-        "compiled": compiled_textbook,
-        "pythae": pythae_step,
+        "textbook": functools.partial(textbook, plain_networks),
+        "compiled": functools.partial(compiled_textbook, plain_networks),
+        "pythae": functools.partial(pythae_step, plain_networks),
     }
     if device.type == "cuda":
         makers = {"maskbench": captured, "maskbench eager": makers.pop("maskbench"), **makers}
@@ -71,7 +71,12 @@ def main() -> None:
     lines += ["Seconds until the second step: " + ", ".join(f"{n} {s:.1f}" for n, s in warm_ups.items()) + ".", ""]
     rows += found[1]
 
-    makers = {"maskbench": functools.partial(ours, "maskbench"), "textbook": preset_textbook}
+    makers = {
+        "maskbench": functools.partial(ours, "maskbench"),
+        "textbook": functools.partial(textbook, preset_networks),
+        "compiled": functools.partial(compiled_textbook, preset_networks),
+        "pythae": functools.partial(pythae_step, preset_networks),
+    }
     found, _ = measure(makers, PRESET_BATCHES, device, args.seconds, rate)
     lines += ["The networks of preset maskbench:", "", *common.table(["mini-batch", *makers, "limit"], found[0])]
     print("\n".join(lines))
@@ -217,20 +222,19 @@ def plain_networks(device: torch.device) -> list[nn.Module]:
     return [network.to(device) for network in networks]
 
 
-def textbook(batch: int, device: torch.device) -> Step:
-    return textbook_of(plain_networks(device), batch, device)
-
-
-def compiled_textbook(batch: int, device: torch.device) -> Step:
-    return textbook_of([torch.compile(network, dynamic=False) for network in plain_networks(device)], batch, device)
-
-
-def preset_textbook(batch: int, device: torch.device) -> Step:
-    """The textbook's step on the networks of preset maskbench, as float32 and in the default layout."""
+def preset_networks(device: torch.device) -> list[nn.Module]:
+    """Those of preset maskbench, the decoder in float32 and in the default layout."""
     sizes = dict(gaussian_dim=GAUSSIAN_DIM, categories=CATEGORIES, **PRESETS["maskbench"])
-    encoder, decoder = Encoder(**sizes).to(device), PlainPresetDecoder(**sizes).to(device)
-    discriminators = [plain_discriminator(size).to(device) for size in (GAUSSIAN_DIM, CATEGORIES)]
-    return textbook_of([encoder, decoder, *discriminators], batch, device)
+    discriminators = [plain_discriminator(size) for size in (GAUSSIAN_DIM, CATEGORIES)]
+    return [network.to(device) for network in (Encoder(**sizes), PlainPresetDecoder(**sizes), *discriminators)]
+
+
+def textbook(networks: Callable[[torch.device], list[nn.Module]], batch: int, device: torch.device) -> Step:
+    return textbook_of(networks(device), batch, device)
+
+
+def compiled_textbook(networks: Callable[[torch.device], list[nn.Module]], batch: int, device: torch.device) -> Step:
+    return textbook_of([torch.compile(network, dynamic=False) for network in networks(device)], batch, device)
 
 
 class PlainPresetDecoder(Decoder):
@@ -239,7 +243,7 @@ class PlainPresetDecoder(Decoder):
         return images + self.correction(images - 0.5)
 
 
-def pythae_step(batch: int, device: torch.device) -> Step:
+def pythae_step(networks: Callable[[torch.device], list[nn.Module]], batch: int, device: torch.device) -> Step:
     """The model of pythae, and the order of its AdversarialTrainer, without its loader and logs."""
     from pythae.models import Adversarial_AE, Adversarial_AE_Config
     from pythae.models.base.base_utils import ModelOutput
@@ -247,18 +251,18 @@ def pythae_step(batch: int, device: torch.device) -> Step:
     from pythae.trainers import AdversarialTrainer
 
     class PeerEncoder(BaseEncoder):
-        def __init__(self):
+        def __init__(self, encoder: nn.Module):
             super().__init__()
-            self.encoder = PlainEncoder()
+            self.encoder = encoder
 
         def forward(self, x: Tensor) -> ModelOutput:
             latent = torch.cat(self.encoder(x), 1)
             return ModelOutput(embedding=latent, log_covariance=torch.zeros_like(latent))
 
     class PeerDecoder(BaseDecoder):
-        def __init__(self):
+        def __init__(self, decoder: nn.Module):
             super().__init__()
-            self.decoder = PlainDecoder()
+            self.decoder = decoder
 
         def forward(self, z: Tensor) -> ModelOutput:
             return ModelOutput(reconstruction=self.decoder(z))
@@ -274,7 +278,8 @@ def pythae_step(batch: int, device: torch.device) -> Step:
     config = Adversarial_AE_Config(
         input_dim=(3, 32, 32), latent_dim=GAUSSIAN_DIM + CATEGORIES, deterministic_posterior=True
     )
-    model = Adversarial_AE(config, PeerEncoder(), PeerDecoder(), PeerDiscriminator()).to(device)
+    encoder, decoder, *_ = networks(device)
+    model = Adversarial_AE(config, PeerEncoder(encoder), PeerDecoder(decoder), PeerDiscriminator()).to(device)
     trainer = argparse.Namespace(
         autoencoder_optimizer=torch.optim.Adam([*model.encoder.parameters(), *model.decoder.parameters()], lr=1e-3),
         discriminator_optimizer=torch.optim.Adam(model.discriminator.parameters(), lr=1e-3),

@@ -80,7 +80,7 @@ class Encoder(nn.Module):
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`forward`, with the logits ``[N, K]`` of the categorical part: mean 0, deviation 1."""
-        features = self.features(_fast_layout(images))
+        features = self.features(images if self.config["frequencies"] else _fast_layout(images))
         return self.gaussian(features), self.categorical(features)
 
 
@@ -304,7 +304,7 @@ class Spectrum(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """``[N, 3, S, S]`` -> ``[N, length]``."""
-        return (self.basis @ images @ self.basis.T).flatten(2)[..., self.kept].flatten(1)
+        return (self.basis @ (images @ self.basis.T)).flatten(2)[..., self.kept].flatten(1)
 
     def natural_variances(self) -> Tensor:
         """How variances fall off over ``[length]`` in natural images, up to a factor: 1 / f^2."""

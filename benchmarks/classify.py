@@ -1,0 +1,133 @@
+"""How fast are the MLPs of repeated draws, beside one after another and scikit-learn's?
+
+    python benchmarks/classify.py          # 1, 3, 10 and 30 repeats of three classes
+    python benchmarks/classify.py --save   # also into results/speed.md
+
+Contestants, on synthetic masks of 404 numbers, 400 training images a class, mini-batches of 4, hidden layers of 256:
+
+  maskbench          classify.py: up to ten repeats are trained as one stack
+  one after another  the same code, each repeat alone
+  textbook           a DataLoader, an nn.Sequential and torch.optim.Adam, each repeat alone
+  MLPClassifier      scikit-learn's, each repeat alone
+
+The limit is what the optimiser must read and write of every weight, 28 bytes a step, at the machine's write bandwidth.
+"""
+
+import argparse
+import functools
+import importlib.util
+import sys
+
+import common
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.neural_network import MLPClassifier
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from maskbench.masked import MaskedSet
+
+REPEATS = (1, 3, 10, 30)
+EPOCHS, BATCH, CLASSES = 2, 4, 3
+OF_A_CLASS = 600  # images, 100 of them for testing
+SECONDS = 100.0  # for a line's contestants together
+
+# the script of this name, which an import would not find from here
+specification = importlib.util.spec_from_file_location("classify_script", common.ROOT / "classify.py")
+script = sys.modules["classify_script"] = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(script)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of measuring, a line of the table")
+    parser.add_argument("--save", action="store_true", help="also write into results/speed.md")
+    args = parser.parse_args()
+    device = torch.device("cpu")
+    bandwidth = common.write_bandwidth(device)
+    lines = [*common.header(device), f"- writes {bandwidth / 1e9:.1f} GB/s (`fill_` of 256 MB)", ""]
+    data = synthetic()
+    parts = script.data_parts(data)
+    cells, rows = [], []
+    for repeats in REPEATS:
+        draws = [script.draw_classes(0, np.arange(len(data.classes)), CLASSES, repeat) for repeat in range(repeats)]
+        contestants = {
+            "maskbench": functools.partial(stacked, data, parts, draws, script.STACK),
+            "one after another": functools.partial(stacked, data, parts, draws, 1),
+            "textbook": lambda draws=draws: [textbook(data, parts, draw) for draw in draws],
+            "MLPClassifier": lambda draws=draws: [sklearns(data, parts, draw) for draw in draws],
+        }
+        times = common.take_turns(contestants, device, args.seconds, turns=3)
+        weights = sum(p.numel() for p in script.MaskClassifier(data.width, CLASSES).parameters())
+        steps = EPOCHS * len(parts["train"]) * CLASSES // len(data.classes) // BATCH
+        limit = repeats * steps * weights * 28 / bandwidth
+        reached = f"{limit:.2f} s ({limit / times['maskbench'][0]:.0%} reached)"
+        cells.append([f"{repeats}", *common.against(times, "one after another", 1, "s"), reached])
+        rows += [("classify", name, repeats, f"seconds, {EPOCHS} epochs", *figure) for name, figure in times.items()]
+    lines += common.table(["repeats", *contestants, "limit"], cells)
+    print("\n".join(lines))
+    if args.save:
+        common.save("classify", f"The MLPs of `classify.py`, {EPOCHS} epochs", lines, rows, device)
+
+
+def synthetic() -> MaskedSet:
+    """Ten classes of noise around a mean each."""
+    labels = torch.arange(10 * OF_A_CLASS) % 10
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(10, 404, generator=generator)
+    codes = 0.2 * means[labels] + torch.randn(len(labels), 404, generator=generator)
+    return MaskedSet(
+        method="aae",
+        encoder="0" * 64,
+        dataset="synthetic",
+        classes=[str(label) for label in range(10)],
+        gaussian=codes[:, :384].contiguous(),
+        categorical=codes[:, 384:].contiguous(),
+        labels=labels,
+        split=(torch.arange(len(labels)) >= 10 * (OF_A_CLASS - 100)).to(torch.uint8),
+        source=torch.arange(len(labels)),
+        view=torch.zeros(len(labels), dtype=torch.uint8),
+    )
+
+
+def stacked(data: MaskedSet, parts: dict, draws: list, size: int) -> None:
+    args = argparse.Namespace(epochs=EPOCHS, batch_size=BATCH, lr=1e-3)
+    for first in range(0, len(draws), size):
+        script.run_mlps(args, data, parts, draws[first : first + size], torch.device("cpu"))
+
+
+def textbook(data: MaskedSet, parts: dict, draw) -> None:
+    torch.set_num_threads(script.CORES)  # as it comes; the script chooses for itself
+    rows, features = script.mlp_data(data, parts, draw.classes)
+    labels = {name: torch.searchsorted(torch.from_numpy(draw.classes), data.labels[rows[name]]) for name in rows}
+    loader = DataLoader(TensorDataset(features["train"], labels["train"]), BATCH, shuffle=True, drop_last=True)
+    layers = [nn.Linear(data.width, 256), nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, 256), nn.ReLU(), nn.Dropout(0.3)]
+    model = nn.Sequential(*layers, nn.Linear(256, CLASSES))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(EPOCHS):
+        model.train()
+        for masks, targets in loader:
+            loss = F.cross_entropy(model(masks), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        model.eval()
+        with torch.no_grad():
+            F.cross_entropy(model(features["validation"]), labels["validation"])
+    with torch.no_grad():
+        model(features["test"]).argmax(1)
+
+
+def sklearns(data: MaskedSet, parts: dict, draw) -> None:
+    rows, features = script.mlp_data(data, parts, draw.classes)
+    model = MLPClassifier((256, 256), batch_size=BATCH, learning_rate_init=1e-3, max_iter=EPOCHS, random_state=0)
+    classes = np.arange(CLASSES)
+    targets = torch.searchsorted(torch.from_numpy(draw.classes), data.labels[rows["train"]]).numpy()
+    for _ in range(EPOCHS):
+        model.partial_fit(features["train"].numpy(), targets, classes=classes)
+    model.predict(features["test"].numpy())
+
+
+if __name__ == "__main__":
+    main()

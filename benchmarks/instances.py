@@ -1,0 +1,78 @@
+"""How much sooner are several autoencoders trained side by side than one after another?
+
+    python benchmarks/instances.py          # 1, 2 and 4 instances, commands as anybody types them
+    python benchmarks/instances.py --save   # also into results/speed.md
+
+Whole processes of train_aae.py on crops of photographs, one epoch, preset paper, then four of preset maskbench;
+start-up, calibration, validation and pictures count. The limit is the time of one after another, divided by the cores.
+"""
+
+import argparse
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import common
+import numpy as np
+import torch
+
+COUNTS = (1, 2, 4)
+IMAGES = 16_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=IMAGES, help="training images")
+    parser.add_argument("--save", action="store_true", help="also write into results/speed.md")
+    args = parser.parse_args()
+    device = torch.device("cpu")
+    lines, cells, rows = [*common.header(device), ""], [], []
+    cores = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        for preset, count in (*(("paper", count) for count in COUNTS), ("maskbench", COUNTS[-1])):
+            together, in_turn, rates = [], [], []
+            for turn in range(2):
+                run = functools.partial(train, preset, args.images)
+                output = Path(folder, f"{preset}-{count}-{turn}")
+                together.append(
+                    common.timed(lambda run=run, output=output, count=count: run(output / "together", count), device)
+                )
+                each = range(count)
+                in_turn.append(
+                    common.timed(
+                        lambda run=run, output=output, each=each: [run(output / str(i), 1, i) for i in each], device
+                    )
+                )
+                rates += [images_per_second(output / "0")]
+            figures = {
+                name: (float(np.median(taken)), min(taken), max(taken))
+                for name, taken in (("maskbench", together), ("one after another", in_turn))
+            }
+            limit = figures["one after another"][0] / min(cores, count)
+            reached = f"{limit:.0f} s ({limit / figures['maskbench'][0]:.0%} reached)"
+            rate = f"{np.median(rates):,.0f}"
+            cells.append([f"{preset}, {count}", *common.against(figures, "one after another", 1, "s"), reached, rate])
+            if preset == "paper":
+                rows += [("instances", name, count, "seconds", *figure) for name, figure in figures.items()]
+    columns = ["instances", "maskbench", "one after another", "limit", "images a second of one alone (metrics.csv)"]
+    lines += common.table(columns, cells)
+    print("\n".join(lines))
+    if args.save:
+        common.save("instances", "Several instances", lines, rows, device)
+
+
+def train(preset: str, images: int, output: Path, instances: int, seed: int = 0) -> None:
+    command = [sys.executable, "train_aae.py", "--dataset", "photos", "--limit", str(images), "--epochs", "1"]
+    command += ["--preset", preset, "--instances", str(instances), "--seed", str(seed), "--output-dir", str(output)]
+    subprocess.run(command, check=True, capture_output=True, cwd=common.ROOT, env={**os.environ, "PYTHONPATH": "."})
+
+
+def images_per_second(output: Path) -> float:
+    return float((output / "0" / "metrics.csv").read_text().splitlines()[-1].split(",")[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""How fast are images masked, beside a loop over a DataLoader?
+
+    python benchmarks/mask.py                  # 1,000, 10,000 and 60,000 images
+    python benchmarks/mask.py --device cuda
+    python benchmarks/mask.py --save           # also into results/speed.md
+
+Contestants, with the encoder of preset maskbench in inference mode and mini-batches of 500:
+
+  maskbench              what mask_dataset.py does between reading the images and writing the file
+  DataLoader             over torchvision's kind of dataset (a PIL image and ToTensor for each), torch.cat at the end
+  DataLoader, 2 workers  the same, images prepared by two processes
+
+The limit is the encoder's floating-point operations at the machine's measured rate of matrix products.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import common
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+import mask_dataset
+from maskbench.datasets import ImageSet
+from maskbench.models import PRESETS, Encoder
+from maskbench.vision import torchvision
+
+COUNTS = (1_000, 10_000, 60_000)
+BATCH = 500
+SECONDS = 60.0  # for a line's contestants together
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of measuring, a line of the table")
+    parser.add_argument("--save", action="store_true", help="also write into results/speed.md")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    rate = common.matrix_rate(device)
+    lines = [*common.header(device), f"- products of 1024 x 1024 matrices: {rate / 1e9:,.0f} GFLOP/s", ""]
+    encoder = Encoder(**PRESETS["maskbench"]).to(device).eval()
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        encoder(torch.rand(BATCH, 3, 32, 32, device=device))
+    cells, rows = [], []
+    for count in COUNTS:
+        images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
+        contestants = {
+            "maskbench": lambda images=images: ours(encoder, images, device),
+            "DataLoader": lambda images=images: loop(encoder, images, device, workers=0),
+            "DataLoader, 2 workers": lambda images=images: loop(encoder, images, device, workers=2),
+        }
+        times = common.take_turns(contestants, device, args.seconds, turns=3)
+        limit = count / BATCH * counter.get_total_flops() / rate
+        reached = f"{limit:.3f} s ({limit / times['maskbench'][0]:.0%} reached)"
+        cells.append([f"{count:,}", *common.against(times, "DataLoader", 1, "s"), reached])
+        rows += [("mask", name, count, "seconds", *figure) for name, figure in times.items()]
+    lines += common.table(["images", *contestants, "limit"], cells)
+    print("\n".join(lines))
+    if args.save:
+        common.save("mask", "Masking", lines, rows, device)
+
+
+def ours(encoder: Encoder, images: Tensor, device: torch.device) -> None:
+    count = len(images)
+    image_set = ImageSet("cifar100", images, torch.zeros(count).long(), torch.zeros(count, dtype=torch.uint8), ["any"])
+    flags = argparse.Namespace(dataset="cifar100", method="aae", batch_size=BATCH, augment=[], seed=0, key=None)
+    with tempfile.TemporaryDirectory() as folder:
+        mask_dataset.mask_views(flags, encoder, "", image_set, [torch.arange(count)], Path(folder), device)
+
+
+class Pictures(Dataset):
+    """As torchvision's CIFAR100 with ``transform=ToTensor()`` does it."""
+
+    def __init__(self, images: Tensor):
+        self.data = images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.transform = torchvision.transforms.ToTensor()
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.data[index])), 0
+
+
+@torch.inference_mode()
+def loop(encoder: Encoder, images: Tensor, device: torch.device, workers: int) -> None:
+    gaussian, categorical = [], []
+    for pictures, _ in DataLoader(Pictures(images), batch_size=BATCH, num_workers=workers):
+        parts = encoder(pictures.to(device))
+        gaussian.append(parts[0].cpu())
+        categorical.append(parts[1].cpu())
+    torch.cat(gaussian), torch.cat(categorical)
+
+
+if __name__ == "__main__":
+    main()
