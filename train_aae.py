@@ -46,9 +46,11 @@ import argparse
 import functools
 import itertools
 import math
+import signal
 import time
 import types
 from collections.abc import Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +62,7 @@ from tqdm import tqdm
 from maskbench import checkpoints, children, cli, datasets, figures, files, metrics, ops
 from maskbench.datasets import to_float
 from maskbench.errors import InputError
-from maskbench.graphs import Captured
+from maskbench.graphs import ONE_AT_A_TIME, Captured
 from maskbench.models import (
     PRESETS,
     Decoder,
@@ -72,7 +74,7 @@ from maskbench.models import (
 )
 from maskbench.ops import discriminator_loss, generator_loss
 from maskbench.priors import PriorSampler
-from maskbench.stopping import Stopper, stopping
+from maskbench.stopping import Stopped, Stopper, stopping
 
 BETAS = (0.9, 0.95)
 GENERATOR_STEP = 0.1  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
@@ -155,6 +157,9 @@ def train_all(args: argparse.Namespace, device: torch.device) -> None:
     ]
     if jobs > 1:
         children.run_in_parallel(train_in_child, calls, jobs)
+    elif device.type == "cuda" and args.instances > 1:
+        with stopping(args.checkpoint_minutes) as stopper:
+            train_in_threads(stopper, calls, device)
     else:
         with stopping(args.checkpoint_minutes) as stopper:
             for call in calls:
@@ -164,6 +169,30 @@ def train_all(args: argparse.Namespace, device: torch.device) -> None:
 def train_in_child(args: argparse.Namespace, *more: object) -> None:
     with stopping(args.checkpoint_minutes) as stopper:
         train(stopper, args, *more)
+
+
+def train_in_threads(stopper: Stopper, calls: list[tuple], device: torch.device) -> None:
+    """Instances on one GPU, each in a thread with a stream of its own: one alone leaves most of the GPU idle.
+
+    Where one fails, the others save and stop.
+    """
+
+    def work(call: tuple) -> None:
+        stream = None
+        if device.type == "cuda":
+            stream = torch.cuda.Stream(device)
+            stream.wait_stream(torch.cuda.default_stream(device))  # the images are there
+        with torch.cuda.stream(stream):
+            train(stopper.another(), *call)
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = [pool.submit(work, call) for call in calls]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        if any(future.done() and future.exception() for future in futures):
+            stopper.stop(signal.SIGTERM)
+    errors = [error for future in futures if (error := future.exception())]
+    if errors:
+        raise min(errors, key=lambda error: isinstance(error, Stopped))  # what went wrong, not what it stopped
 
 
 def train(
@@ -190,24 +219,22 @@ def train(
     if saved:
         facts = facts | {"threads": saved["threads"]}
     torch.set_num_threads(facts["threads"])
-    torch.set_flush_denormal(
-        True
-    )  # the moments of weights that no longer move shrink to numbers that a CPU is slow with
-    torch.manual_seed(seed)
+    torch.set_flush_denormal(True)  # a CPU is slow with the tiny moments of weights that no longer move
     sizes = dict(
         image_size=args.image_size, gaussian_dim=args.gaussian_dim, categories=args.categories, **PRESETS[args.preset]
     )
-    encoder = Encoder(**sizes).to(device)
-    decoder = Decoder(**sizes).to(device)
-    gaussian_discriminator = Discriminator(args.gaussian_dim).to(device)
-    categorical_discriminator = Discriminator(args.categories).to(device)
-    prior = PriorSampler(args.gaussian_dim, args.categories, seed).to(device)
-
     fitted = set()  # parameters that start from principal components
-    if PRESETS[args.preset]["frequencies"]:
-        fitted = {*encoder.parameters(), decoder.contrast, *decoder.linear.parameters()}
-        if not saved:
-            start_from_principal_components(encoder, decoder, map(to_float, train_images.split(FEATURE_BATCH)))
+    with ONE_AT_A_TIME:  # torch's generator belongs to all threads
+        torch.manual_seed(seed)
+        encoder = Encoder(**sizes).to(device)
+        decoder = Decoder(**sizes).to(device)
+        gaussian_discriminator = Discriminator(args.gaussian_dim).to(device)
+        categorical_discriminator = Discriminator(args.categories).to(device)
+        if PRESETS[args.preset]["frequencies"]:
+            fitted = {*encoder.parameters(), decoder.contrast, *decoder.linear.parameters()}
+            if not saved:
+                start_from_principal_components(encoder, decoder, map(to_float, train_images.split(FEATURE_BATCH)))
+    prior = PriorSampler(args.gaussian_dim, args.categories, seed).to(device)
 
     def adam(*modules: torch.nn.Module, step: float = 1) -> torch.optim.Adam:
         groups = []
@@ -302,8 +329,9 @@ def train(
         board.close()
 
     encoder.eval(), decoder.eval()
-    figures.losses(history, folder / "losses.png")
-    figures.reconstructions(encoder, decoder, validation_images[:8], folder / "reconstructions.png")
+    with ONE_AT_A_TIME:  # so does pyplot
+        figures.losses(history, folder / "losses.png")
+        figures.reconstructions(encoder, decoder, validation_images[:8], folder / "reconstructions.png")
     summary = metrics.latent_summary(*metrics.encode(encoder, validation_images))
     print(
         f"{folder}: validation MSE {history[-1][4]:.6f}; on validation images the Gaussian dimensions have means "
@@ -479,7 +507,7 @@ def parse_arguments() -> argparse.Namespace:
         "--instances",
         type=cli.integer(1),
         default=1,
-        help="autoencoders to train, side by side on a CPU with threads to spare; instance i has seed SEED + i",
+        help="autoencoders to train, side by side (on a CPU: with threads to spare); instance i has seed SEED + i",
     )
     add("--batch-size", type=cli.integer(2), default=16, help="images a mini-batch")
     add("--lr", type=cli.positive_float, default=1e-3, help="Adam's learning rate")

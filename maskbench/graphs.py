@@ -1,10 +1,12 @@
 """A function replayed as one CUDA graph: small mini-batches leave a GPU waiting for its next launch."""
 
+import threading
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+ONE_AT_A_TIME = threading.Lock()  # what several threads of a process must not do at once, such as a capture
 WARM_UP = 3  # calls before the capture: they make optimisers' state and choose algorithms
 
 
@@ -46,6 +48,6 @@ class Captured:
     def _capture(self, x: Tensor) -> None:
         self._input = torch.empty_like(x)
         self._graph = torch.cuda.CUDAGraph()
-        # "thread_local": other instances may train in other threads meanwhile
-        with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+        # "thread_local": other instances train in other threads meanwhile
+        with ONE_AT_A_TIME, torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
             self._output = self._function(self._input)

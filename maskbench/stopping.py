@@ -33,12 +33,21 @@ class Stopper:
     def __init__(self, minutes: float):
         self._seconds = 60 * minutes
         self._last = time.monotonic()
-        self._signal = 0
-        self._heard = 0.0
+        self._heard: list[tuple[int, float]] = []  # signals and when; shared with those of other threads
+
+    def another(self) -> "Stopper":
+        """One for a thread of its own: another clock, the same signals."""
+        other = Stopper(self._seconds / 60)
+        other._heard = self._heard
+        return other
+
+    def stop(self, number: int) -> None:
+        """As if the signal had come."""
+        self._heard.append((number, time.monotonic()))
 
     def due(self) -> bool:
         """True where a signal came or the minutes are over."""
-        return self._signal != 0 or time.monotonic() - self._last >= self._seconds
+        return bool(self._heard) or time.monotonic() - self._last >= self._seconds
 
     def saved(self, where: str) -> None:
         """The state is saved: start the clock again; Stopped where a signal came.
@@ -47,15 +56,15 @@ class Stopper:
             where: the place in the training, for the last line.
         """
         self._last = time.monotonic()
-        if self._signal:
-            raise Stopped(where, self._signal)
+        if self._heard:
+            raise Stopped(where, self._heard[0][0])
 
     def hear(self, number: int, _frame: object) -> None:
         """A signal handler: the first signal waits for the step to end, one more a second later ends the process."""
-        if not self._signal:
-            self._signal, self._heard = number, time.monotonic()
+        if not self._heard:
+            self.stop(number)
             print("\nfinishing the step, then saving; once more stops without saving", file=sys.stderr)
-        elif time.monotonic() - self._heard > _REPEAT:
+        elif time.monotonic() - self._heard[0][1] > _REPEAT:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 

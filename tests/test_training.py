@@ -2,15 +2,18 @@
 
 import functools
 import math
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import train_aae
 from maskbench.graphs import Captured
 from maskbench.models import Decoder, Discriminator, Encoder
 from maskbench.priors import PriorSampler
+from maskbench.stopping import Stopper
 from train_aae import DECORRELATION, OPTIMIZERS, compiled, take_step
 
 SIZES = {"convolutions": {"frequencies": 0}, "frequencies": {"frequencies": 40}}
@@ -157,6 +160,35 @@ def test_compiled_networks_compute_the_same():
     for images in mini_batches(2, torch.float64):
         losses = take_step(used, images, PRIOR_WEIGHT)
         torch.testing.assert_close(losses, take_step(plain, images, PRIOR_WEIGHT), rtol=1e-8, atol=0)
+
+
+def test_instances_in_threads_are_those_of_one_after_another(tmp_path, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (64, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    common = ["--image-size", "16", "--gaussian-dim", "24", "--categories", "5", "--preset", "paper", "--epochs", "2"]
+    monkeypatch.setattr(sys, "argv", ["train_aae.py", *common])
+    args = train_aae.parse_arguments()
+    facts = {"settings": {}, "environment": {}, "images": "", "threads": 1}
+
+    def calls(name: str) -> list[tuple]:
+        folders = [tmp_path / name / str(seed) for seed in range(2)]
+        for folder in folders:
+            folder.mkdir(parents=True)
+        return [(args, seed, folder, facts, images, images[:8], seed) for seed, folder in enumerate(folders)]
+
+    train_aae.train_in_threads(Stopper(10), calls("threads"), torch.device("cpu"))
+    for call in calls("alone"):
+        train_aae.train(Stopper(10), *call)
+    for seed in range(2):
+        both = [torch.load(tmp_path / name / str(seed) / "encoder.pt") for name in ("threads", "alone")]
+        for key, value in both[0]["state_dict"].items():
+            assert torch.equal(value, both[1]["state_dict"][key])
+    # one that fails stops the others, and what it said is told
+    broken = calls("broken")
+    broken[1] = (*broken[1][:4], images[:, :, :8], *broken[1][5:])
+    with pytest.raises(RuntimeError):
+        train_aae.train_in_threads(Stopper(10), broken, torch.device("cpu"))
+    torch.set_flush_denormal(False)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
