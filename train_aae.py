@@ -108,6 +108,7 @@ COLUMNS = (
 
 def main() -> None:
     args = parse_arguments()
+    torch.set_flush_denormal(True)  # a CPU is slow with the tiny moments of weights that no longer move
     device = cli.pick_device(args.device)
     with files.output_folder(args.output_dir):
         train_all(args, device)
@@ -140,7 +141,7 @@ def train_all(args: argparse.Namespace, device: torch.device) -> None:
     for folder in folders:
         files.make_folder(folder, private=True)
     # what belongs into every checkpoint beside the weights and the place in the loop
-    facts = {"settings": settings_of(args), "environment": environment(device), "images": fingerprint}
+    facts = {"settings": settings_of(args), "environment": environment(device, args.compile), "images": fingerprint}
     # mini-batches of 16 keep one thread busy: instances side by side are done sooner than one after another
     cores = torch.get_num_threads()
     together = args.instances if device.type == "cpu" and children.can_share(train_images, validation_images) else 1
@@ -167,6 +168,7 @@ def train_all(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def train_in_child(args: argparse.Namespace, *more: object) -> None:
+    torch.set_flush_denormal(True)  # of threads that are begun after this, too
     with stopping(args.checkpoint_minutes) as stopper:
         train(stopper, args, *more)
 
@@ -219,7 +221,6 @@ def train(
     if saved:
         facts = facts | {"threads": saved["threads"]}
     torch.set_num_threads(facts["threads"])
-    torch.set_flush_denormal(True)  # a CPU is slow with the tiny moments of weights that no longer move
     sizes = dict(
         image_size=args.image_size, gaussian_dim=args.gaussian_dim, categories=args.categories, **PRESETS[args.preset]
     )
@@ -437,7 +438,7 @@ def not_finite(what: str, folder: Path) -> InputError:
     return InputError(f"{what} is not finite; {kept}. Train with a lower --lr in another --output-dir")
 
 
-def environment(device: torch.device) -> dict[str, str]:
+def environment(device: torch.device, compiled: bool) -> dict[str, str]:
     """What the bits of the weights depend on besides flags and images."""
     return {
         "torch": str(torch.__version__),
@@ -445,6 +446,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "backend of the ops": ops.backend(device),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "bfloat16": str(has_bfloat16(device)),
+        "compiled": str(compiled),
     }
 
 

@@ -107,33 +107,41 @@ def chosen_images(mean: Tensor, components: Tensor) -> Tensor:
     return (mean + count**0.5 * mixtures @ components).clamp(0, 1)
 
 
-def wiener(queries: Tensor, answers: Tensor, mean: Tensor, components: Tensor, codes: Tensor) -> Map:
-    """The best linear map from codes back to images, given what an oracle answered: ``[N, D]`` -> ``[N, P]``.
+def wiener(queries: Tensor, answers: Tensor, mean: Tensor, components: Tensor, codes: Tensor) -> tuple[Map, Map]:
+    """The best linear maps from codes back to images and from images to codes, given what an oracle answered.
 
-    Threat model: oracle. A ridge regression of the answers on the queries says what the mask does to each component of
-    an image. The way back is the Wiener filter: the covariance of images is that of public ones, the covariance of
-    codes that of the masks in the attacker's hands, and what of the latter the queries do not explain is noise.
+    Threat model: oracle. A ridge regression of the answers on the queries says what the mask does to an image. The way
+    back, ``[N, D]`` -> ``[N, P]``, is the Wiener filter: the covariance of images is that of public ones, the
+    covariance of codes that of the masks in the attacker's hands, and what of the latter the queries do not explain is
+    noise.
 
     Args:
         queries: images ``[n, P]``.
         answers: their codes ``[n, D]``.
         mean: of public images, ``[P]``.
         components: of public images, ``[C, P]``, each as long as its deviation.
-        codes: of other images, ``[N, D]``, N much larger than D.
+        codes: of other images, ``[N, D]``; of fewer than D, their covariance is not known well.
+
+    Returns:
+        codes to images; images to codes, ``[N, P]`` -> ``[N, D]``.
     """
     center = codes.double().mean(0)
     x, y = queries.double() - mean.double(), answers.double() - center
     components = components.double()
     gram = x @ x.T
     gram = gram + 1e-4 * gram.diagonal().mean() * torch.eye(len(x)).to(gram)
-    effect = (components @ x.T) @ torch.linalg.solve(gram, y)  # of a deviation of each component, [C, D]
+    weights = torch.linalg.solve(gram, y)  # of the queries
+    effect = (components @ x.T) @ weights  # of a deviation of each component, [C, D]
     explained = effect.T @ effect
     observed = (codes.double() - center).T.cov(correction=0)
     values, axes = torch.linalg.eigh(observed - explained)
     unexplained = (axes * values.clamp_min(1e-9 * observed.diagonal().mean().clamp_min(1e-30))) @ axes.T
     back = torch.linalg.solve(explained + unexplained, effect.T @ components).float()
     offset = mean - center.float() @ back
-    return lambda codes: codes.float() @ back + offset
+    return (
+        lambda codes: codes.float() @ back + offset,
+        lambda images: (center + ((images.double() - mean.double()) @ x.T) @ weights).float(),
+    )
 
 
 def procrustes(codes: Tensor, own_codes: Tensor, mean: Tensor, own_mean: Tensor) -> Map:
@@ -357,6 +365,26 @@ def named_once(codes: Tensor, candidates: Tensor) -> float:
     attacker tells by it which of several ways to compare the two is best.
     """
     return len(_distances(codes, candidates).argmin(1).unique()) / len(candidates)
+
+
+def distance_profiles(codes: Tensor) -> Tensor:
+    """For each code its distances to all of them, sorted: ``[N, D]`` -> ``[N, N]``. No rotation changes them."""
+    return _distances(codes, codes).sort(1).values
+
+
+def turned_by_profiles(codes: Tensor, candidates: Tensor, rounds: int = 3) -> Tensor:
+    """Codes ``[N, D]`` turned onto the candidates' ``[N, E]``, all of which are behind some code.
+
+    Threat models: masks only, stolen encoder without the key; here the attacker has the images, and asks which mask is
+    of which. Each code is assigned the candidate with the most similar :func:`distance_profiles`; from these pairs
+    follows a rotation (:func:`procrustes`), from it a better assignment.
+    """
+    compared = distance_profiles(codes), distance_profiles(candidates)
+    for _ in range(rounds):
+        partners = _transport(*compared)[0]
+        turn = procrustes(codes, candidates[partners], codes.mean(0), candidates.mean(0))
+        compared = turn(codes), candidates
+    return compared[0]
 
 
 def _distances(codes: Tensor, candidates: Tensor) -> Tensor:

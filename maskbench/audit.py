@@ -23,7 +23,7 @@ import argparse
 import functools
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAIRS = (0, 10, 30, 100, 300, 1000, 3000, 10_000)
 UNLIMITED = PAIRS[-1]  # pairs that whoever has the encoder makes of public images
 FRONTIER_PAIRS = 1000
-CHOSEN_QUERIES = 1000  # beyond that, an oracle's answers to photographs tell more: few masks are quite linear
+CHOSEN_QUERIES = 1000  # beyond that photographs, of which a mask that is not quite linear tells more
 EVALUATED = 1000  # images of each set
 INVERTED = 100  # of them by gradient inversion, which takes seconds an image
 EXAMPLES = 6  # kept for the picture
@@ -59,6 +59,9 @@ MEASURES = {
 }
 COLUMNS = ("mask", "images", "threat", "attack", "pairs", "measure", "mean", "low", "high")
 FRONTIER_COLUMNS = ("mask", "gaussian_dim", "method", "accuracy", "std", "draws", "ssim", "low", "high")
+
+
+Comparison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # codes and candidates, made comparable
 
 
 @dataclass
@@ -240,11 +243,11 @@ class Auditor:
             "matched-decoder": self._each(mask.rebuild),
             "mismatched-decoder": self._each(lambda pixels: self._decoded(mask.own_decode, mask.encode(pixels))),
         }
-        ways = [lambda codes: codes, _length]  # a rotation changes no length
+        ways = [lambda codes, candidates: (codes, candidates), *INVARIANT]
         if mask.name != "identity":
             align = self.unpaired(mask.name, "own")
             results["unpaired"] = self._each(lambda pixels: self._decoded(mask.own_decode, align(mask.encode(pixels))))
-            ways.append(align)
+            ways.append(lambda codes, candidates: (align(codes), candidates))
         results["re-identification"] = self._each(lambda pixels: self._named(mask, mask.own, ways, pixels))
         return results
 
@@ -276,15 +279,16 @@ class Auditor:
             flat = attacks.chosen_images(mean, components[:queries])
             pictures = flat.view(-1, *self.mean_image.shape)
             codes = _batched(mask.encode, pictures)
-            rebuild = self._to_images(attacks.wiener(flat, codes, mean, components, masked))
+            back, forward = attacks.wiener(flat, codes, mean, components, masked)
+            rebuild = self._to_images(back)
+            results = {"re-identification": self._each(lambda x: attacks.ranks(mask.encode(x), forward(x.flatten(1))))}
         else:
             pictures, codes = self.public[:queries], self.codes(mask.name, "encode", "public")[:queries]
             ridge = attacks.Ridge(codes, masked.mean(0))
             rebuild = self._to_images(ridge.fit(pictures.flatten(1), self.mean_image.flatten()))
-        return {
-            "ridge": self._each(lambda x: self._decoded(rebuild, mask.encode(x))),
-            "re-identification": self._reidentified(mask, _batched(self.own_aae, pictures), codes),
-        }
+            own = self.codes("aae", "own", "public")[:queries]
+            results = {"re-identification": self._reidentified(mask, own, codes)}
+        return results | {"ridge": self._each(lambda x: self._decoded(rebuild, mask.encode(x)))}
 
     def _stolen(self, mask: Mask, pairs: int) -> dict:
         if pairs:
@@ -325,21 +329,21 @@ class Auditor:
             align = self.unpaired(mask.name, "stolen")
             return {
                 "unpaired": self._each(lambda x: self._decoded(self.stolen_decoder(), align(mask.encode(x)))),
-                "re-identification": self._each(lambda x: self._named(mask, mask.stolen, [_length], x)),
+                "re-identification": self._each(lambda x: self._named(mask, mask.stolen, INVARIANT, x)),
             }
         codes = self.codes(mask.name, "encode", "known")[:pairs]
         stolen = self.codes(mask.name, "stolen", "known")[:pairs]
         mean, stolen_mean = (self.codes(mask.name, name, "validation").mean(0) for name in ("encode", "stolen"))
         align = attacks.procrustes(codes, stolen, mean, stolen_mean)
+        turned = lambda codes, candidates: (align(codes), candidates)  # noqa: E731
         return {
             "procrustes": self._each(lambda x: self._decoded(self.stolen_decoder(), align(mask.encode(x)))),
-            "re-identification": self._each(lambda x: self._named(mask, mask.stolen, [_length, align], x)),
+            "re-identification": self._each(lambda x: self._named(mask, mask.stolen, [*INVARIANT, turned], x)),
         }
 
-    def _named(self, mask: Mask, own: attacks.Map, ways: list[attacks.Map], pixels: Tensor) -> Tensor:
+    def _named(self, mask: Mask, own: attacks.Map, ways: Sequence[Comparison], pixels: Tensor) -> Tensor:
         """Ranks under one of several ways to compare, the one that looks best to somebody who knows no answer."""
-        codes, candidates = mask.encode(pixels), own(pixels)
-        compared = [(way(codes), _length(candidates) if way is _length else candidates) for way in ways]
+        compared = [way(mask.encode(pixels), own(pixels)) for way in ways]
         return attacks.ranks(*max(compared, key=lambda both: attacks.named_once(*both)))
 
     def _reidentified(self, mask: Mask, own: Tensor, codes: Tensor) -> dict[str, Tensor]:
@@ -436,8 +440,16 @@ class _Rebuild(nn.Module):
         return self.decoder.rebuild(codes)
 
 
+# what no rotation changes: the vectors' lengths, their distances to one another, and what these tell of the rotation
+INVARIANT: tuple[Comparison, ...] = (
+    lambda codes, candidates: (_length(codes), _length(candidates)),
+    lambda codes, candidates: (attacks.distance_profiles(codes), attacks.distance_profiles(candidates)),
+    lambda codes, candidates: (attacks.turned_by_profiles(codes, candidates), candidates),
+)
+
+
 def _length(codes: Tensor) -> Tensor:
-    """``[N, D]`` -> ``[N, 1]``: what no rotation changes."""
+    """``[N, D]`` -> ``[N, 1]``."""
     return codes.double().norm(dim=1, keepdim=True)
 
 

@@ -413,8 +413,9 @@ def frontier(table: list[dict[str, str]], path: Path) -> None:
             errors = [[x - float(row["low"])], [float(row["high"]) - x]]
             error = standard_error(float(row["std"]), int(row["draws"]))
             axis.errorbar(x, y, error, errors, linestyle="none", capsize=2, **style)
-            if row["mask"].startswith("aae"):
-                axis.annotate(row["gaussian_dim"], (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)
+            if row["mask"] == "aae":
+                near = dict(xytext=(-4, 5), ha="right", textcoords="offset points", fontsize=8)
+                axis.annotate(row["gaussian_dim"], (x, y), **near)
         axis.set(title=_METHOD_STYLES[method]["label"], xlabel="leakage: SSIM of the best attack, 1,000 known pairs")
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("accuracy on masks, three classes\n(± standard error)")

@@ -184,6 +184,8 @@ def save(content: dict[str, Any], path: Path, private: bool = False) -> None:
 def scratch(rows: int, columns: int, folder: Path) -> Tensor:
     """float32 ``[rows, columns]`` in a file without a name, so that the system can take its memory back.
 
+    The file goes with the tensor; until then the folder's disk holds it beside what is written there.
+
     Raises:
         InputError: no room in the folder.
     """
@@ -192,8 +194,11 @@ def scratch(rows: int, columns: int, folder: Path) -> Tensor:
         return torch.empty(rows, columns)
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=_PARTIAL) as file:
+            _lock(file.fileno())  # remove_leftovers of another process spares it
             os.posix_fallocate(file.fileno(), 0, 4 * size)  # a hole that finds the disk full later would kill
             return torch.from_file(file.name, shared=True, size=size).view(rows, columns)
+    except RuntimeError as error:  # torch's, of a file system that cannot map files
+        raise InputError(f"{folder}: cannot hold the masks ({error}); choose another place") from None
     except OSError as error:
         raise InputError(f"{folder}: no room for {4 * size:,} bytes ({error.strerror}); choose another place") from None
 

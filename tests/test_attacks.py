@@ -63,12 +63,14 @@ def test_chosen_images_tell_more_than_photographs(generator):
     secret, photographs = natural(50, generator).flatten(1), natural(16, generator).flatten(1)
 
     def error(queries: torch.Tensor) -> float:
-        rebuild = attacks.wiener(queries, queries @ mask, mean, components, pixels @ mask)
+        rebuild, _ = attacks.wiener(queries, queries @ mask, mean, components, pixels @ mask)
         return (F.mse_loss(rebuild(secret @ mask), secret) / secret.var()).item()
 
     chosen = attacks.chosen_images(mean, components)
     assert chosen.min() >= 0 and chosen.max() <= 1 and chosen.shape == (48, 3 * SIZE**2)
     assert error(chosen) < 0.01
+    _, forward = attacks.wiener(chosen, chosen @ mask, mean, components, pixels @ mask)
+    assert (attacks.ranks(secret @ mask, forward(secret)) == 1).all()
     assert error(attacks.chosen_images(mean, components[:16])) < 0.8 * error(photographs)
 
 
@@ -157,10 +159,21 @@ def test_noise_tells_no_more_than_the_mean_image(generator):
     assert F.mse_loss(rebuilt, images[secret]) > 0.99 * of_mean
     centred = images.flatten(1) - mean.flatten()
     components = torch.linalg.svd(centred, full_matrices=False)[2][:50] * centred.norm() / 300**0.5 / 50**0.5
-    back = attacks.wiener(images[known].flatten(1), codes[known], mean.flatten(), components, codes)
+    back, _ = attacks.wiener(images[known].flatten(1), codes[known], mean.flatten(), components, codes)
     assert F.mse_loss(back(codes[secret]).view(-1, 3, SIZE, SIZE), images[secret]) > 0.97 * of_mean
-    own = centred @ torch.randn(3 * SIZE**2, 50, generator=generator)
+    projection = torch.randn(3 * SIZE**2, 50, generator=generator)
+    own = centred @ projection
     rebuild = attacks.Ridge(own, torch.zeros(50)).fit(images.flatten(1), mean.flatten())
+    inverted = attacks.gradient_inversion(
+        lambda x: (x.flatten(1) - mean.flatten()) @ projection, 10 * codes[secret], mean, steps=100
+    )
+    assert F.mse_loss(inverted, images[secret]) > 0.97 * of_mean
+    start = Linear(50)
+    with torch.no_grad():
+        start.linear.weight.copy_(torch.linalg.lstsq(own, centred).solution.T)
+        start.linear.bias.copy_(mean.flatten())
+    decode = attacks.inverse_decoder(codes[known], images[known], start, ridge.fit(own[known], torch.zeros(50)))
+    assert F.mse_loss(decode(codes[secret]), images[secret]) > 0.97 * of_mean
     for align in (
         ridge.fit(own[known], torch.zeros(50)),
         attacks.procrustes(codes[known], own[known], torch.zeros(50), torch.zeros(50)),
@@ -183,6 +196,18 @@ def test_the_right_way_to_compare_names_every_candidate(generator):
     codes = torch.randn(500, 30, generator=generator)
     assert attacks.named_once(codes + 0.1, codes) == 1
     assert attacks.named_once(torch.randn(500, 30, generator=generator), codes) < 0.7
+
+
+def test_a_rotation_hides_no_identity_among_candidates(generator):
+    candidates = 3 * sources(300, 24, generator)
+    order = torch.randperm(300, generator=generator)
+    codes = candidates @ rotation(24, generator) + 0.05 * torch.randn(300, 24, generator=generator)
+    turned = attacks.turned_by_profiles(codes[order], candidates)  # knows no order
+    back = torch.empty_like(turned)
+    back[order] = turned
+    assert (attacks.ranks(back, candidates) == 1).double().mean() > 0.95
+    noise = attacks.turned_by_profiles(torch.randn(300, 24, generator=generator), candidates)
+    assert (attacks.ranks(noise, candidates) == 1).double().mean() < 0.05
 
 
 def test_attributes_are_learned_where_they_are(generator):
