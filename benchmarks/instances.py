@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 COUNTS = (1, 2, 4)
-IMAGES = 16_000
+IMAGES = 8_000
 
 
 def main() -> None:
