@@ -134,6 +134,7 @@ def draw(rows: list[Row], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib import ticker
 
     questions = [name for name in QUESTIONS if any(row[0] == name for row in rows)]
     figure, axes = plt.subplots(
@@ -150,7 +151,7 @@ def draw(rows: list[Row], path: Path) -> None:
         axis.set(xscale="log", yscale="log", xlabel=names[question], ylabel=mine[0][3], title=question)
         sizes = sorted({int(row[2]) for row in mine})
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        axis.minorticks_off()
+        axis.xaxis.set_minor_locator(ticker.NullLocator())
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=8)
     with files.writing(path) as file:
