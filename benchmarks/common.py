@@ -119,11 +119,11 @@ def save(question: str, title: str, lines: list[str], rows: list[Row], device: t
             before = [tuple(row) for row in list(csv.reader(file))[1:] if row[0] != question]
     every = sorted([*before, *rows], key=lambda row: QUESTIONS.index(row[0]))
     files.write_csv(path, COLUMNS, every)
-    draw(every, RESULTS / "figures" / f"{stem}.png")
+    draw(every, RESULTS / f"{stem}.png")
     introduction = (
         "# Speed\n\nMedians, in parentheses the 10% and 90% quantiles of the calls; contestants take turns in one run. "
         '"x" is how many times as fast as the peer whose figure is 1.00x.\n\n'
-        f"![Cost against size](figures/{stem}.png)\n"
+        f"![Cost against size]({stem}.png)\n"
     )
     files.write_text(page, "\n".join([introduction, *body]))
 

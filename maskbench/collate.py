@@ -319,7 +319,8 @@ def results_page(results: Path, machine: str, steps: list[Row]) -> str:
     """``results/README.md``: hardware, steps, and every table that is there."""
     page = [
         "# Results\n",
-        "Made by `make reproduce`, which rewrites this page; `ops.md` is by `benchmarks/ops.py --save`. Accuracy, "
+        "Made by `make reproduce`, which rewrites this page; `ops.md` and `speed.md` are by the scripts in "
+        "`benchmarks/`, with `--save`. Accuracy, "
         "precision and recall are macro averages over classes, on test images; ± is the standard error of the mean "
         "over the draws, the deviation over the draws is in parentheses, ▼ marks what is worse than the paper's or "
         "than its target. The paper is Lis, Koryciński, Ciecierski, PLoS ONE 2021.\n",
