@@ -154,7 +154,9 @@ def test_the_first_step_in_single_precision():
     torch.testing.assert_close(take_step(parts, images, PRIOR_WEIGHT), plain(images), rtol=1e-5, atol=1e-6)
 
 
-def test_compiled_networks_compute_the_same():
+def test_compiled_networks_compute_the_same(monkeypatch):
+    # what torch makes of the networks, without the minutes of a compiler for its kernels
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     parts, plain = make("convolutions", torch.float64), make("convolutions", torch.float64)
     used = parts | compiled(parts)
     for images in mini_batches(2, torch.float64):
