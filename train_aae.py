@@ -438,7 +438,7 @@ def not_finite(what: str, folder: Path) -> InputError:
     return InputError(f"{what} is not finite; {kept}. Train with a lower --lr in another --output-dir")
 
 
-def environment(device: torch.device, compiled: bool) -> dict[str, str]:
+def environment(device: torch.device, is_compiled: bool) -> dict[str, str]:
     """What the bits of the weights depend on besides flags and images."""
     return {
         "torch": str(torch.__version__),
@@ -446,7 +446,7 @@ def environment(device: torch.device, compiled: bool) -> dict[str, str]:
         "backend of the ops": ops.backend(device),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "bfloat16": str(has_bfloat16(device)),
-        "compiled": str(compiled),
+        "compiled": str(is_compiled),
     }
 
 
@@ -525,7 +525,7 @@ def parse_arguments() -> argparse.Namespace:
         help="pull of the priors: multiplies the encoder's step against the discriminators and the decorrelation",
     )
     add("--workers", type=cli.integer(0), default=0, help="processes that decode the files of folder:PATH")
-    compiles = "torch.compile the networks: pays in long trainings on a GPU, on a CPU it does not"
+    compiles = "torch.compile the networks: slower on the CPUs it was measured on, not yet timed on a GPU"
     add("--compile", action="store_true", help=compiles)
     add("--resume", action="store_true", help="go on from each instance's checkpoint; without one it starts")
     add("--checkpoint-minutes", type=cli.positive_float, default=10.0, help="save this often within an epoch, too")

@@ -26,6 +26,7 @@ from sklearn.neural_network import MLPClassifier
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from maskbench.collate import markdown
 from maskbench.masked import MaskedSet
 
 REPEATS = (1, 3, 10, 30)
@@ -40,10 +41,7 @@ specification.loader.exec_module(script)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of measuring, a line of the table")
-    parser.add_argument("--save", action="store_true", help="also write into results/speed.md")
-    args = parser.parse_args()
+    args = common.parser(__doc__, SECONDS).parse_args()
     device = torch.device("cpu")
     bandwidth = common.write_bandwidth(device)
     lines = [*common.header(device), f"- writes {bandwidth / 1e9:.1f} GB/s (`fill_` of 256 MB)", ""]
@@ -65,7 +63,7 @@ def main() -> None:
         reached = f"{limit:.2f} s ({limit / times['maskbench'][0]:.0%} reached)"
         cells.append([f"{repeats}", *common.against(times, "one after another", 1, "s"), reached])
         rows += [("classify", name, repeats, f"seconds, {EPOCHS} epochs", *figure) for name, figure in times.items()]
-    lines += common.table(["repeats", *contestants, "limit"], cells)
+    lines.append(markdown(["repeats", *contestants, "limit"], cells))
     print("\n".join(lines))
     if args.save:
         common.save("classify", f"The MLPs of `classify.py`, {EPOCHS} epochs", lines, rows, device)

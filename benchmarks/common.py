@@ -1,6 +1,5 @@
 """What the benchmarks share: contestants taking turns, the machine's own limits, and the page ``results/speed.md``."""
 
-import csv
 import os
 import platform
 import re
@@ -15,8 +14,9 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the scripts are not part of the package
 
-from maskbench import files  # noqa: E402
-from maskbench.reproduce import commit  # noqa: E402
+from maskbench import cli, files  # noqa: E402
+from maskbench.collate import read  # noqa: E402
+from maskbench.reproduce import commit, processor  # noqa: E402
 
 RESULTS = ROOT / "results"
 QUESTIONS = ("train_step", "instances", "classify", "mask")  # in the order of the page
@@ -24,6 +24,24 @@ COLUMNS = ("benchmark", "contestant", "size", "unit", "median", "low", "high")
 WARM_UP = 3  # calls at the start of a turn: the contestant before has emptied the caches
 
 Row = tuple[str, str, int, str, float, float, float]
+
+
+def parser(description: str, seconds: float | None = None, gpu: bool = False) -> cli.ArgumentParser:
+    """A benchmark's flags.
+
+    Args:
+        seconds: what is measured for by default, for a line of a table.
+        gpu: whether it can be run on a GPU.
+    """
+    flags = cli.ArgumentParser(description)
+    if gpu:
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        flags.add_argument("--device", choices=("cpu", "cuda"), default=default, help="what is measured")
+    if seconds:
+        what = "of measuring, a line of a table"
+        flags.add_argument("--seconds", type=cli.positive_float, default=seconds, help=what)
+    flags.add_argument("--save", action="store_true", help="also write into results/")
+    return flags
 
 
 def take_turns(
@@ -82,18 +100,11 @@ def header(device: torch.device) -> list[str]:
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
-        cpuinfo = Path("/proc/cpuinfo")
-        models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
-        model = models[0].split(":")[1].strip() if models else platform.processor()
-        hardware = f"{model}, {torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f} at the start"
+        hardware = (
+            f"{processor()}, {torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f} at the start"
+        )
     versions = f"torch {torch.__version__}, Python {platform.python_version()}, commit {commit()}"
     return [f"- {hardware}", f"- {versions}"]
-
-
-def table(columns: list[str], rows: list[list[str]]) -> list[str]:
-    """A Markdown table, all but the first column to the right."""
-    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
-    return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
 
 
 def against(times: dict[str, tuple[float, float, float]], peer: str, scale: float, unit: str) -> list[str]:
@@ -115,8 +126,7 @@ def save(question: str, title: str, lines: list[str], rows: list[Row], device: t
     path = RESULTS / f"{stem}.csv"
     before = []
     if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            before = [tuple(row) for row in list(csv.reader(file))[1:] if row[0] != question]
+        before = [tuple(row.values()) for row in read(path) if row["benchmark"] != question]
     every = sorted([*before, *rows], key=lambda row: QUESTIONS.index(row[0]))
     files.write_csv(path, COLUMNS, every)
     draw(every, RESULTS / f"{stem}.png")

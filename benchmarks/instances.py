@@ -7,9 +7,7 @@ Whole processes of train_aae.py on crops of photographs, one epoch, preset paper
 start-up, calibration, validation and pictures count. The limit is the time of one after another, divided by the cores.
 """
 
-import argparse
 import functools
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,14 +17,16 @@ import common
 import numpy as np
 import torch
 
+from maskbench import cli
+from maskbench.collate import markdown
+
 COUNTS = (1, 2, 4)
 IMAGES = 8_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=IMAGES, help="training images")
-    parser.add_argument("--save", action="store_true", help="also write into results/speed.md")
+    parser = common.parser(__doc__)
+    parser.add_argument("--images", type=cli.integer(64), default=IMAGES, help="training images")
     args = parser.parse_args()
     device = torch.device("cpu")
     lines, cells, rows = [*common.header(device), ""], [], []
@@ -34,18 +34,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for preset, count in (*(("paper", count) for count in COUNTS), ("maskbench", COUNTS[-1])):
             together, in_turn, rates = [], [], []
+            run = functools.partial(train, preset, args.images)
             for turn in range(2):
-                run = functools.partial(train, preset, args.images)
                 output = Path(folder, f"{preset}-{count}-{turn}")
-                together.append(
-                    common.timed(lambda run=run, output=output, count=count: run(output / "together", count), device)
-                )
-                each = range(count)
-                in_turn.append(
-                    common.timed(
-                        lambda run=run, output=output, each=each: [run(output / str(i), 1, i) for i in each], device
-                    )
-                )
+                together.append(common.timed(functools.partial(run, output / "together", count), device))
+                alone = [functools.partial(run, output / str(seed), 1, seed) for seed in range(count)]
+                in_turn.append(sum(common.timed(one, device) for one in alone))
                 rates += [images_per_second(output / "0")]
             figures = {
                 name: (float(np.median(taken)), min(taken), max(taken))
@@ -58,7 +52,7 @@ def main() -> None:
             if preset == "paper":
                 rows += [("instances", name, count, "seconds", *figure) for name, figure in figures.items()]
     columns = ["instances", "maskbench", "one after another", "limit", "images a second of one alone (metrics.csv)"]
-    lines += common.table(columns, cells)
+    lines.append(markdown(columns, cells))
     print("\n".join(lines))
     if args.save:
         common.save("instances", "Several instances", lines, rows, device)
@@ -67,7 +61,7 @@ def main() -> None:
 def train(preset: str, images: int, output: Path, instances: int, seed: int = 0) -> None:
     command = [sys.executable, "train_aae.py", "--dataset", "photos", "--limit", str(images), "--epochs", "1"]
     command += ["--preset", preset, "--instances", str(instances), "--seed", str(seed), "--output-dir", str(output)]
-    subprocess.run(command, check=True, capture_output=True, cwd=common.ROOT, env={**os.environ, "PYTHONPATH": "."})
+    subprocess.run(command, check=True, capture_output=True, cwd=common.ROOT)
 
 
 def images_per_second(output: Path) -> float:

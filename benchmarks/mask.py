@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 import mask_dataset
+from maskbench.collate import markdown
 from maskbench.datasets import ImageSet
 from maskbench.models import PRESETS, Encoder
 from maskbench.vision import torchvision
@@ -35,11 +36,7 @@ SECONDS = 60.0  # for a line's contestants together
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of measuring, a line of the table")
-    parser.add_argument("--save", action="store_true", help="also write into results/speed.md")
-    args = parser.parse_args()
+    args = common.parser(__doc__, SECONDS, gpu=True).parse_args()
     device = torch.device(args.device)
     rate = common.matrix_rate(device)
     lines = [*common.header(device), f"- products of 1024 x 1024 matrices: {rate / 1e9:,.0f} GFLOP/s", ""]
@@ -59,7 +56,7 @@ def main() -> None:
         reached = f"{limit:.3f} s ({limit / times['maskbench'][0]:.0%} reached)"
         cells.append([f"{count:,}", *common.against(times, "DataLoader", 1, "s"), reached])
         rows += [("mask", name, count, "seconds", *figure) for name, figure in times.items()]
-    lines += common.table(["images", *contestants, "limit"], cells)
+    lines.append(markdown(["images", *contestants, "limit"], cells))
     print("\n".join(lines))
     if args.save:
         common.save("mask", "Masking", lines, rows, device)

@@ -9,7 +9,6 @@ eager's time over the contestant's. The limit is what writing the draws, or read
 gradients, would take at the memory bandwidth measured in the same run.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 
@@ -29,9 +28,7 @@ RESULTS = {"cpu": "ops.md", "cuda": "ops-cuda.md"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--save", action="store_true", help="also write the table into results/")
+    parser = common.parser(__doc__, gpu=True)
     args = parser.parse_args()
     device = torch.device(args.device)
     if ops.backend(device) == "reference":

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from maskbench.collate import markdown
 from maskbench.graphs import Captured
 from maskbench.models import PRESETS, Decoder, Discriminator, Encoder
 from maskbench.priors import PriorSampler
@@ -42,16 +43,13 @@ Step = Callable[[Tensor], object]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of measuring, a line of a table")
-    parser.add_argument("--save", action="store_true", help="also write into results/speed.md")
+    parser = common.parser(__doc__, SECONDS, gpu=True)
     args = parser.parse_args()
     device = torch.device(args.device)
     try:
         import pythae  # noqa: F401
     except ImportError:
-        parser.exit(2, f"{parser.prog}: error: pythae is one of the peers; pip install pythae\n")
+        parser.error("pythae is one of the peers; pip install pythae")
     torch.set_flush_denormal(True)
     rate = common.matrix_rate(device)
     lines = [*common.header(device), f"- products of 1024 x 1024 matrices: {rate / 1e9:,.0f} GFLOP/s", ""]
@@ -67,7 +65,7 @@ def main() -> None:
         makers = {"maskbench": captured, "maskbench eager": makers.pop("maskbench"), **makers}
     found, warm_ups = measure(makers, BATCHES, device, args.seconds, rate)
     columns = ["mini-batch", *makers, "limit"]
-    lines += ["The paper's networks:", "", *common.table(columns, found[0])]
+    lines += ["The paper's networks:", "", markdown(columns, found[0])]
     lines += ["Seconds until the second step: " + ", ".join(f"{n} {s:.1f}" for n, s in warm_ups.items()) + ".", ""]
     rows += found[1]
 
@@ -78,7 +76,7 @@ def main() -> None:
         "pythae": functools.partial(pythae_step, preset_networks),
     }
     found, _ = measure(makers, PRESET_BATCHES, device, args.seconds, rate)
-    lines += ["The networks of preset maskbench:", "", *common.table(["mini-batch", *makers, "limit"], found[0])]
+    lines += ["The networks of preset maskbench:", "", markdown(["mini-batch", *makers, "limit"], found[0])]
     print("\n".join(lines))
     if args.save:
         common.save("train_step", "A training step", lines, rows, device)

@@ -343,7 +343,8 @@ class Auditor:
 
     def _named(self, mask: Mask, own: attacks.Map, ways: Sequence[Comparison], pixels: Tensor) -> Tensor:
         """Ranks under one of several ways to compare, the one that looks best to somebody who knows no answer."""
-        compared = [way(mask.encode(pixels), own(pixels)) for way in ways]
+        codes, candidates = mask.encode(pixels), own(pixels)
+        compared = [way(codes, candidates) for way in ways]
         return attacks.ranks(*max(compared, key=lambda both: attacks.named_once(*both)))
 
     def _reidentified(self, mask: Mask, own: Tensor, codes: Tensor) -> dict[str, Tensor]:

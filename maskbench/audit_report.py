@@ -60,6 +60,7 @@ class Table:
         self.cells = {(*(row[name] for name in names), int(row["pairs"])): row for row in rows}
         self.masks, self.sets, self.threats = (list(dict.fromkeys(row[name] for row in rows)) for name in names[:3])
         self.pairs = sorted({int(row["pairs"]) for row in rows if row["threat"] in ("masks-only", "known-pairs")})
+        self.fewest = min((k for k in self.pairs if k), default=0)  # but none
 
     def value(self, mask: str, threat: str, attack: str, measure: str, pairs: int, images: str = "") -> float | None:
         row = self.cells.get((mask, images or self.sets[0], threat, attack, measure, pairs))
@@ -98,7 +99,7 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
 
     def recovered(ssim: float) -> str:
         share = (ssim - nothing) / max(everything - nothing, 1e-9)
-        words = "nothing beyond the mean image"  # by these attacks, as the verdict begins
+        words = "nothing beyond the mean image"
         for least, text in ((0.1, "a little"), (0.5, "most"), (0.95, "as much as the matching decoder shows")):
             if share >= least:
                 words = text
@@ -120,11 +121,11 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
             f"Who may have {few} images of their choice masked recovers {recovered(table.best('aae', few, ORACLE))}, "
             f"with {many} {recovered(table.best('aae', many, ORACLE))}."
         )
-    least = min((k for k in table.pairs if k), default=0)
     said.append(
         f"Which of {candidates:,} candidate images is behind a mask is answered rightly at the first guess for "
-        f"{table.best_reid('aae', 0):.1%} of the masks without a pair, for {table.best_reid('aae', least):.1%} with "
-        f"{least} known pairs, and for {table.best_reid('aae', 0, ('stolen-encoder',)):.1%} with the encoder."
+        f"{table.best_reid('aae', 0):.1%} of the masks without a pair, for "
+        f"{table.best_reid('aae', table.fewest):.1%} with {table.fewest} known pairs, and for "
+        f"{table.best_reid('aae', 0, ('stolen-encoder',)):.1%} with the encoder."
     )
     said.append(key_verdict(table, frontier, recovered))
     if member := table.cells.get(("aae", table.sets[0], "stolen-encoder", "membership", "accuracy", 0)):
@@ -169,11 +170,10 @@ def key_verdict(table: Table, frontier: list[Row], recovered) -> str:
     without = recovered(table.best(keyed, 0, ("stolen-encoder",)))
     said += f" With the encoder but neither key nor pairs, one recovers {without}"
     said += f", and from {stolen[0]:,} known pairs on the key no longer helps. " if stolen else ". "
-    least = min((k for k in table.pairs if k), default=0)
     said += (
         "Who has the candidates and keyed masks of all of them answers rightly at the first guess which is behind "
         f"which for {table.best_reid(keyed, 0):.1%} without the encoder and a known pair, for "
-        f"{table.best_reid(keyed, least):.1%} with {least} known pairs, and for "
+        f"{table.best_reid(keyed, table.fewest):.1%} with {table.fewest} known pairs, and for "
         f"{table.best_reid(keyed, 0, ('stolen-encoder',)):.1%} with the encoder; right answers are known pairs."
     )
     if costs := key_costs(frontier):

@@ -12,6 +12,7 @@ repository.
 
 import argparse
 import os
+import platform
 import shlex
 import signal
 import subprocess
@@ -374,21 +375,22 @@ def commit() -> str:
         return "unknown"
 
 
+def processor() -> str:
+    """The processor's name."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def machine(jobs: int) -> str:
     """Processor, cores, memory and the versions that results depend on, in one line."""
-    import platform
-
     import sklearn
 
-    processor = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        names = [line.split(":", 1)[1].strip() for line in information.read_text().splitlines() if "model name" in line]
-        processor = names[0] if names else processor
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return (
-        f"{processor}, {os.cpu_count()} cores, {memory:.0f} GiB of memory{gpu}; Python {platform.python_version()}, "
+        f"{processor()}, {os.cpu_count()} cores, {memory:.0f} GiB of memory{gpu}; Python {platform.python_version()}, "
         f"torch {torch.__version__}, scikit-learn {sklearn.__version__}, "
         f"{jobs} steps at once, OMP_NUM_THREADS={threads_of(jobs)}\n"
     )

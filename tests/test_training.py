@@ -182,7 +182,9 @@ def test_instances_in_threads_are_those_of_one_after_another(tmp_path, monkeypat
     for call in calls("alone"):
         train_aae.train(Stopper(10), *call)
     for seed in range(2):
-        both = [torch.load(tmp_path / name / str(seed) / "encoder.pt") for name in ("threads", "alone")]
+        both = [
+            torch.load(tmp_path / name / str(seed) / "encoder.pt", weights_only=True) for name in ("threads", "alone")
+        ]
         for key, value in both[0]["state_dict"].items():
             assert torch.equal(value, both[1]["state_dict"][key])
     # one that fails stops the others, and what it said is told
