@@ -67,7 +67,7 @@ def main() -> None:
 def pair_all(
     args: argparse.Namespace, encoders: list[Encoder], decoders: list[Decoder], image_size: int, device: torch.device
 ) -> None:
-    image_set = datasets.load(args.dataset, args.data_dir, image_size, args.workers)
+    image_set = datasets.load(args.dataset, args.data_dir, image_size, args.workers, args.skip_corrupt)
     train_rows, validation_rows = datasets.autoencoder_split(image_set, args.limit)
     patterns = test_patterns(image_size)
     sets = {
@@ -195,8 +195,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--more-models", type=Path, nargs="+", default=[], metavar="FOLDER", help=more)
     add("--batch-size", type=cli.integer(1), default=500, help="images encoded at once")
     add("--limit", type=cli.integer(4), help="keep the first LIMIT training and LIMIT // 4 validation images")
-    add("--workers", type=cli.integer(0), default=0, help="processes that decode the files of folder:PATH")
-    add("--data-dir", type=Path, default=Path("data"), help="where datasets are kept or downloaded to")
+    parser.add_data()
     parser.add_common()
     args = parser.parse_args()
     if args.output_dir is None:

@@ -4,7 +4,8 @@
     python train_aae.py --epochs 10 --instances 4         # four keys, seeds 0 to 3, for crosspair.py
     python train_aae.py --instances 4 --resume            # go on after the step where a run was stopped
     python train_aae.py --dataset photos --epochs 2       # nothing to download
-    python train_aae.py --dataset folder:my-images --image-size 64
+    python train_aae.py --dataset folder:my-images --image-size 96
+    torchrun --nproc-per-node 8 train_aae.py --batch-size 1024   # eight processes share every mini-batch
 
 The method is Lis, Koryciński, Ciecierski, "Classification of masked image data", PLoS ONE 2021. Labels are
 never read. Each mini-batch has the paper's two phases:
@@ -43,13 +44,15 @@ results/figures/trade_off.png shows what more or less of a pull does beside them
 """
 
 import argparse
+import contextlib
 import functools
 import itertools
 import math
+import os
 import signal
 import time
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -59,8 +62,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from maskbench import checkpoints, children, cli, datasets, figures, files, metrics, ops
-from maskbench.datasets import to_float
+from maskbench import checkpoints, children, cli, datasets, distributed, figures, files, metrics, ops
+from maskbench.datasets import FolderImages, to_float
 from maskbench.errors import InputError
 from maskbench.graphs import ONE_AT_A_TIME, Captured
 from maskbench.models import (
@@ -80,7 +83,7 @@ BETAS = (0.9, 0.95)
 GENERATOR_STEP = 0.1  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
 FITTED_STEP = 0.03  # the same of layers that started from principal components
 DECORRELATION = 1e-4  # at --prior-weight 1
-FEATURE_BATCH = 500  # images at once where an epoch's statistics are taken
+STATISTICS_IMAGES = 50_000  # at most, that the closed forms are fitted to: beyond, they hardly change
 # the flags that change the weights: a checkpoint goes on with the same ones only
 SETTINGS = (
     "dataset",
@@ -110,24 +113,30 @@ def main() -> None:
     args = parse_arguments()
     torch.set_flush_denormal(True)  # a CPU is slow with the tiny moments of weights that no longer move
     device = cli.pick_device(args.device)
-    with files.output_folder(args.output_dir):
-        train_all(args, device)
+    with distributed.processes(device):
+        # the first process writes, the others need no such folder
+        with files.output_folder(args.output_dir) if distributed.rank() == 0 else contextlib.nullcontext():
+            train_all(args, device)
 
 
 def train_all(args: argparse.Namespace, device: torch.device) -> None:
+    if args.batch_size < distributed.size():
+        raise InputError(f"--batch-size {args.batch_size}: fewer images than the {distributed.size()} processes")
     folders = [args.output_dir / str(instance) for instance in range(args.instances)]
-    saved = [find_checkpoint(folder, args) for folder in folders]
-    image_set = datasets.load(args.dataset, args.data_dir, args.image_size, args.workers)
+    saved = [distributed.from_first(functools.partial(find_checkpoint, folder, args)) for folder in folders]
+    image_set = datasets.load(args.dataset, args.data_dir, args.image_size, args.workers, args.skip_corrupt)
     train_rows, validation_rows = datasets.autoencoder_split(image_set, args.limit)
     if len(train_rows) < args.batch_size or len(validation_rows) < 2:
         raise InputError(
             f"--dataset {args.dataset}: {len(train_rows)} training and {len(validation_rows)} validation images "
             f"are too few for mini-batches of {args.batch_size}"
         )
-    # the whole set as bytes on the device: a mini-batch is one index, no loader, no workers
-    train_images = image_set.images[train_rows].to(device)
-    validation_images = image_set.images[validation_rows].to(device)
-    fingerprint = files.fingerprint({"train": train_images, "validation": validation_images})
+    # what fits into memory lies on the device as bytes: a mini-batch is one index, no loader, no workers
+    train_images = datasets.select(image_set.images, train_rows).to(device)
+    validation_images = datasets.select(image_set.images, validation_rows).to(device)
+    fingerprint = fingerprint_of(train_images, validation_images)
+    if distributed.from_first(lambda: fingerprint) != fingerprint:
+        raise InputError(f"--dataset {args.dataset}: process {distributed.rank()} has other images than process 0")
     for folder, checkpoint in zip(folders, saved, strict=True):
         if checkpoint and checkpoint["images"] != fingerprint:
             raise InputError(
@@ -137,20 +146,24 @@ def train_all(args: argparse.Namespace, device: torch.device) -> None:
     print(
         f"{args.dataset}: {len(train_rows):,} training, {len(validation_rows):,} validation images; "
         f"{args.epochs} epochs on {device}"
+        + (f", {distributed.size()} processes" if distributed.size() > 1 else "")
+        + (f"; decoded again every epoch by {args.workers} worker(s)" if isinstance(train_images, FolderImages) else "")
     )
-    for folder in folders:
-        files.make_folder(folder, private=True)
+    if distributed.rank() == 0:
+        for folder in folders:
+            files.make_folder(folder, private=True)
     # what belongs into every checkpoint beside the weights and the place in the loop
     facts = {"settings": settings_of(args), "environment": environment(device, args.compile), "images": fingerprint}
     # mini-batches of 16 keep one thread busy: instances side by side are done sooner than one after another
     cores = torch.get_num_threads()
-    together = args.instances if device.type == "cpu" and children.can_share(train_images, validation_images) else 1
+    alone = device.type == "cpu" and distributed.size() == 1
+    together = args.instances if alone and children.can_share(train_images, validation_images) else 1
     facts["threads"] = max(1, cores // together)
     begun = [(folder, checkpoint) for folder, checkpoint in zip(folders, saved, strict=True) if checkpoint]
     for folder, checkpoint in begun:
         say_what_differs(checkpoint, facts, folder)
     if begun:
-        facts["threads"] = begun[0][1]["threads"]  # instances that never began go on alike
+        facts["threads"] = threads_of(begun[0][1], facts)  # instances that never began go on alike
     jobs = max(1, min(together, cores // facts["threads"]))
     calls = [
         (args, args.seed + instance, folder, facts, train_images, validation_images, instance % jobs)
@@ -158,7 +171,7 @@ def train_all(args: argparse.Namespace, device: torch.device) -> None:
     ]
     if jobs > 1:
         children.run_in_parallel(train_in_child, calls, jobs)
-    elif device.type == "cuda" and args.instances > 1:
+    elif device.type == "cuda" and args.instances > 1 and distributed.size() == 1:
         with stopping(args.checkpoint_minutes) as stopper:
             train_in_threads(stopper, calls, device)
     else:
@@ -203,8 +216,8 @@ def train(
     seed: int,
     folder: Path,
     facts: dict,
-    train_images: Tensor,
-    validation_images: Tensor,
+    train_images: Tensor | FolderImages,
+    validation_images: Tensor | FolderImages,
     line: int,
 ) -> None:
     """Train one autoencoder from one seed; its files land in ``folder`` after every epoch.
@@ -217,13 +230,22 @@ def train(
         line: of the terminal that the progress bar has, below the first.
     """
     device = train_images.device
-    saved = find_checkpoint(folder, args)
+    first_process = distributed.rank() == 0  # it writes, the others only compute
+    saved = distributed.from_first(lambda: find_checkpoint(folder, args))
     if saved:
-        facts = facts | {"threads": saved["threads"]}
+        facts = facts | {"threads": threads_of(saved, facts)}
     torch.set_num_threads(facts["threads"])
     sizes = dict(
         image_size=args.image_size, gaussian_dim=args.gaussian_dim, categories=args.categories, **PRESETS[args.preset]
     )
+
+    def large_batches(images: Tensor | FolderImages, count: int | None = None) -> Iterator[Tensor]:
+        order = torch.arange(len(images))[:count]
+        return datasets.batches(images, order, datasets.large_batch(args.image_size), of_rank=True)
+
+    def statistics_images() -> Iterator[Tensor]:
+        return map(to_float, large_batches(train_images, STATISTICS_IMAGES))
+
     fitted = set()  # parameters that start from principal components
     with ONE_AT_A_TIME:  # torch's generator belongs to all threads
         torch.manual_seed(seed)
@@ -234,7 +256,7 @@ def train(
         if PRESETS[args.preset]["frequencies"]:
             fitted = {*encoder.parameters(), decoder.contrast, *decoder.linear.parameters()}
             if not saved:
-                start_from_principal_components(encoder, decoder, map(to_float, train_images.split(FEATURE_BATCH)))
+                start_from_principal_components(encoder, decoder, statistics_images())
     prior = PriorSampler(args.gaussian_dim, args.categories, seed).to(device)
 
     def adam(*modules: torch.nn.Module, step: float = 1) -> torch.optim.Adam:
@@ -265,7 +287,7 @@ def train(
         if done > batches:
             raise checkpoints.damaged(folder / "checkpoint.pt", f"step {done} of {batches}")
         losses[:done] = saved["losses"].to(device)
-        if done == 0:
+        if done == 0 and first_process:
             export(folder, parts, history)  # the run may have been stopped between two of its files
     for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
         group["capturable"] = device.type == "cuda"
@@ -282,27 +304,36 @@ def train(
         if bad := files.first_not_finite(states):
             raise not_finite(f"{bad} after epoch {len(history) or 1}", folder)
         place = {"history": history, "losses": losses[:done], "seconds": seconds}
-        checkpoints.save_checkpoint(facts | place | {"states": states}, folder / "checkpoint.pt")
+        if first_process:
+            checkpoints.save_checkpoint(facts | place | {"states": states}, folder / "checkpoint.pt")
 
-    board = open_tensorboard(folder) if args.tensorboard else None
+    board = open_tensorboard(folder) if args.tensorboard and first_process else None
 
     used = parts | (compiled(parts) if args.compile else {})
-    step_on = functools.partial(take_step, used, prior_weight=args.prior_weight)
-    if device.type == "cuda":
+    first_row = distributed.share(args.batch_size).start
+    step_on = functools.partial(
+        take_step, used, prior_weight=args.prior_weight, batch=args.batch_size, first_row=first_row
+    )
+    if device.type == "cuda" and distributed.size() == 1:  # nccl within a graph was never tried here
         step_on = Captured(step_on)
 
     for epoch in range(len(history) + 1, args.epochs + 1):
         # the order depends on seed and epoch alone, so a resumed run sees what an unbroken one does
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(train_images)))
-        order = order[: batches * args.batch_size].to(device)
+        order = order[done * args.batch_size : batches * args.batch_size]
         start = time.perf_counter() - seconds
-        to_do = order.split(args.batch_size)[done:]
         progress = tqdm(
-            to_do, f"{folder} epoch {epoch}/{args.epochs}", batches, initial=done, unit="step", position=line
+            datasets.batches(train_images, order, args.batch_size, of_rank=True),
+            f"{folder} epoch {epoch}/{args.epochs}",
+            batches,
+            initial=done,
+            unit="step",
+            position=line,
+            disable=not first_process,
         )
-        for step, rows in enumerate(progress, done + 1):
+        for step, images in enumerate(progress, done + 1):
             anneal(optimizers, epoch - 1 + (step - 1) / batches)
-            losses[step - 1] = step_on(to_float(train_images[rows]))
+            losses[step - 1] = step_on(to_float(images))
             if step % 50 == 0 or step == batches:  # seldom: a GPU is waited for
                 stop_if_not_finite(losses[:step], epoch, folder)
                 progress.set_postfix_str("rec {:.4f} dis {:.3f} gen {:.3f}".format(*losses[:step].mean(0).tolist()))
@@ -310,11 +341,11 @@ def train(
                 done, seconds = step, time.perf_counter() - start
                 save()
                 stopper.saved(f"{folder}, epoch {epoch}, step {step}")
-        calibrate(encoder, decoder, map(to_float, train_images.split(FEATURE_BATCH)))
+        calibrate(encoder, decoder, statistics_images())
         seconds = time.perf_counter() - start
 
         encoder.eval(), decoder.eval()
-        validation_mse = metrics.reconstruction_mse(encoder, decoder, validation_images)
+        validation_mse = metrics.reconstruction_mse(encoder, decoder, large_batches(validation_images))
         encoder.train(), decoder.train()
         if not math.isfinite(validation_mse):
             raise not_finite(f"the validation loss after epoch {epoch}", folder)
@@ -324,16 +355,21 @@ def train(
             for name, value in zip(COLUMNS[1:], history[-1][1:], strict=True):
                 board.add_scalar(name, value, epoch)
         save()
-        export(folder, parts, history)
+        if first_process:
+            export(folder, parts, history)
         stopper.saved(f"{folder}, epoch {epoch}")
     if board:
         board.close()
 
+    if not first_process:
+        return
     encoder.eval(), decoder.eval()
     with ONE_AT_A_TIME:  # so does pyplot
         figures.losses(history, folder / "losses.png")
         figures.reconstructions(encoder, decoder, validation_images[:8], folder / "reconstructions.png")
-    summary = metrics.latent_summary(*metrics.encode(encoder, validation_images))
+    few = torch.arange(min(len(validation_images), STATISTICS_IMAGES))
+    few = datasets.batches(validation_images, few, datasets.large_batch(args.image_size))
+    summary = metrics.latent_summary(*metrics.encode(encoder, few))
     print(
         f"{folder}: validation MSE {history[-1][4]:.6f}; on validation images the Gaussian dimensions have means "
         f"within {summary['mean']:.2f} of 0, deviations {summary['deviation_min']:.2f} to "
@@ -344,45 +380,65 @@ def train(
     print(f"{folder}: encoder.pt masks; decoder.pt and checkpoint.pt are private; losses.png, reconstructions.png")
 
 
-def take_step(parts: dict, images: Tensor, prior_weight: float) -> Tensor:
+def take_step(parts: dict, images: Tensor, prior_weight: float, batch: int | None = None, first_row: int = 0) -> Tensor:
     """Both phases of one mini-batch: the paper's method.
+
+    Under torchrun each process has some of its rows. What is a mean over the rows counts there by their part of the
+    mini-batch, so that the gradients of all processes sum up to those of one.
 
     Args:
         parts: the networks, the prior and the optimisers by name; all of them change.
         images: ``[N, 3, S, S]`` in [0, 1].
         prior_weight: see ``--prior-weight``.
+        batch: rows of the whole mini-batch; default: N.
+        first_row: where in it the images begin.
 
     Returns:
-        The losses of reconstruction, of the discriminators and of the encoder against them, ``[3]``.
+        The losses of reconstruction, of the discriminators and of the encoder against them, ``[3]``, of the whole
+        mini-batch.
     """
+    batch = batch or len(images)
+    part = len(images) / batch
     encode, decoder, prior = parts["encoder"].encode, parts["decoder"], parts["prior"]
     discriminators = parts["gaussian_discriminator"], parts["categorical_discriminator"]
 
     # Reconstruction phase: encoder and decoder rebuild the image.
     gaussian, logits = encode(images)
-    reconstruction_loss = F.mse_loss(decoder(torch.cat((gaussian, logits.softmax(1)), 1)), images)
-    spread_loss = DECORRELATION * (excess_moment(gaussian) + excess_moment(logits))
+    reconstruction_loss = part * F.mse_loss(decoder(torch.cat((gaussian, logits.softmax(1)), 1)), images)
+    codes = [distributed.all_rows(codes, first_row, batch) for codes in (gaussian, logits)]
+    spread_loss = DECORRELATION * sum(map(excess_moment, codes))
     descend(reconstruction_loss + prior_weight * spread_loss, parts["reconstruction_optimizer"])
 
     # Regularisation phase, 1: the discriminators tell prior draws (real) from encoded images (fake).
     gaussian, logits = encode(images)
     encoded = gaussian, logits.softmax(1)
-    rows = [torch.cat((real, fake.detach())) for real, fake in zip(prior(len(images)), encoded, strict=True)]
+    drawn = prior(len(images), first_row)
+    rows = [torch.cat((real, fake.detach())) for real, fake in zip(drawn, encoded, strict=True)]
     logits = torch.stack([tell(both) for tell, both in zip(discriminators, rows, strict=True)])
-    adversary_loss = discriminator_loss(logits[:, : len(images)], logits[:, len(images) :])
+    adversary_loss = part * discriminator_loss(logits[:, : len(images)], logits[:, len(images) :])
     descend(adversary_loss, parts["discriminator_optimizer"])
 
     # Regularisation phase, 2: the encoder, with what it said already, makes its codes pass for prior draws.
-    encoder_loss = generator_loss(torch.stack([tell(fake) for tell, fake in zip(discriminators, encoded, strict=True)]))
+    logits = torch.stack([tell(fake) for tell, fake in zip(discriminators, encoded, strict=True)])
+    encoder_loss = part * generator_loss(logits)
     descend(encoder_loss, parts["generator_optimizer"])
-    return torch.stack((reconstruction_loss, adversary_loss, encoder_loss)).detach()
+    return distributed.total(torch.stack((reconstruction_loss, adversary_loss, encoder_loss)).detach())[0]
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """One step down; no gradient is taken of weights that are not the optimiser's."""
+    """One step down the loss, summed over processes; no gradient is taken of weights that are not the optimiser's."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     optimizer.zero_grad()
-    loss.backward(inputs=[parameter for group in optimizer.param_groups for parameter in group["params"]])
+    loss.backward(inputs=parameters)
+    distributed.sum_gradients(parameters)
     optimizer.step()
+
+
+def fingerprint_of(*parts: Tensor | FolderImages) -> str:
+    """Which images these are; of those that are not in memory by their files' names and sizes."""
+    if isinstance(parts[0], Tensor):
+        return files.fingerprint(dict(zip(("train", "validation"), parts, strict=True)))
+    return "files " + " ".join(part.fingerprint() for part in parts)
 
 
 def compiled(parts: dict) -> dict:
@@ -446,6 +502,7 @@ def environment(device: torch.device, is_compiled: bool) -> dict[str, str]:
         "backend of the ops": ops.backend(device),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "bfloat16": str(has_bfloat16(device)),
+        "processes": str(distributed.size()),
         "compiled": str(is_compiled),
     }
 
@@ -456,8 +513,14 @@ def say_what_differs(saved: dict, facts: dict, folder: Path) -> None:
         if saved["environment"].get(name) != value:
             before = cli.printable(files.shown(saved["environment"].get(name)))
             print(f"{folder}: {name} was {before} and is {value}: the weights will be as good, not the same to the bit")
-    if saved["threads"] != facts["threads"]:
+    if threads_of(saved, facts) != facts["threads"]:
         print(f"{folder}: goes on with {saved['threads']} thread(s), as it began")
+
+
+def threads_of(saved: dict, facts: dict) -> int:
+    """Threads to go on with: a checkpoint's, which its bits depend on, but for another number of processes."""
+    alike = saved["environment"].get("processes") == facts["environment"]["processes"]
+    return saved["threads"] if alike else facts["threads"]
 
 
 def settings_of(args: argparse.Namespace) -> dict:
@@ -514,7 +577,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--batch-size", type=cli.integer(2), default=16, help="images a mini-batch")
     add("--lr", type=cli.positive_float, default=1e-3, help="Adam's learning rate")
     add("--limit", type=cli.integer(8), help="keep the first LIMIT training and LIMIT // 4 validation images")
-    add("--image-size", type=cli.integer(8, 2**12), default=32, help="side of the images in pixels, a multiple of 8")
+    add("--image-size", type=cli.image_size, default=32, help="side of the images in pixels, 8 to 256")
     add("--gaussian-dim", type=cli.integer(1, 2**16), default=384, help="length of the Gaussian part")
     add("--categories", type=cli.integer(1, 2**16), default=20, help="length of the categorical part")
     add("--preset", choices=tuple(PRESETS), default="maskbench", help="networks: ours, or the sizes of the paper")
@@ -524,17 +587,16 @@ def parse_arguments() -> argparse.Namespace:
         default=1.0,
         help="pull of the priors: multiplies the encoder's step against the discriminators and the decorrelation",
     )
-    add("--workers", type=cli.integer(0), default=0, help="processes that decode the files of folder:PATH")
     compiles = "torch.compile the networks: slower on the CPUs it was measured on, not yet timed on a GPU"
     add("--compile", action="store_true", help=compiles)
     add("--resume", action="store_true", help="go on from each instance's checkpoint; without one it starts")
     add("--checkpoint-minutes", type=cli.positive_float, default=10.0, help="save this often within an epoch, too")
     add("--tensorboard", action="store_true", help="also write TensorBoard event files")
-    add("--data-dir", type=Path, default=Path("data"), help="where datasets are kept or downloaded to")
+    parser.add_data()
     parser.add_common()
     args = parser.parse_args()
-    if args.image_size % 8:
-        parser.error(f"argument --image-size: {args.image_size} is not a multiple of 8")
+    if args.compile and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        parser.error("argument --compile: for one process; leave it out under torchrun")
     frequencies = 3 * min(PRESETS[args.preset]["frequencies"], args.image_size**2)
     if 0 < frequencies < args.gaussian_dim + args.categories:
         parser.error(

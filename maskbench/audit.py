@@ -156,7 +156,7 @@ def run(args: argparse.Namespace, encoders: list[Encoder], decoders: list[Decode
 
 def load_images(args: argparse.Namespace, image_size: int) -> Images:
     """The images of an audit, divided so that no attacker is judged on what he knows."""
-    full = datasets.load(args.dataset, args.data_dir, image_size, args.workers)
+    full = datasets.load(args.dataset, args.data_dir, image_size, args.workers, args.skip_corrupt)
     public, validation = datasets.autoencoder_split(full, args.limit)
     count = min(EVALUATED, len(validation) // 2)
     known = validation[len(validation) // 2 :] if full.name == "photos" else full.rows(TEST)[: args.limit]
@@ -164,7 +164,7 @@ def load_images(args: argparse.Namespace, image_size: int) -> Images:
         raise InputError(f"--dataset {args.dataset}: leaves too few images for an audit; use more, or a larger --limit")
     judged, labelled = {args.dataset.split(":")[0]: full.images[validation[:count]]}, None
     if args.private is not None:
-        private = datasets.load(args.private, args.data_dir, image_size, args.workers, flag="--private")
+        private = datasets.load(args.private, args.data_dir, image_size, args.workers, args.skip_corrupt, "--private")
         rows = private.rows(TEST)[:count]
         name = args.private.split(":")[0]
         judged[f"private {name}" if name in judged else name] = private.images[rows]

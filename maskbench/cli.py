@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import shlex
 import signal
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from maskbench import distributed, models
 from maskbench.errors import InputError
 from maskbench.stopping import Stopped
 
@@ -21,7 +23,17 @@ class ArgumentParser(argparse.ArgumentParser):
         super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
 
     def error(self, message: str):
+        if _rank():  # every process of torchrun has the same mistake, one tells
+            self.exit(2)
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+    def add_data(self) -> None:
+        """The flags of every script that reads images."""
+        self.add_argument("--data-dir", type=Path, default=Path("data"), help="where datasets are or are downloaded to")
+        workers = "processes that decode the files of folder:PATH; 0: the script itself"
+        self.add_argument("--workers", type=integer(0), default=distributed.spare_cores(), help=workers)
+        skip = "leave out files of folder:PATH that cannot be decoded, and list them, instead of stopping there"
+        self.add_argument("--skip-corrupt", action="store_true", help=skip)
 
     def add_common(self) -> None:
         """The flags that every script has."""
@@ -48,6 +60,16 @@ def integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def image_size(text: str) -> int:
+    """An argparse type: the side of images in pixels, see :func:`maskbench.models.depth`."""
+    value = integer(8, models.LARGEST_IMAGE)(text)
+    try:
+        models.depth(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return value
 
 
 def positive_float(text: str) -> float:
@@ -98,7 +120,8 @@ def run(main: Callable[[], None]) -> None:
             raise
         sys.exit(_complain(program, "this machine's memory is not enough; use fewer or smaller images, or --limit"))
     except Stopped as stopped:
-        print(f"\n{program}: {stopped}; go on with: {shlex.join(_command_to_resume())}", file=sys.stderr)
+        if _rank() == 0:
+            print(f"\n{program}: {stopped}; go on with: {shlex.join(_command_to_resume())}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted; what is finished is kept", file=sys.stderr)
@@ -113,7 +136,9 @@ def _terminate(number: int, _frame: object) -> None:
 
 def _command_to_resume() -> list[str]:
     arguments = [argument for argument in sys.argv if argument != "--resume"]
-    return ["python", *arguments, "--resume"]
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    start = ["torchrun", "--nproc-per-node", str(processes)] if processes > 1 else ["python"]
+    return [*start, *arguments, "--resume"]
 
 
 def printable(text: str) -> str:
@@ -122,5 +147,11 @@ def printable(text: str) -> str:
 
 
 def _complain(program: str, message: str) -> int:
+    program += f" (process {_rank()})" if _rank() else ""
     print(f"{program}: error: {printable(message)}", file=sys.stderr)
     return 2
+
+
+def _rank() -> int:
+    """torchrun's number of this process, also where it has not joined the others or left them already."""
+    return int(os.environ.get("RANK", 0))

@@ -1,4 +1,4 @@
-"""Images in: every dataset as one uint8 tensor with labels, class names and splits.
+"""Images in: every dataset as uint8 pixels with labels, class names and splits.
 
 ========== =========================================== ================================ ===========
 name       what                                        training part                    test part
@@ -11,13 +11,18 @@ digits     scikit-learn's handwritten digits           1,437                    
 folder:P   torchvision's ImageFolder                   P/train, or four fifths of P     P/test, or one fifth
 ========== =========================================== ================================ ===========
 
-Grey images become RGB, and every image becomes ``image_size`` x ``image_size``. The images of a folder are put in a
-fixed random order, as they come class by class.
+Grey images become RGB, and every image becomes ``image_size`` x ``image_size``. The images of a folder are turned
+upright (EXIF) and put in a fixed random order, as they come class by class. A folder whose pixels are too many for the
+memory is not loaded: its files are decoded whenever they are needed, by worker processes.
 """
 
 import contextlib
 import fcntl
+import hashlib
 import os
+import signal
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +30,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from maskbench import distributed
 from maskbench.children import die_with_parent
 from maskbench.errors import InputError
 
@@ -39,6 +45,8 @@ _DIGITS_TRAIN = 1_437
 # what a desktop leaves in every folder; anything else that is not an image is an error, not a gap in the set
 _DESKTOP_FILES = {"thumbs.db", "desktop.ini"}
 _LARGEST_PICTURE = 89_000_000  # pixels, what Pillow warns of; decoded, 270 MB
+_AT_ONCE = 64  # files of a folder that a worker decodes between two messages
+_AHEAD = 4  # mini-batches that a worker has ready
 _PART_NAMES = {"train", "test", "val", "valid", "validation"}
 
 
@@ -69,18 +77,18 @@ CIFAR100_SUPERCLASSES = {
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A whole dataset in memory, the training part first.
+    """A dataset, the training part first.
 
     Attributes:
         name: what ``--dataset`` said.
-        images: uint8 ``[N, 3, S, S]``, RGB.
+        images: uint8 ``[N, 3, S, S]``, RGB; see :func:`batches` for those that are not in memory.
         labels: int64 ``[N]``, indices into ``classes``.
         split: uint8 ``[N]``, 0 for training, 1 for test.
         classes: one name per class.
     """
 
     name: str
-    images: Tensor
+    images: "Tensor | FolderImages"
     labels: Tensor
     split: Tensor
     classes: list[str]
@@ -91,7 +99,12 @@ class ImageSet:
 
 
 def load(
-    name: str, data_dir: Path | str = "data", image_size: int = 32, workers: int = 0, flag: str = "--dataset"
+    name: str,
+    data_dir: Path | str = "data",
+    image_size: int = 32,
+    workers: int = 0,
+    skip_corrupt: bool = False,
+    flag: str = "--dataset",
 ) -> ImageSet:
     """Load a dataset by its ``--dataset`` name.
 
@@ -100,6 +113,7 @@ def load(
         data_dir: where torchvision's datasets are, or are downloaded to.
         image_size: side of the images in pixels.
         workers: processes that decode a folder's files; 0 decodes in this one.
+        skip_corrupt: leave out files of a folder that cannot be decoded, and list them, instead of refusing them.
         flag: where the user gave the name, for complaints.
 
     Raises:
@@ -115,7 +129,7 @@ def load(
     if name == "digits":
         return _digits(image_size)
     if name.startswith("folder:"):
-        return _folder(name, image_size, workers, flag)
+        return _folder(name, image_size, workers, skip_corrupt, flag)
     raise InputError(f"{flag} {name}: unknown; choose from {', '.join(NAMES)}, folder:PATH")
 
 
@@ -143,6 +157,32 @@ def labelled_split(images: ImageSet, limit: int | None = None) -> tuple[Tensor, 
 
 def _limited(train: Tensor, held_out: Tensor, limit: int | None) -> tuple[Tensor, Tensor]:
     return (train, held_out) if limit is None else (train[:limit], held_out[: limit // 4])
+
+
+def select(images: "Tensor | FolderImages", rows: Tensor) -> "Tensor | FolderImages":
+    """Some of the images, in this order; those that are not in memory stay where they are."""
+    return images[rows] if isinstance(images, Tensor) else images.select(rows)
+
+
+def batches(
+    images: "Tensor | FolderImages", order: Tensor, batch_size: int, of_rank: bool = False
+) -> Iterator[Tensor]:
+    """The pixels of every ``batch_size`` rows, uint8 ``[n, 3, S, S]`` on the images' device; the last may be fewer.
+
+    Args:
+        order: int64 ``[N]``, rows of ``images``.
+        of_rank: of each batch only what is this process's, see :func:`maskbench.distributed.share`.
+    """
+    order = order.to(images.device) if isinstance(images, Tensor) else order
+    rows = order.split(batch_size)
+    if of_rank:
+        rows = (batch[distributed.share(len(batch))] for batch in rows)
+    return (images[batch] for batch in rows) if isinstance(images, Tensor) else images.stream(rows)
+
+
+def large_batch(image_size: int) -> int:
+    """Images at once where none is trained on: 500, fewer where they are larger than 32 x 32."""
+    return max(1, min(500, 500 * 32**2 // image_size**2))
 
 
 def coarse_labels(images: ImageSet) -> Tensor:
@@ -230,7 +270,7 @@ def _digits(image_size: int) -> ImageSet:
     return ImageSet("digits", _resize(images, image_size), labels, split, [str(digit) for digit in range(10)])
 
 
-def _folder(name: str, image_size: int, workers: int, flag: str) -> ImageSet:
+def _folder(name: str, image_size: int, workers: int, skip_corrupt: bool, flag: str) -> ImageSet:
     """``PATH/train/<class>/*`` and ``PATH/test/<class>/*``, or ``PATH/<class>/*`` divided 4 : 1."""
     root = Path(name.removeprefix("folder:"))
     if not root.is_dir():
@@ -239,90 +279,234 @@ def _folder(name: str, image_size: int, workers: int, flag: str) -> ImageSet:
     divided = names >= {"train", "test"}
     if not divided and names and names <= _PART_NAMES:
         raise InputError(f"{flag} {name}: has {' and '.join(sorted(names))}; the parts must be called train and test")
-    parts = [_FolderImages(part, image_size) for part in ((root / "train", root / "test") if divided else (root,))]
-    if any(part.classes != parts[0].classes for part in parts):
-        raise InputError(f"{flag} {name}: train and test must have the same class folders")
-    count = sum(len(part) for part in parts)
-    _check_memory(f"{flag} {name}", count * 3 * image_size**2)
-
-    images = torch.empty(count, 3, image_size, image_size, dtype=torch.uint8)
-    at = 0
-    with tqdm(total=count, desc=f"reading {root}", unit="img") as bar:
-        for part in parts:
-            for batch in DataLoader(
-                part, batch_size=64, num_workers=workers, collate_fn=list, worker_init_fn=die_with_parent
-            ):
-                for image in batch:
-                    if isinstance(image, InputError):
-                        raise image
-                    images[at] = image
-                    at += 1
-                bar.update(len(batch))
-    labels = torch.tensor([label for part in parts for _, label in part.samples])
+    paths, labels, classes = _Names(), array("q"), []
+    sizes = []
+    for part in (root / "train", root / "test") if divided else (root,):
+        found = _list_images(part, root, paths, labels)
+        if classes and found != classes:
+            raise InputError(f"{flag} {name}: train and test must have the same class folders")
+        classes = found
+        sizes.append(len(paths) - sum(sizes))
     # a folder comes class by class: a fixed shuffle, so that the first fifth of a part holds every class
-    sizes = [len(part) for part in parts] if divided else [count - count // 5, count // 5]
     random = np.random.RandomState(0)
-    if divided:
-        order = np.concatenate((random.permutation(sizes[0]), sizes[0] + random.permutation(sizes[1])))
-    else:
-        order = random.permutation(count)
+    order = np.concatenate([start + random.permutation(size) for start, size in zip((0, sizes[0]), sizes, strict=False)])
     order = torch.from_numpy(order)
-    images, labels, split = images[order], labels[order], _split_flags(*sizes)
-    return ImageSet(name, images, labels, split, parts[0].classes)
+    labels = torch.from_numpy(np.frombuffer(labels, dtype=np.int64))[order]
+    split = _split_flags(*(sizes if divided else (len(paths) - len(paths) // 5, len(paths) // 5)))
+
+    images = FolderImages(root, paths, order, image_size, workers)
+    if 2 * distributed.local_size() * images.nbytes <= _memory():  # every process has its own copy
+        images, good = images.load(skip_corrupt)
+    elif skip_corrupt:
+        images, good = images.without_corrupt()
+    else:
+        good = slice(None)
+    return ImageSet(name, images, labels[good], split[good], classes)
 
 
-class _FolderImages(Dataset):
-    """A folder of class folders, decoded one image at a time to uint8 ``[3, S, S]``.
+def _list_images(part: Path, root: Path, paths: "_Names", labels: array) -> list[str]:
+    """Append the images of the class folders in ``part`` and their labels; gives the classes."""
+    from maskbench.vision import torchvision
 
-    A file that cannot be decoded gives an InputError as its item: raised in a worker process it would come out
-    wrapped in a traceback.
-    """
+    endings = torchvision.datasets.folder.IMG_EXTENSIONS
+    try:
+        classes, _ = torchvision.datasets.folder.find_classes(part)
+    except FileNotFoundError as error:
+        raise InputError(f"{part}: expected a folder of images for each class ({error})") from None
+    for label, folder in [(-1, part), *((number, part / name) for number, name in enumerate(classes))]:
+        before = len(paths)
+        for path in _files(folder, deep=label >= 0):
+            hidden = any(piece.startswith(".") for piece in path.relative_to(part).parts)
+            if label >= 0 and path.name.lower().endswith(endings):
+                paths.append(str(path.relative_to(root)))
+                labels.append(label)
+            elif not hidden and path.name.lower() not in _DESKTOP_FILES:
+                raise InputError(
+                    f"{path}: not an image in a class folder ({' '.join(endings)}); convert it or move it away"
+                )
+        if label >= 0 and len(paths) == before:
+            raise InputError(f"{folder}: a class folder without images ({' '.join(endings)}); fill it or remove it")
+    return classes
 
-    def __init__(self, root: Path, image_size: int):
-        from maskbench.vision import torchvision
 
-        try:
-            folder = torchvision.datasets.ImageFolder(root)
-        except FileNotFoundError as error:
-            raise InputError(f"{root}: expected a folder of images for each class ({error})") from None
-        self.samples, self.classes, self.image_size = folder.samples, folder.classes, image_size
-        known = {path for path, _ in self.samples}
-        for path in root.rglob("*"):
-            dotted = any(part.startswith(".") for part in path.relative_to(root).parts)
-            hidden = dotted or path.name.lower() in _DESKTOP_FILES
-            if path.is_file() and str(path) not in known and not hidden:
-                endings = " ".join(torchvision.datasets.folder.IMG_EXTENSIONS)
-                raise InputError(f"{path}: not an image in a class folder ({endings}); convert it or move it away")
+def _files(folder: Path, deep: bool) -> Iterator[Path]:
+    """The files of a folder in order, with ``deep`` also of those below it."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        yield from (Path(place, name) for name in sorted(names))
+        folders.sort()
+        if not deep:
+            return
+
+
+class _Names:
+    """Many names in one block of memory: a list would take several times as much, and once more in every worker."""
+
+    def __init__(self):
+        self._bytes, self._ends = bytearray(), array("q", [0])
+
+    def append(self, name: str) -> None:
+        self._bytes += os.fsencode(name)
+        self._ends.append(len(self._bytes))
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self._ends) - 1
 
-    def __getitem__(self, index: int) -> Tensor | InputError:
-        from PIL import Image
+    def __getitem__(self, number: int) -> str:
+        return os.fsdecode(bytes(self._bytes[self._ends[number] : self._ends[number + 1]]))
 
-        path = self.samples[index][0]
-        try:
-            with Image.open(path) as image:
-                if image.width * image.height > _LARGEST_PICTURE:
-                    return InputError(f"{path}: {image.width} x {image.height} pixels are too many; make it smaller")
-                if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
-                    return InputError(f"{path}: holds values that are not finite; mend it or move it away")
-                if image.mode.startswith(("I", "F")):  # conversion would cut off what is out of the range 0 to 255
-                    return InputError(f"{path}: has more than 8 bits a channel; convert it to 8")
-                pixels = np.asarray(image.convert("RGB"))
-        except Exception as error:  # of hostile bytes the decoders promise nothing narrower
-            reason = error or type(error).__name__
-            return InputError(f"{path}: cannot be read as an image ({reason}); mend it or move it away")
-        return _resize(torch.tensor(pixels).permute(2, 0, 1)[None], self.image_size)[0]
+
+class FolderImages:
+    """The images of a folder as uint8 ``[N, 3, S, S]``, decoded whenever they are asked for.
+
+    Args:
+        root: the folder.
+        paths: every file, below it.
+        order: int64 ``[N]``, the files that are the images, in their order.
+        image_size: side S that they are scaled to (bilinear, antialiased).
+        workers: processes that decode; 0 decodes in this one.
+    """
+
+    def __init__(self, root: Path, paths: _Names, order: Tensor, image_size: int, workers: int):
+        self._root, self._paths, self._order = root, paths, order
+        self._size, self._workers = image_size, workers
+        self.shape = torch.Size((len(order), 3, image_size, image_size))
+        self.nbytes = self.shape.numel()
+        self.device = torch.device("cpu")
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        """Some images in memory; InputError where one cannot be decoded, or the memory is too small for them."""
+        return self.select(rows).load()[0].to(self.device)
+
+    def select(self, rows: Tensor | slice) -> "FolderImages":
+        """Some of the images, not decoded yet."""
+        return FolderImages(self._root, self._paths, self._order[rows], self._size, self._workers).to(self.device)
+
+    def to(self, device: torch.device) -> "FolderImages":
+        """Give pixels on this device from now on."""
+        self.device = device
+        return self
+
+    def fingerprint(self) -> str:
+        """sha256 over the files' names and sizes in bytes, in order: their pixels are too many to be read for it."""
+        digest = hashlib.sha256()
+        for number in self._order.tolist():
+            name = self._paths[number]
+            digest.update(f"{name}\0{os.stat(self._root / name).st_size}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def stream(self, rows: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The pixels of every batch of rows, decoded ahead of time; InputError where a file cannot be decoded."""
+        for images in self._decoded(rows, _AHEAD):
+            for image in images:
+                if isinstance(image, InputError):
+                    raise image
+            pixels = np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
+            yield torch.from_numpy(pixels).to(self.device)
+
+    def load(self, skip_corrupt: bool = False) -> tuple[Tensor, Tensor]:
+        """All pixels, and the rows (int64) that they are: all, or with ``skip_corrupt`` those that can be decoded."""
+        _check_memory(f"folder:{self._root}", self.nbytes)
+        pixels = torch.empty(self.shape, dtype=torch.uint8)
+        good = self._sift(range(len(self)), skip_corrupt, pixels)
+        if len(good) < len(self):
+            pixels = pixels[good]
+        return pixels, good
+
+    def without_corrupt(self) -> tuple["FolderImages", Tensor]:
+        """Those of the images that can be decoded, and their rows (int64); processes of torchrun share the work."""
+        good = self._sift(range(len(self))[distributed.share(len(self))], True)
+        good = torch.cat(distributed.from_all(good))
+        return self.select(good), good
+
+    def _sift(self, rows: range, skip_corrupt: bool, pixels: Tensor | None = None) -> Tensor:
+        """Decode images, into ``pixels`` where given; the rows that could be."""
+        corrupt, done = [], 0
+        parts = torch.arange(rows.start, rows.stop).split(_AT_ONCE)
+        with tqdm(
+            total=len(rows), desc=f"reading {self._root}", unit="img", disable=distributed.rank() > 0
+        ) as progress:
+            for images in self._decoded(parts, 1):
+                for row, image in enumerate(images, rows.start + done):
+                    if not isinstance(image, InputError):
+                        if pixels is not None:
+                            pixels[row] = torch.from_numpy(image.copy())
+                    elif skip_corrupt:
+                        corrupt.append(row)
+                        tqdm.write(f"skipped: {image}")
+                    else:
+                        raise image
+                done += len(images)
+                progress.update(len(images))
+        if len(corrupt) == len(rows):
+            raise InputError(f"folder:{self._root}: none of its images can be decoded")
+        good = torch.ones(len(rows), dtype=torch.bool)
+        good[[row - rows.start for row in corrupt]] = False
+        return good.nonzero().flatten() + rows.start
+
+    def _decoded(self, rows: Iterable[Tensor], ahead: int) -> Iterator[list[np.ndarray | InputError]]:
+        loader = DataLoader(
+            self,
+            batch_sampler=(batch.tolist() for batch in rows),
+            num_workers=self._workers,
+            collate_fn=list,
+            worker_init_fn=_begin_worker,
+            prefetch_factor=ahead if self._workers else None,
+        )
+        return iter(loader)
+
+    def __getitems__(self, rows: list[int]) -> list[np.ndarray | InputError]:
+        """What a worker decodes. Arrays, which travel through a pipe: containers often have little shared memory."""
+        return [_decode(self._root / self._paths[number], self._size) for number in self._order[rows].tolist()]
+
+
+def _begin_worker(number: int) -> None:
+    die_with_parent(number)
+    for name in (signal.SIGINT, signal.SIGTERM):  # a signal to the whole group stops the parent, which ends its workers
+        signal.signal(name, signal.SIG_IGN)
+
+
+def _decode(path: Path, size: int) -> np.ndarray | InputError:
+    """An image file as uint8 ``[3, size, size]``, upright.
+
+    What cannot be decoded gives an InputError: raised in a worker process it would come out wrapped in a traceback.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > _LARGEST_PICTURE:
+                return InputError(f"{path}: {image.width} x {image.height} pixels are too many; make it smaller")
+            if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
+                return InputError(f"{path}: holds values that are not finite; mend it or move it away")
+            if image.mode.startswith(("I", "F")):  # conversion would cut off what is out of the range 0 to 255
+                return InputError(f"{path}: has more than 8 bits a channel; convert it to 8")
+            image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size, no smaller than this
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    except Exception as error:  # of hostile bytes the decoders promise nothing narrower
+        reason = error or type(error).__name__
+        return InputError(f"{path}: cannot be read as an image ({reason}); mend it, move it away or use --skip-corrupt")
 
 
 def _check_memory(what: str, needed: int) -> None:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = _memory()
     if needed > memory // 2:
         raise InputError(
             f"{what}: its pixels take {needed / 2**30:.1f} GiB, and this machine has {memory / 2**30:.1f} GiB of "
             "memory; use a smaller --image-size or fewer images"
         )
+
+
+def _memory() -> int:
+    """Bytes that this machine, or this process's container, has."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # another system, no limit
+            limits.append(int(Path(path).read_text()))
+    return min(limits)
 
 
 def _resize(images: Tensor, size: int) -> Tensor:

@@ -34,7 +34,7 @@ def measure_prior(folder: Path, data_dir: Path) -> None:
     encoder, decoder, _ = checkpoints.load_pair(folder / "aae" / "0")
     images = datasets.load("cifar10", data_dir, encoder.config["image_size"])
     _, rows = datasets.autoencoder_split(images)
-    gaussian, categorical = metrics.encode(encoder, images.images[rows])
+    gaussian, categorical = metrics.encode(encoder, datasets.batches(images.images, rows, 500))
     measures = metrics.latent_summary(gaussian, categorical) | metrics.told_from_prior(gaussian)
     output = folder / "prior"
     files.make_folder(output)

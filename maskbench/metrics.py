@@ -1,10 +1,13 @@
 """Figures of merit: reconstruction error, the shape of the latent parts, classification scores."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskbench import distributed
 from maskbench.datasets import to_float
 from maskbench.models import Decoder, Encoder
 from maskbench.priors import PriorSampler
@@ -34,20 +37,24 @@ def image_quality(reconstruction: Tensor, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode(encoder: Encoder, images: Tensor, batch_size: int = 500) -> tuple[Tensor, Tensor]:
-    """Both latent parts of uint8 images ``[N, 3, S, S]``, batch by batch: ``[N, G]`` and ``[N, K]``."""
-    parts = [encoder(to_float(batch)) for batch in images.split(batch_size)]
+def encode(encoder: Encoder, images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Both latent parts of batches of uint8 images ``[n, 3, S, S]``: ``[N, G]`` and ``[N, K]``."""
+    parts = [encoder(to_float(batch)) for batch in images]
     return torch.cat([gaussian for gaussian, _ in parts]), torch.cat([categorical for _, categorical in parts])
 
 
 @torch.no_grad()
-def reconstruction_mse(encoder: Encoder, decoder: Decoder, images: Tensor, batch_size: int = 500) -> float:
-    """Mean over uint8 images ``[N, 3, S, S]`` of each one's MSE after encoding and decoding."""
-    total = 0.0
-    for batch in images.split(batch_size):
+def reconstruction_mse(encoder: Encoder, decoder: Decoder, images: Iterable[Tensor]) -> float:
+    """Mean over all images of each one's MSE after encoding and decoding.
+
+    Args:
+        images: batches of uint8 ``[n, 3, S, S]``; of several processes each gives its part.
+    """
+    errors = []
+    for batch in images:
         pixels = to_float(batch)
-        total += image_mse(decoder(torch.cat(encoder(pixels), 1)), pixels).sum().item()
-    return total / len(images)
+        errors.append(image_mse(decoder(torch.cat(encoder(pixels), 1)), pixels))
+    return distributed.mean(torch.cat(errors).double()).item()
 
 
 def latent_summary(gaussian: Tensor, categorical: Tensor) -> dict[str, float]:

@@ -2,11 +2,14 @@
 
 import copy
 import functools
+import itertools
 import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+
+from maskbench import distributed
 
 # --preset: the sizes that a name stands for
 PRESETS = {
@@ -14,8 +17,7 @@ PRESETS = {
     "paper": {"width": 16, "frequencies": 0},
 }
 
-_SCALE = 8  # three stride-2 convolutions
-_LARGEST = 4096  # side of an image in pixels
+LARGEST_IMAGE = 256  # side in pixels
 _TINY = 1e-12
 _WINDOW = 100  # mini-batches
 _TAIL = 0.1  # degrees of freedom for each feature
@@ -28,12 +30,14 @@ class Encoder(nn.Module):
     """Image -> latent vector in two parts (paper, section "Adversarial autoencoder").
 
     Features of the image, then two linear heads whose outputs are normalised: see :class:`RadialGaussianization`
-    and :class:`RunningNorm`. The features are three 4x4 convolutions of stride 2 (455,940 parameters at the
-    defaults, the paper's "over 400 thousand"), or, with ``frequencies``, the image's lowest frequencies.
+    and :class:`RunningNorm`. The features are a stack of 4x4 convolutions of stride 2, each of which halves the side
+    and doubles the channels, or, with ``frequencies``, the image's lowest frequencies. The stack deepens with the image
+    until 4 to 7 pixels a side are left, but has three convolutions at least: :func:`depth`. At the defaults that makes
+    455,940 parameters, the paper's "over 400 thousand".
 
     Args:
-        image_size: side S of the images, a multiple of 8.
-        width: channels of the first convolution; the next have twice and four times as many.
+        image_size: side S of the images, 8 to 256, a multiple of 2 to the power of ``depth(S)``.
+        width: channels of the first convolution.
         gaussian_dim: length G of the Gaussian part.
         categories: length K of the categorical part.
         frequencies: read this many frequencies of each colour (at most S^2) instead of convolutions; 0: convolutions.
@@ -55,21 +59,17 @@ class Encoder(nn.Module):
             categories=categories,
             frequencies=frequencies,
         )
-        side = _side(image_size)
+        stages = depth(image_size)
         if frequencies:
             self.features = Spectrum(image_size, frequencies)
             features = self.features.length
         else:
-            self.features = nn.Sequential(
-                nn.Conv2d(3, width, 4, stride=2, padding=1),
-                nn.LeakyReLU(_SLOPE),
-                nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
-                nn.LeakyReLU(_SLOPE),
-                nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1),
-                nn.LeakyReLU(_SLOPE),
-                nn.Flatten(),
-            )
-            features = 4 * width * side**2
+            channels = [3, *(width * 2**stage for stage in range(stages))]
+            layers = []
+            for before, after in itertools.pairwise(channels):
+                layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(_SLOPE)]
+            self.features = nn.Sequential(*layers, nn.Flatten())
+            features = channels[-1] * (image_size >> stages) ** 2
         self.gaussian = nn.Sequential(nn.Linear(features, gaussian_dim), RadialGaussianization(gaussian_dim))
         self.categorical = nn.Sequential(nn.Linear(features, categories), RunningNorm(categories))
 
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
 
     The contrast that :class:`RadialGaussianization` took out is put back (two parameters), then a linear layer
     and the transposed convolutions, or, with ``frequencies``, the image of those frequencies and five 3x3
-    convolutions at half its size that correct it.
+    convolutions that correct it, on a grid of 16 to 31 pixels a side (of images below 16, half of theirs).
 
     Args: as for :class:`Encoder`; with ``frequencies``, ``width`` is the channels of the correction.
     """
@@ -110,32 +110,31 @@ class Decoder(nn.Module):
             categories=categories,
             frequencies=frequencies,
         )
-        side = _side(image_size)
+        stages = depth(image_size)
         self.gaussian_dim = gaussian_dim
         self.normal_log_radius = normal_log_radius(gaussian_dim)
         self.contrast = nn.Parameter(torch.tensor([0.5 * math.log(gaussian_dim), 0.3]))  # log radius: mean, deviation
         if frequencies:
             self.spectrum = Spectrum(image_size, frequencies)
             self.linear = nn.Linear(gaussian_dim + categories, self.spectrum.length)
-            correction = [nn.PixelUnshuffle(2), nn.Conv2d(12, width, 3, padding=1), nn.LeakyReLU(0.2)]
+            scale = 2 ** (stages - 2)
+            pixels = 3 * scale**2
+            correction = [nn.PixelUnshuffle(scale), nn.Conv2d(pixels, width, 3, padding=1), nn.LeakyReLU(0.2)]
             for _ in range(3):
                 correction += [nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.2)]
-            last = nn.Conv2d(width, 12, 3, padding=1)
+            last = nn.Conv2d(width, pixels, 3, padding=1)
             nn.init.zeros_(last.weight)  # it starts by correcting nothing
             nn.init.zeros_(last.bias)
-            self.correction = nn.Sequential(*correction, last, nn.PixelShuffle(2))
+            self.correction = nn.Sequential(*correction, last, nn.PixelShuffle(scale))
         else:
             self.spectrum = None
-            self.shape = (4 * width, side, side)
-            self.linear = nn.Linear(gaussian_dim + categories, 4 * width * side**2)
-            self.convolutions = nn.Sequential(
-                nn.LeakyReLU(_SLOPE),
-                nn.ConvTranspose2d(4 * width, 2 * width, 4, stride=2, padding=1),
-                nn.LeakyReLU(_SLOPE),
-                nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
-                nn.LeakyReLU(_SLOPE),
-                nn.ConvTranspose2d(width, 3, 4, stride=2, padding=1),
-            )
+            channels = [3, *(width * 2**stage for stage in range(stages))][::-1]
+            self.shape = (channels[0], image_size >> stages, image_size >> stages)
+            self.linear = nn.Linear(gaussian_dim + categories, math.prod(self.shape))
+            layers = []
+            for before, after in itertools.pairwise(channels):
+                layers += [nn.LeakyReLU(_SLOPE), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
+            self.convolutions = nn.Sequential(*layers)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Both parts side by side, float32 ``[N, G + K]`` -> images ``[N, 3, S, S]``.
@@ -196,8 +195,8 @@ class RunningNorm(nn.Module):
 
     @torch.no_grad()
     def _follow(self, x: Tensor, weight: Tensor) -> None:
-        self.center.lerp_(x.mean(0), weight)
-        self.variance.lerp_((x - self.center).square().mean(0), weight)
+        self.center.lerp_(distributed.mean(x), weight)
+        self.variance.lerp_(distributed.mean((x - self.center).square()), weight)
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
@@ -205,7 +204,8 @@ class RunningNorm(nn.Module):
 
         Variances are shrunk towards their mean as if F more rows had it: of few rows, some features have none.
         """
-        variance, mean = torch.var_mean(x.double(), 0, correction=0)
+        mean = distributed.mean(x.double())
+        variance = distributed.mean((x - mean).square())
         self.center.copy_(mean)
         self.variance.copy_(variance.lerp(variance.mean(), _shrinkage(x)))
         self.steps.clamp_(min=_WINDOW)  # what is fitted weighs as much as a window of mini-batches
@@ -237,10 +237,10 @@ class RadialGaussianization(RunningNorm):
     @torch.no_grad()
     def _follow(self, x: Tensor, weight: Tensor) -> None:
         self._improve(x, weight)
-        log_radius = _radius(self.standardise(x)).log()
+        log_radius = _radius(self.standardise(x)).log().squeeze(1)
         # not lerp_: torch.compile (2.13) loses what a method writes into a buffer of no dimensions
-        self.log_radius_mean += weight * (log_radius.mean() - self.log_radius_mean)
-        variance = (log_radius - self.log_radius_mean).square().mean()
+        self.log_radius_mean += weight * (distributed.mean(log_radius) - self.log_radius_mean)
+        variance = distributed.mean((log_radius - self.log_radius_mean).square())
         self.log_radius_variance += weight * (variance - self.log_radius_variance)
 
     def _improve(self, x: Tensor, weight: Tensor | float, shrinkage: float = 0.0) -> None:
@@ -248,16 +248,19 @@ class RadialGaussianization(RunningNorm):
         features, centred = x.shape[1], x - self.center
         squares = (centred * self.variance.clamp_min(_TINY).rsqrt()).square()
         rows = (1 + _TAIL) * features / (_TAIL * features + squares.sum(1))
-        share = rows @ squares / len(x)
-        self.center += weight * (rows @ centred) / rows.sum()
-        self.variance *= 1 + weight * (1 - shrinkage) * (share - 1)
+        sums = rows @ squares, rows @ centred, rows.sum(), rows.new_full((), len(x))
+        shares, shifts, weights, count = distributed.total(*sums)
+        self.center += weight * shifts / weights
+        self.variance *= 1 + weight * (1 - shrinkage) * (shares / count - 1)
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
         super().fit(x)
         for _ in range(8):
             self._improve(x, 1.0, _shrinkage(x))
-        variance, mean = torch.var_mean(_radius(self.standardise(x)).double().log(), correction=0)
+        log_radius = _radius(self.standardise(x)).double().log().squeeze(1)
+        mean = distributed.mean(log_radius)
+        variance = distributed.mean((log_radius - mean).square())
         self.log_radius_mean.copy_(mean)
         # of few rows, all have nearly the same length once their features are scaled
         self.log_radius_variance.copy_(variance.lerp(torch.full_like(variance, _NATURAL), _shrinkage(x)))
@@ -326,7 +329,8 @@ def start_from_principal_components(encoder: Encoder, decoder: Decoder, batches:
     K - 1, turned at random so that no category stands out. The decoder's linear layer is the way back.
 
     Args:
-        batches: float32 ``[N, 3, S, S]``, more images than frequencies for a good start.
+        batches: float32 ``[N, 3, S, S]``, more images than frequencies for a good start; of several processes each
+            gives its part of every batch.
 
     Raises:
         ValueError: fewer frequencies than numbers in the latent vector.
@@ -338,8 +342,9 @@ def start_from_principal_components(encoder: Encoder, decoder: Decoder, batches:
         raise ValueError(
             f"{gaussian_dim} + {categories} numbers are more than the {features.shape[1]} frequencies of the images"
         )
-    mean = features.mean(0)
-    covariance = (features - mean).T.double().cov(correction=0)
+    mean = distributed.mean(features)
+    centred = (features - mean).double()
+    covariance = distributed.total(centred.T @ centred)[0] / distributed.count(features)
     # where images are few, most components have no variance: shrunk a little towards what natural images have
     natural = encoder.features.natural_variances().double()
     natural = torch.diag(natural * ((covariance.trace() + _TINY) / natural.sum()))  # images may all be the same
@@ -389,7 +394,7 @@ def calibrate(encoder: Encoder, decoder: Decoder, batches: Iterable[Tensor]) -> 
 
     Args:
         batches: float32 ``[N, 3, S, S]``, two images or more in all; many times G for little correlation. The first
-            batch is what the pictures are compared on.
+            batch is what the pictures are compared on. Of several processes each gives its part of every batch.
     """
     first, outputs = None, []
     for images in batches:
@@ -410,7 +415,7 @@ def calibrate(encoder: Encoder, decoder: Decoder, batches: Iterable[Tensor]) -> 
 def _picture_error(encoder: Encoder, decoder: Decoder, images: Tensor) -> Tensor:
     training = encoder.training
     encoder.eval()  # its statistics stay as they are
-    error = (decoder(torch.cat(encoder(images), 1)) - images).square().mean()
+    error = distributed.mean((decoder(torch.cat(encoder(images), 1)) - images).square()).mean()
     encoder.train(training)
     return error
 
@@ -424,7 +429,7 @@ def _decorrelate(encoder: Encoder, decoder: Decoder, gaussian: Tensor, power: fl
     linear, norm = encoder.gaussian
     codes = norm.standardise(gaussian).double()
     directions = codes / _radius(codes) * math.sqrt(codes.shape[1])
-    moment = directions.T @ directions / len(codes)
+    moment = distributed.total(directions.T @ directions)[0] / distributed.count(codes)
     # of few images, most axes have no variance
     variances, axes = torch.linalg.eigh(moment.lerp(torch.eye(len(moment)).to(moment), _shrinkage(codes) ** 2))
     whitening, coloring = ((axes * variances**sign) @ axes.T for sign in (-power, power))
@@ -552,8 +557,8 @@ def _with_power_of_radius(x: Tensor, power: Tensor, offset: Tensor) -> Tensor:
 
 
 def _shrinkage(x: Tensor) -> float:
-    rows, features = x.shape
-    return features / (rows + features)
+    features = x.shape[1]
+    return features / (distributed.count(x) + features)
 
 
 def _fast_layout(images: Tensor) -> Tensor:
@@ -561,7 +566,15 @@ def _fast_layout(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _side(image_size: int) -> int:
-    if image_size % _SCALE or not _SCALE <= image_size <= _LARGEST:
-        raise ValueError(f"image_size must be a multiple of {_SCALE} up to {_LARGEST}, got {image_size}")
-    return image_size // _SCALE
+def depth(image_size: int) -> int:
+    """How many times a stack of convolutions halves an image: until 4 to 7 pixels a side are left, three times at least.
+
+    3 for 8 to 63 pixels (the paper's 32), 4 for 64 to 127, 5 for 128 to 255, 6 for 256.
+
+    Raises:
+        ValueError: no size that can be halved so often.
+    """
+    stages = max(3, int(math.log2(max(1, image_size) / 4)))
+    if image_size % 2**stages or not 8 <= image_size <= LARGEST_IMAGE:
+        raise ValueError(f"{image_size} is not within 8 and {LARGEST_IMAGE}, or not a multiple of {2**stages}")
+    return stages

@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Iterator
 
+from maskbench import distributed
+
 
 class Stopped(Exception):
     """A signal ended the training after its state was saved.
@@ -25,7 +27,7 @@ _REPEAT = 1.0  # seconds in which a signal is heard once: a group's reaches a ch
 
 
 class Stopper:
-    """Says after each step whether the state is to be saved now.
+    """Says after each step whether the state is to be saved now; the processes of one training agree.
 
     Args:
         minutes: the longest time between two checkpoints.
@@ -45,24 +47,27 @@ class Stopper:
         self._heard.append((number, time.monotonic()))
 
     def due(self) -> bool:
-        """True where a signal came or the minutes are over."""
-        return bool(self._heard) or time.monotonic() - self._last >= self._seconds
+        """True where a signal came or the minutes are over, here or in another process."""
+        late = time.monotonic() - self._last >= self._seconds
+        return any(distributed.largest(bool(self._heard), late))
 
     def saved(self, where: str) -> None:
-        """The state is saved: start the clock again; Stopped where a signal came.
+        """The state is saved: start the clock again; Stopped where a signal came, here or in another process.
 
         Args:
             where: the place in the training, for the last line.
         """
         self._last = time.monotonic()
-        if self._heard:
-            raise Stopped(where, self._heard[0][0])
+        (number,) = distributed.largest(self._heard[0][0] if self._heard else 0)
+        if number:
+            raise Stopped(where, number)
 
     def hear(self, number: int, _frame: object) -> None:
         """A signal handler: the first signal waits for the step to end, one more a second later ends the process."""
         if not self._heard:
             self.stop(number)
-            print("\nfinishing the step, then saving; once more stops without saving", file=sys.stderr)
+            if distributed.rank() == 0:
+                print("\nfinishing the step, then saving; once more stops without saving", file=sys.stderr)
         elif time.monotonic() - self._heard[0][1] > _REPEAT:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -520,7 +520,7 @@ from maskbench import datasets
 def hang(self, index):
     print(os.getpid(), flush=True)
     time.sleep(120)
-datasets._FolderImages.__getitem__ = hang
+datasets.FolderImages.__getitems__ = hang
 datasets.load("folder:{tmp_path}/mine", workers=2)
 """
     process = subprocess.Popen(

@@ -41,7 +41,7 @@ def make(sizes: str, dtype: torch.dtype, device: str = "cpu", capturable: bool =
 
 def mini_batches(steps: int, dtype: torch.dtype, device: str = "cpu") -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return [torch.rand(6, 3, 16, 16, generator=generator).to(device, dtype) for _ in range(steps)]
+    return [torch.rand(7, 3, 16, 16, generator=generator).to(device, dtype) for _ in range(steps)]
 
 
 class PlainLoop:

@@ -1,0 +1,49 @@
+"""Training steps as one process of torchrun takes them, for test_distributed.py.
+
+    torchrun --nproc-per-node 3 tests/ranks.py OUTPUT.pt
+"""
+
+import sys
+
+import torch
+from test_training import PRIOR_WEIGHT, SIZES, make, mini_batches
+from torch import nn
+
+from maskbench import distributed, models
+from maskbench.models import calibrate
+from train_aae import OPTIMIZERS, take_step
+
+
+def steps_of(sizes: str, dtype: torch.dtype, steps: int, learning: bool = True) -> dict:
+    """Losses of each step, the last step's gradients and the final states, from this process's rows of each batch."""
+    parts, losses = make(sizes, dtype), []
+    if not learning:
+        for group in [group for name in OPTIMIZERS for group in parts[name].param_groups]:
+            group["lr"] = 0.0
+    batches = mini_batches(steps, dtype)
+    mine = distributed.share(len(batches[0]))
+    for images in batches:
+        losses.append(take_step(parts, images[mine], PRIOR_WEIGHT, len(images), mine.start))
+    networks = {name: part for name, part in parts.items() if isinstance(part, nn.Module) and name != "prior"}
+    gradients = {f"{name}.{key}": p.grad for name, part in networks.items() for key, p in part.named_parameters()}
+    if learning:
+        calibrate(parts["encoder"], parts["decoder"], [images[mine] for images in batches])
+    states = {f"{name}.{key}": value for name, part in networks.items() for key, value in part.state_dict().items()}
+    return {"losses": torch.stack(losses), "gradients": gradients, "states": states}
+
+
+def everything() -> dict:
+    found = {}
+    for sizes in SIZES:
+        found[f"{sizes} 40"] = steps_of(sizes, torch.float64, 40)
+        found[f"{sizes} 1"] = steps_of(sizes, torch.float32, 1, learning=False)
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    models.has_bfloat16 = lambda device: False  # its rounding depends on the share
+    with distributed.processes(torch.device("cpu")):
+        result = everything()
+        if distributed.rank() == 0:
+            torch.save(result, sys.argv[1])
