@@ -5,6 +5,8 @@
     python mask_dataset.py --dataset folder:my-images --output masked/mine.pt
     python mask_dataset.py --augment flip shift             # also 20 masked copies of each training image
     python mask_dataset.py --method pca --fit-on cifar10    # a yardstick -> masked/cifar100-pca.pt
+    python mask_dataset.py --shards 8                       # masked/cifar100-00000-of-00008.pt and so on
+    torchrun --nproc-per-node 8 mask_dataset.py --dataset folder:my-images   # a shard or more for each process
     python -m maskbench.key owner.key && python mask_dataset.py --key owner.key   # turned -> masked/cifar100-key.pt
 
 Masking needs encoder.pt alone. The masked file holds no pixels, file names or weights; it may be handed out
@@ -16,17 +18,22 @@ owners who share one encoder do not share one mask. Neither key nor matrix is in
 The yardsticks a masking method is compared with: `identity` (the raw pixels, masks nothing), `pca` and
 `random-projection` (as many numbers as the AAE's masks, fitted on the public set --fit-on), `untrained` (the
 encoder at its initial weights).
+
+Sets that do not fit into memory: the files of a folder are decoded as they are masked, and masks wait on the disk. Each
+shard is a masked file by itself, with its part of the training and of the test images. A start that was stopped goes on
+when it is given again: finished shards are kept. classify.py takes any one of them for the set.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from maskbench import checkpoints, cli, datasets, files, key, masked
+from maskbench import checkpoints, cli, datasets, distributed, files, key, masked
 from maskbench.datasets import ImageSet, to_float
 from maskbench.errors import InputError
 from maskbench.models import PRESETS, Encoder
@@ -39,73 +46,146 @@ Mask = Callable[[Tensor], tuple[Tensor, Tensor]]  # float images [N, 3, S, S] ->
 def main() -> None:
     args = parse_arguments()
     device = cli.pick_device(args.device)
+    with distributed.processes(device):
+        mask_all(args, device)
+
+
+@torch.inference_mode()
+def mask_all(args: argparse.Namespace, device: torch.device) -> None:
     secret = key.load(args.key) if args.key else None
     mask, fingerprint, image_size = make_mask(args, device)
     if secret:
         mask = keyed(mask, secret, image_size, device)
-    images = datasets.load(args.dataset, args.data_dir, image_size, args.workers)
+    images = datasets.load(args.dataset, args.data_dir, image_size, args.workers, args.skip_corrupt)
     train_rows, test_rows = datasets.labelled_split(images, args.limit)
     output = args.output or default_output(args.dataset, args.method, args.key is not None)
     if output.is_dir():
         raise InputError(f"--output {output}: is a folder; name a file")
     files.make_folder(output.parent)
 
-    # copies of the training images only: one of a test image would be tested on
-    views = [torch.cat((train_rows, test_rows)), *[train_rows] * (args.copies if args.augment else 0)]
-    result = mask_views(args, mask, fingerprint, images, views, output.parent, device)
+    paths = masked.shard_paths(output, args.shards or distributed.size())
+    if len(paths) > max(1, len(train_rows)):
+        raise InputError(f"--shards {len(paths)}: more than the {len(train_rows)} training images")
+    copies = args.copies if args.augment else 0  # of the training images only: one of a test image would be tested on
+    total = copies * len(train_rows) + len(train_rows) + len(test_rows)
+    mine = range(distributed.rank(), len(paths), distributed.size())
+    sizes = widths(mask, image_size, device)
+    head = {
+        "method": args.method + (masked.KEYED if args.key else ""),
+        "encoder": fingerprint,
+        "dataset": args.dataset.split(":")[0],  # a folder's path stays at home
+        "classes": images.classes,
+    }
+    kept = 0
+    # of several processes the first one's part
+    with tqdm(
+        total=total * len(mine) // len(paths),
+        desc=f"masking {args.dataset}",
+        unit="img",
+        disable=distributed.rank() > 0,
+    ) as progress:
+        for number in mine:
+            shard = Shard(train_rows, test_rows, number, len(paths), copies)
+            columns = shard.columns(images)
+            found = masks(args, mask, images, shard, image_size, device)
+            if len(paths) > 1 and is_finished(paths[number], head, columns, found):
+                kept += 1
+                progress.update(len(columns["view"]))
+                continue
+            found = masks(args, mask, images, shard, image_size, device)
+            parts = [files.scratch(len(columns["view"]), width, output.parent) for width in sizes]
+            for places, of_batch in found:
+                for part, rows in zip(parts, of_batch, strict=True):
+                    part[places] = rows.cpu()
+                progress.update(len(rows))
+            result = masked.MaskedSet(**head, **columns, gaussian=parts[0], categorical=parts[1])
+            masked.save(result, paths[number])
 
-    masked.save(result, output)
-    gaussian, categorical = result.gaussian.shape[1], result.categorical.shape[1]
+    gaussian, categorical = sizes
+    if len(paths) > 1:
+        others = f" by {distributed.size()} processes" if distributed.size() > 1 else ""
+        print(
+            f"{paths[0]} and {len(paths) - 1} more shards{others}; {kept} of {len(mine)} were finished before and kept"
+        )
     print(
-        f"{output}: {len(result.labels):,} masked vectors of {gaussian} + {categorical} numbers "
-        f"({len(train_rows):,} training and {len(test_rows):,} test images, {len(views) - 1} augmented copies), "
-        f"{len(result.classes)} classes, masked by {result.method} {fingerprint[:12]}"
+        f"{output}: {total:,} masked vectors of {gaussian} + {categorical} numbers "
+        f"({len(train_rows):,} training and {len(test_rows):,} test images, {copies} augmented copies), "
+        f"{len(images.classes)} classes, masked by {head['method']} {fingerprint[:12]}"
     )
 
 
-@torch.inference_mode()
-def mask_views(
-    args: argparse.Namespace,
-    mask: Mask,
-    fingerprint: str,
-    images: ImageSet,
-    views: list[Tensor],
-    folder: Path,
-    device: torch.device,
-) -> masked.MaskedSet:
-    """Run every view of every image through the mask, batch by batch.
+class Shard:
+    """One of several equal parts of a dataset, and the places of its masks in its file.
+
+    The masks of the images come first, training before test, then the first copies of the training images, and so on.
 
     Args:
-        views: int64 ``[rows]``, the images themselves, then for every augmented copy.
-        folder: the masks lie in a file without a name there until they are saved, not in memory.
+        train, test: int64 rows of the whole dataset.
+        number: of the shard.
+        of: how many shards there are.
+        copies: augmented copies of each training image.
     """
-    total, done = sum(map(len, views)), 0
-    parts = [files.scratch(total, width, folder) for width in widths(mask, images.images.shape[-1], device)]
+
+    def __init__(self, train: Tensor, test: Tensor, number: int, of: int, copies: int):
+        self.train = train[number::of]
+        self.images = torch.cat((self.train, test[number::of]))
+        self.number, self.of, self.copies = number, of, copies
+        self.views = [len(train) + len(test), *[len(train)] * copies]  # rows of each view in the whole dataset
+
+    def columns(self, images: ImageSet) -> dict[str, Tensor]:
+        """What a masked set says of each mask beside its numbers."""
+        views = [self.images, *[self.train] * self.copies]
+        source = torch.cat(views)
+        numbers = [torch.full((len(rows),), view, dtype=torch.uint8) for view, rows in enumerate(views)]
+        return {
+            "labels": images.labels[source],
+            "split": images.split[source],
+            "source": source,
+            "view": torch.cat(numbers),
+        }
+
+
+def masks(
+    args: argparse.Namespace, mask: Mask, images: ImageSet, shard: Shard, image_size: int, device: torch.device
+) -> Iterator[tuple[slice, tuple[Tensor, Tensor]]]:
+    """Run every view of a shard's images through the mask, batch by batch.
+
+    Yields:
+        Places in the shard, and both latent parts of the masks that belong there.
+    """
+    # drawn for all images at once: a copy depends neither on its batch nor on its shard
     generator = torch.Generator().manual_seed(args.seed)
-    with tqdm(total=total, desc=f"masking {args.dataset}", unit="img") as progress:
-        for view, rows in enumerate(views):
-            # drawn for all images at once: a copy does not depend on the batch it is masked in
-            random = torch.rand(len(rows), 3, generator=generator)
-            for batch, numbers in zip(rows.split(args.batch_size), random.split(args.batch_size), strict=True):
-                pixels = to_float(images.images[batch].to(device))
-                found = mask(augmented(pixels, args.augment, numbers.to(device)) if view else pixels)
-                for part, rows_found in zip(parts, found, strict=True):
-                    part[done : done + len(batch)] = rows_found
-                done += len(batch)
-                progress.update(len(batch))
-    source = torch.cat(views)
-    return masked.MaskedSet(
-        method=args.method + (masked.KEYED if args.key else ""),
-        encoder=fingerprint,
-        dataset=args.dataset.split(":")[0],  # a folder's path stays at home
-        classes=images.classes,
-        gaussian=parts[0],
-        categorical=parts[1],
-        labels=images.labels[source],
-        split=images.split[source],
-        source=source,
-        view=torch.cat([torch.full((len(rows),), number, dtype=torch.uint8) for number, rows in enumerate(views)]),
-    )
+    random = [torch.rand(rows, 3, generator=generator)[shard.number :: shard.of].clone() for rows in shard.views]
+    batch_size = args.batch_size or datasets.large_batch(image_size)
+    done = 0
+    for pixels in datasets.batches(images.images, shard.images, batch_size):
+        pixels = to_float(pixels.to(device))
+        yield slice(done, done + len(pixels)), mask(pixels)
+        training = pixels[: max(0, len(shard.train) - done)]
+        for view in range(1, shard.copies + 1) if len(training) else ():
+            numbers = random[view][done : done + len(training)].to(device)
+            first = len(shard.images) + (view - 1) * len(shard.train) + done
+            yield slice(first, first + len(training)), mask(augmented(training, args.augment, numbers))
+        done += len(pixels)
+
+
+def is_finished(path: Path, head: dict, columns: dict[str, Tensor], found: Iterator) -> bool:
+    """Whether a shard is there already, of the same rows, and the first masks made again are those in it."""
+    if not path.exists():
+        return False
+    try:
+        there = masked.load_file(path)
+    except InputError:  # damaged: it is made again
+        return False
+    same = all(getattr(there, name) == value for name, value in head.items())
+    same = same and all(torch.equal(getattr(there, name), column) for name, column in columns.items())
+    if same:
+        for places, of_batch in itertools.islice(found, 2):  # the second are copies, where there are any
+            for part, rows in zip((there.gaussian, there.categorical), of_batch, strict=True):
+                same = (
+                    same and part[places].shape == rows.shape and torch.allclose(part[places], rows.cpu(), 1e-3, 1e-3)
+                )
+    return same
 
 
 def make_mask(args: argparse.Namespace, device: torch.device) -> tuple[Mask, str, int]:
@@ -154,7 +234,7 @@ def fit_linear(args: argparse.Namespace, image_size: int, width: int) -> tuple[T
     from sklearn.decomposition import PCA
     from sklearn.random_projection import GaussianRandomProjection
 
-    public = datasets.load(args.fit_on, args.data_dir, image_size, args.workers, flag="--fit-on")
+    public = datasets.load(args.fit_on, args.data_dir, image_size, args.workers, args.skip_corrupt, "--fit-on")
     rows, _ = datasets.autoencoder_split(public)
     if width > min(len(rows), 3 * image_size**2):
         raise InputError(
@@ -217,19 +297,16 @@ def parse_arguments() -> argparse.Namespace:
         help="add masked random copies of the training images (flips are not for digits)",
     )
     add("--copies", type=cli.integer(1, 255), default=20, help="augmented copies of each training image")
-    add("--batch-size", type=cli.integer(1), default=500, help="images masked at once")
+    add("--shards", type=cli.integer(1, masked.MOST_SHARDS), help="files to make; default: one a process")
+    add("--batch-size", type=cli.integer(1), help="images masked at once; default: 500, fewer above 32 x 32 pixels")
     add("--limit", type=cli.integer(4), help="keep the first LIMIT training and LIMIT // 4 test images")
-    add("--image-size", type=cli.integer(8, 2**12), help="side of images; default: the encoder's, 32 for yardsticks")
+    add("--image-size", type=cli.image_size, help="side of images; default: the encoder's, 32 for yardsticks")
     add("--gaussian-dim", type=cli.integer(1, 2**16), help="Gaussian part; default: the encoder's, 384 for yardsticks")
     add("--categories", type=cli.integer(1, 2**16), help="categories; default: the encoder's, 20 for yardsticks")
     add("--preset", choices=tuple(PRESETS), default="paper", help="the untrained encoder's widths")
-    add("--workers", type=cli.integer(0), default=0, help="processes that decode the files of folder:PATH")
-    add("--data-dir", type=Path, default=Path("data"), help="where datasets are kept or downloaded to")
+    parser.add_data()
     parser.add_common()
-    args = parser.parse_args()
-    if args.image_size and args.image_size % 8:
-        parser.error(f"argument --image-size: {args.image_size} is not a multiple of 8")
-    return args
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -113,10 +113,10 @@ def main() -> None:
     args = parse_arguments()
     torch.set_flush_denormal(True)  # a CPU is slow with the tiny moments of weights that no longer move
     device = cli.pick_device(args.device)
-    with distributed.processes(device):
-        # the first process writes, the others need no such folder
-        with files.output_folder(args.output_dir) if distributed.rank() == 0 else contextlib.nullcontext():
-            train_all(args, device)
+    with distributed.processes(device), contextlib.ExitStack() as stack:
+        if distributed.rank() == 0:  # it writes, the others need no such folder
+            stack.enter_context(files.output_folder(args.output_dir))
+        train_all(args, device)
 
 
 def train_all(args: argparse.Namespace, device: torch.device) -> None:

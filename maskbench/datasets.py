@@ -164,9 +164,7 @@ def select(images: "Tensor | FolderImages", rows: Tensor) -> "Tensor | FolderIma
     return images[rows] if isinstance(images, Tensor) else images.select(rows)
 
 
-def batches(
-    images: "Tensor | FolderImages", order: Tensor, batch_size: int, of_rank: bool = False
-) -> Iterator[Tensor]:
+def batches(images: "Tensor | FolderImages", order: Tensor, batch_size: int, of_rank: bool = False) -> Iterator[Tensor]:
     """The pixels of every ``batch_size`` rows, uint8 ``[n, 3, S, S]`` on the images' device; the last may be fewer.
 
     Args:
@@ -289,7 +287,9 @@ def _folder(name: str, image_size: int, workers: int, skip_corrupt: bool, flag: 
         sizes.append(len(paths) - sum(sizes))
     # a folder comes class by class: a fixed shuffle, so that the first fifth of a part holds every class
     random = np.random.RandomState(0)
-    order = np.concatenate([start + random.permutation(size) for start, size in zip((0, sizes[0]), sizes, strict=False)])
+    order = np.concatenate(
+        [start + random.permutation(size) for start, size in zip((0, sizes[0]), sizes, strict=False)]
+    )
     order = torch.from_numpy(order)
     labels = torch.from_numpy(np.frombuffer(labels, dtype=np.int64))[order]
     split = _split_flags(*(sizes if divided else (len(paths) - len(paths) // 5, len(paths) // 5)))
@@ -410,41 +410,43 @@ class FolderImages:
         """All pixels, and the rows (int64) that they are: all, or with ``skip_corrupt`` those that can be decoded."""
         _check_memory(f"folder:{self._root}", self.nbytes)
         pixels = torch.empty(self.shape, dtype=torch.uint8)
-        good = self._sift(range(len(self)), skip_corrupt, pixels)
-        if len(good) < len(self):
-            pixels = pixels[good]
-        return pixels, good
+        corrupt = self._read(range(len(self)), skip_corrupt, pixels)
+        good = self._without(corrupt)
+        return pixels[good] if corrupt else pixels, good
 
     def without_corrupt(self) -> tuple["FolderImages", Tensor]:
         """Those of the images that can be decoded, and their rows (int64); processes of torchrun share the work."""
-        good = self._sift(range(len(self))[distributed.share(len(self))], True)
-        good = torch.cat(distributed.from_all(good))
+        parts = distributed.from_all(self._read(range(len(self))[distributed.share(len(self))], True))
+        good = self._without({row: error for part in parts for row, error in part.items()})
         return self.select(good), good
 
-    def _sift(self, rows: range, skip_corrupt: bool, pixels: Tensor | None = None) -> Tensor:
-        """Decode images, into ``pixels`` where given; the rows that could be."""
-        corrupt, done = [], 0
+    def _without(self, corrupt: dict[int, InputError]) -> Tensor:
+        for error in corrupt.values():
+            print(f"skipped: {error}")
+        if len(corrupt) == len(self):
+            raise InputError(f"folder:{self._root}: none of its images can be decoded")
+        good = torch.ones(len(self), dtype=torch.bool)
+        good[list(corrupt)] = False
+        return torch.nonzero(good).flatten()
+
+    def _read(self, rows: range, skip_corrupt: bool, pixels: Tensor | None = None) -> dict[int, InputError]:
+        """Decode images, into ``pixels`` where given; which cannot be, and why."""
+        corrupt, done = {}, rows.start
         parts = torch.arange(rows.start, rows.stop).split(_AT_ONCE)
         with tqdm(
             total=len(rows), desc=f"reading {self._root}", unit="img", disable=distributed.rank() > 0
         ) as progress:
             for images in self._decoded(parts, 1):
-                for row, image in enumerate(images, rows.start + done):
-                    if not isinstance(image, InputError):
-                        if pixels is not None:
-                            pixels[row] = torch.from_numpy(image.copy())
-                    elif skip_corrupt:
-                        corrupt.append(row)
-                        tqdm.write(f"skipped: {image}")
-                    else:
+                for row, image in enumerate(images, done):
+                    if isinstance(image, InputError) and not skip_corrupt:
                         raise image
+                    if isinstance(image, InputError):
+                        corrupt[row] = image
+                    elif pixels is not None:
+                        pixels[row] = torch.from_numpy(image.copy())
                 done += len(images)
                 progress.update(len(images))
-        if len(corrupt) == len(rows):
-            raise InputError(f"folder:{self._root}: none of its images can be decoded")
-        good = torch.ones(len(rows), dtype=torch.bool)
-        good[[row - rows.start for row in corrupt]] = False
-        return good.nonzero().flatten() + rows.start
+        return corrupt
 
     def _decoded(self, rows: Iterable[Tensor], ahead: int) -> Iterator[list[np.ndarray | InputError]]:
         loader = DataLoader(

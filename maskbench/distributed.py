@@ -1,8 +1,8 @@
 """One training on several processes, as torchrun starts them: each takes its rows of every mini-batch.
 
 Whatever mixes the rows of a mini-batch (losses, gradients, the normalisations' statistics, the decorrelation) is summed
-over the processes, so N of them compute what one does, to rounding. Ranks may have uneven shares, 16 rows over 3. On the
-CPU gloo carries the sums, on GPUs nccl. In a process that torchrun did not start, everything here does nothing.
+over the processes, so N of them compute what one does, to rounding. Ranks may have uneven shares, 16 rows over 3. On
+the CPU gloo carries the sums, on GPUs nccl. In a process that torchrun did not start, everything here does nothing.
 """
 
 import contextlib
@@ -54,8 +54,8 @@ def processes(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or not dist.is_torchelastic_launched():
         yield
         return
-    # An optimiser imports it anyway. Imported later, it keeps the process group alive in a default argument (torch 2.13),
-    # and gloo's threads, which outlive Python then, abort the process at its end.
+    # An optimiser imports it anyway. Imported later, it keeps the process group alive in a default argument (torch
+    # 2.13), and gloo's threads, which then outlive Python, abort the process at its end.
     import torch._dynamo
 
     if device.type == "cuda":

@@ -215,18 +215,19 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def load(path: Path, wanted: str, version: int = VERSION) -> dict[str, Any]:
+def load(path: Path, wanted: str, version: int = VERSION, mapped: bool = False) -> dict[str, Any]:
     """Read one of our ``.pt`` files without running what may be inside it.
 
     Args:
         path: the file.
         wanted: its ``format`` field, such as ``maskbench.masked``.
         version: its ``version`` field.
+        mapped: leave its tensors on the disk until they are read, where the system may take their memory back.
 
     Raises:
         InputError: missing, damaged, something else, or of another version.
     """
-    content = read(path)
+    content = read(path, mapped)
     found = content["format"]
     if found != wanted:
         warning = "; it is private, keep it to yourself: with it masks turn back into pictures"
@@ -238,7 +239,7 @@ def load(path: Path, wanted: str, version: int = VERSION) -> dict[str, Any]:
     return content
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Read any of our ``.pt`` files: a dictionary whose ``format`` is text; nothing else in it is checked.
 
     Raises:
@@ -250,7 +251,8 @@ def read(path: Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             archive.check(file)
             file.seek(0)
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            source = path if mapped else file
+            content = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (InputError, PermissionError, MemoryError):

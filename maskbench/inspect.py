@@ -47,7 +47,7 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
         raise InputError(f"{path}: holds {files.shown(found)}, which this maskbench does not know")
     give_to, details, fingerprint = "anyone", [], None
     if found == masked.FORMAT:
-        data = masked.load(path)
+        data = masked.load_file(path)
         fingerprint = data.encoder
         details = [
             (

@@ -567,7 +567,7 @@ def _fast_layout(images: Tensor) -> Tensor:
 
 
 def depth(image_size: int) -> int:
-    """How many times a stack of convolutions halves an image: until 4 to 7 pixels a side are left, three times at least.
+    """How often a stack of convolutions halves an image: until 4 to 7 pixels a side are left, three times at least.
 
     3 for 8 to 63 pixels (the paper's 32), 4 for 64 to 127, 5 for 128 to 255, 6 for 256.
 

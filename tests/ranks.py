@@ -1,6 +1,6 @@
 """Training steps as one process of torchrun takes them, for test_distributed.py.
 
-    torchrun --nproc-per-node 3 tests/ranks.py OUTPUT.pt
+torchrun --nproc-per-node 3 tests/ranks.py OUTPUT.pt
 """
 
 import sys

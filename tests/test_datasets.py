@@ -10,7 +10,7 @@ from conftest import ROOT
 from PIL import Image
 
 from maskbench import datasets
-from maskbench.datasets import TEST, TRAIN
+from maskbench.datasets import TEST, TRAIN, FolderImages
 from maskbench.errors import InputError
 
 REAL = ROOT / "data"
@@ -101,6 +101,99 @@ def test_folder_refuses_what_is_no_image(tmp_path, workers):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty"):
         datasets.load(f"folder:{tmp_path}")
+
+
+def test_what_stands_in_a_picture_does_not_depend_on_how_the_camera_was_held(tmp_path):
+    pixels = np.zeros((24, 16, 3), np.uint8)
+    pixels[:8] = 250  # bright at the top
+    upright = Image.fromarray(pixels)
+    turned = upright.transpose(Image.Transpose.ROTATE_90)  # as a sensor on its side saw it
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn by 90 degrees clockwise to see it"
+    (tmp_path / "class").mkdir()
+    for number in range(5):
+        upright.save(tmp_path / "class" / f"{number}-upright.png")
+        turned.save(tmp_path / "class" / f"{number}-turned.png", exif=exif)
+    images = datasets.load(f"folder:{tmp_path}", image_size=16).images
+    assert (images == images[0]).all() and images[0, :, :4].min() > 240 and images[0, :, 8:].max() < 10
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Room for 10 images of 16 x 16 and no more."""
+    monkeypatch.setattr(datasets, "_memory", lambda: 20 * 3 * 16**2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_folder_larger_than_memory_is_decoded_when_needed(tmp_path, little_memory, workers):
+    write_folder(tmp_path / "few", 2)
+    assert isinstance(datasets.load(f"folder:{tmp_path / 'few'}", image_size=16).images, torch.Tensor)
+    write_folder(tmp_path / "many")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "_memory", lambda: 2**30)
+        whole = datasets.load(f"folder:{tmp_path / 'many'}", image_size=16)
+    lazy = datasets.load(f"folder:{tmp_path / 'many'}", image_size=16, workers=workers)
+    assert isinstance(whole.images, torch.Tensor) and isinstance(lazy.images, FolderImages)
+    assert lazy.images.shape == whole.images.shape and lazy.classes == whole.classes
+    assert torch.equal(lazy.labels, whole.labels) and torch.equal(lazy.split, whole.split)
+    order = torch.tensor([7, 3, 3, 19, 0, 1, 2])
+    for few, many in zip(
+        datasets.batches(lazy.images, order, 3), datasets.batches(whole.images, order, 3), strict=True
+    ):
+        assert torch.equal(few, many)
+    part = datasets.select(lazy.images, order)
+    assert torch.equal(part[:4], whole.images[order[:4]])
+    with pytest.raises(InputError, match="memory"):
+        lazy.images[:]
+
+
+def test_files_of_a_folder_are_told_apart_by_names_and_sizes(tmp_path, little_memory):
+    write_folder(tmp_path)
+
+    def fingerprint() -> str:
+        return datasets.load(f"folder:{tmp_path}", image_size=16).images.fingerprint()
+
+    before = fingerprint()
+    assert fingerprint() == before
+    Image.new("RGB", (100, 30), (3, 2, 1)).save(tmp_path / "dark" / "0.png")
+    changed = fingerprint()
+    (tmp_path / "dark" / "0.png").rename(tmp_path / "dark" / "00.png")
+    assert len({before, changed, fingerprint()}) == 3
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_corrupt_images_are_refused_or_listed_and_skipped(tmp_path, capsys, request, large, workers):
+    if large:
+        request.getfixturevalue("little_memory")
+    write_folder(tmp_path)
+    name = f"folder:{tmp_path}"
+    whole = datasets.load(name, image_size=16, workers=workers)
+    torn = [tmp_path / "dark" / "3.png", tmp_path / "light" / "8.png"]
+    for path in torn:
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(InputError, match=r"(3|8)\.png: cannot be read .* --skip-corrupt"):
+        for _ in datasets.batches(datasets.load(name, image_size=16, workers=workers).images, torch.arange(20), 5):
+            pass
+    capsys.readouterr()
+    rest = datasets.load(name, image_size=16, workers=workers, skip_corrupt=True)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: ")]
+    assert len(said) == 2 and all(any(str(path) in line for line in said) for path in torn)
+    assert len(rest.images) == len(rest.labels) == len(rest.split) == 18
+    # the others keep their order and their part
+    kept = [row for row in range(20) if not any(str(path) == path_of(whole, tmp_path, row) for path in torn)]
+    assert torch.equal(rest.labels, whole.labels[kept]) and torch.equal(rest.split, whole.split[kept])
+    assert rest.images[:3].float().mean((1, 2, 3)).gt(50).tolist() == rest.labels[:3].bool().tolist()
+    for path in tmp_path.rglob("*.png"):
+        path.write_text("torn")
+    with pytest.raises(InputError, match="none of its images"):
+        datasets.load(name, image_size=16, skip_corrupt=True)
+
+
+def path_of(images: datasets.ImageSet, root: Path, row: int) -> str:
+    """The file that a row of a folder of two classes with ten files each was read from."""
+    order = np.random.RandomState(0).permutation(20)
+    return str(root / images.classes[order[row] // 10] / f"{order[row] % 10}.png")
 
 
 def test_folder_of_other_parts_is_refused(tmp_path):

@@ -18,6 +18,7 @@ from maskbench.models import (
     Spectrum,
     _decorrelate,
     calibrate,
+    depth,
     normal_log_radius,
     start_from_principal_components,
 )
@@ -34,7 +35,7 @@ def test_the_papers_sizes():
     assert Discriminator(384)(gaussian).shape == (4,)
 
 
-@pytest.mark.parametrize("image_size", [8, 40, 64])
+@pytest.mark.parametrize("image_size", [8, 40, 64, 96, 256])
 def test_other_sizes(image_size):
     sizes = dict(image_size=image_size, width=4, gaussian_dim=5, categories=3)
     latent = torch.cat(Encoder(**sizes)(torch.rand(2, 3, image_size, image_size)), 1)
@@ -42,9 +43,21 @@ def test_other_sizes(image_size):
     assert Decoder(**sizes)(latent).shape == (2, 3, image_size, image_size)
 
 
-def test_image_size_must_divide():
-    with pytest.raises(ValueError, match="multiple of 8"):
-        Encoder(image_size=30)
+def test_the_stack_deepens_with_the_image():
+    assert [depth(size) for size in (8, 32, 56, 64, 96, 112, 128, 224, 256)] == [3, 3, 3, 4, 4, 4, 5, 5, 6]
+    for size, left in ((32, 4), (96, 6), (256, 4)):
+        encoder = Encoder(image_size=size, width=4)
+        stack = [layer for layer in encoder.features if isinstance(layer, nn.Conv2d)]
+        assert [layer.out_channels for layer in stack] == [4 * 2**stage for stage in range(depth(size))]
+        assert encoder.gaussian[0].in_features == stack[-1].out_channels * left**2
+    grid = Decoder(image_size=96, **PRESETS["maskbench"]).correction(torch.rand(1, 3, 96, 96))
+    assert grid.shape == (1, 3, 96, 96)
+
+
+@pytest.mark.parametrize("size", [30, 72, 136, 264])
+def test_image_size_must_divide(size):
+    with pytest.raises(ValueError, match="multiple of"):
+        Encoder(image_size=size)
 
 
 def test_mask_classifier_has_three_linear_layers():

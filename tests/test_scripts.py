@@ -9,6 +9,9 @@ import pytest
 import torch
 from conftest import run_script
 from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from maskbench import datasets
 
 PNG = b"\x89PNG"
 PAPER_TABLE = {"train": "0.003543", "validation": "0.003550", "patterns": "0.001811"}
@@ -206,6 +209,48 @@ def test_a_folder_goes_all_the_way(run_here, tmp_path):
     assert content["dataset"] == "folder" and str(tmp_path) not in str(content)
     run_here("classify.py", "--classes", "all", "--repeats", 1, "--epochs", 5)
     assert all(float(row["mean"]) > 0.8 for row in rows(tmp_path / "runs" / "classify" / "pictures.csv"))
+
+
+def photographs(folder: Path, count: int) -> None:
+    """JPEG files of two kinds, cut from scikit-learn's photographs, upright and on their side."""
+    random = np.random.default_rng(0)
+    for name, photograph in zip(("temple", "flower"), load_sample_images().images, strict=True):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            top, left = random.integers(0, 200), random.integers(0, 400)
+            picture = Image.fromarray(photograph[top : top + 220, left : left + 230])
+            exif = Image.Exif()
+            if number % 3 == 0:
+                picture, exif[0x0112] = picture.transpose(Image.Transpose.ROTATE_90), 6
+            picture.save(folder / name / f"{number}.jpg", exif=exif)
+
+
+@pytest.mark.parametrize("preset", ["paper", "maskbench"])
+def test_photographs_of_96_pixels_go_all_the_way(run_here, tmp_path, preset):
+    photographs(tmp_path / "photographs", 110)
+    sizes = ("--image-size", 96, "--preset", preset, "--gaussian-dim", 32, "--workers", 1)
+    run_here("train_aae.py", "--dataset", "folder:photographs", *sizes, "--epochs", 4, "--batch-size", 8)
+    first, *_, last = (float(row["validation_mse"]) for row in rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv"))
+    assert last < 0.07 and (preset == "maskbench" or last < 0.8 * first), (first, last)
+    run_here("mask_dataset.py", "--dataset", "folder:photographs")
+    run_here("classify.py", "--classes", "all", "--repeats", 1, "--epochs", 5, "--methods", "mlp")
+    table = rows(tmp_path / "runs" / "classify" / "photographs.csv")
+    assert all(float(row["mean"]) > 0.8 for row in table)
+
+
+def test_training_on_a_folder_larger_than_memory(run_here, monkeypatch, tmp_path):
+    photographs(tmp_path / "photographs", 30)
+    arguments = ("--dataset", "folder:photographs", "--image-size", 16, "--preset", "paper", "--batch-size", 8)
+    states = {}
+    for name, memory in (("whole", 2**30), ("streamed", 20_000)):
+        monkeypatch.setattr(datasets, "_memory", lambda memory=memory: memory)
+        run_here("train_aae.py", *arguments, "--epochs", 2, "--output-dir", name)
+        states[name] = torch.load(tmp_path / name / "0" / "encoder.pt", weights_only=True)["state_dict"]
+        run_here("mask_dataset.py", "--dataset", "folder:photographs", "--encoder", f"{name}/0/encoder.pt")
+        (tmp_path / "masked" / "photographs.pt").rename(tmp_path / f"{name}.pt")
+    assert all(torch.equal(value, states["streamed"][key]) for key, value in states["whole"].items())
+    assert (tmp_path / "whole.pt").read_bytes() == (tmp_path / "streamed.pt").read_bytes()
+    assert len({bool(path.stat().st_size) for path in tmp_path.glob("*/0/reconstructions.png")}) == 1
 
 
 @pytest.fixture

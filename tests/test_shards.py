@@ -1,0 +1,118 @@
+"""Masked sets in several files: the same as in one, made by one process or several, and read as one."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from test_distributed import run
+
+from maskbench import masked
+from maskbench.errors import InputError
+from maskbench.masked import MaskedSet
+
+COLUMNS = ("labels", "split", "source", "view")
+AUGMENT = ("--augment", "shift", "--copies", 2, "--seed", 3)
+
+
+def assert_same(found: MaskedSet, wanted: MaskedSet, tolerance: float = 1e-5) -> None:
+    """Batches differ, and with them the rounding."""
+    for name in ("method", "encoder", "dataset", "classes", "width"):
+        assert getattr(found, name) == getattr(wanted, name)
+    for name in COLUMNS:
+        assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+    every = torch.arange(len(wanted.labels))
+    torch.testing.assert_close(found.features(every), wanted.features(every), rtol=tolerance, atol=tolerance)
+    some = torch.tensor([1700, 3, 3, 900])
+    assert torch.equal(found.features(some), found.features(every)[some])
+
+
+@pytest.fixture
+def mask(run_here, workplace, capsys):
+    """Runs mask_dataset.py on the digits; gives what it printed."""
+
+    def run_mask(*arguments: object) -> str:
+        capsys.readouterr()
+        encoder = workplace / "runs" / "aae" / "0" / "encoder.pt"
+        run_here("mask_dataset.py", "--dataset", "digits", "--encoder", encoder, *arguments)
+        return capsys.readouterr().out
+
+    return run_mask
+
+
+def test_shards_are_the_set_and_finished_ones_are_kept(mask, workplace, tmp_path):
+    mask(*AUGMENT, "--output", "masked/one.pt")
+    whole = masked.load(tmp_path / "masked" / "one.pt")
+    assert "0 of 3 were finished" in mask(*AUGMENT, "--shards", 3)
+    paths = masked.shard_paths(tmp_path / "masked" / "digits.pt", 3)
+    assert sorted((tmp_path / "masked").iterdir()) == sorted([*paths, tmp_path / "masked" / "one.pt"])
+    for path in paths:
+        shard = masked.load_file(path)  # complete in itself: images of both parts, with all their copies
+        assert abs(len(shard.labels) - len(whole.labels) / 3) <= 4
+        assert {split.item() for split in shard.split.unique()} == {0, 1}
+        assert set(shard.labels.tolist()) == set(range(10)) and set(shard.view.tolist()) == {0, 1, 2}
+    for name in ("digits.pt", paths[1].name):
+        assert_same(masked.load(tmp_path / "masked" / name), whole)
+
+    stamps = [path.stat().st_mtime_ns for path in paths]
+    assert "3 of 3 were finished" in mask(*AUGMENT, "--shards", 3)
+    assert [path.stat().st_mtime_ns for path in paths] == stamps
+    paths[0].unlink()  # as if stopped before it
+    paths[2].write_bytes(paths[2].read_bytes()[:5000])
+    assert "1 of 3 were finished" in mask(*AUGMENT, "--shards", 3)
+    assert_same(masked.load(paths[0]), whole)
+
+    # another encoder, other copies of the same images, a key: nothing is kept
+    other = workplace / "runs" / "aae" / "1" / "encoder.pt"
+    assert "0 of 3 were finished" in mask(*AUGMENT, "--shards", 3, "--encoder", other)
+    assert "0 of 3 were finished" in mask(*AUGMENT, "--shards", 3)
+    assert "0 of 3 were finished" in mask(*AUGMENT, "--seed", 4, "--shards", 3)
+    assert "0 of 3 were finished" in mask("--shards", 3)
+
+
+def test_processes_share_the_shards(mask, workplace, tmp_path):
+    encoder = workplace / "runs" / "aae" / "0" / "encoder.pt"
+    arguments = ("mask_dataset.py", "--dataset", "digits", "--encoder", encoder)
+    printed = run(2, *arguments, cwd=tmp_path)  # one shard a process
+    assert "1 more shards by 2 processes" in printed
+    assert_same(masked.load(tmp_path / "masked" / "digits.pt"), masked.load(workplace / "masked" / "digits.pt"))
+    for path in masked.shard_paths(tmp_path / "masked" / "digits.pt", 2):
+        path.unlink()
+    run(2, *arguments, "--shards", 3, "--output", "masked/three.pt", cwd=tmp_path)
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "masked").iterdir()}
+    assert len(stamps) == 3
+    mask("--shards", 3, "--output", "masked/three.pt")
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+def test_sets_that_are_not_whole_are_refused(mask, tmp_path):
+    mask("--shards", 2)
+    paths = masked.shard_paths(tmp_path / "masked" / "digits.pt", 2)
+    whole = paths[0].read_bytes()
+    paths[0].unlink()
+    with pytest.raises(InputError, match=r"of 2 shards 1 are missing, such as digits-00000-of-00002\.pt"):
+        masked.load(paths[1])
+    paths[0].write_bytes(paths[1].read_bytes())
+    with pytest.raises(InputError, match="an image is in two shards"):
+        masked.load(paths[1])
+    paths[0].write_bytes(whole)
+    data = masked.load(paths[1])
+    paths[0].write_bytes(whole)
+    with pytest.raises(InputError, match=f"{re.escape(str(paths[0]))}: was changed"):
+        data.features(torch.arange(10))
+    mask("--shards", 3)
+    with pytest.raises(InputError, match="shards of 00002 and of 00003"):
+        masked.load(tmp_path / "masked" / "digits.pt")
+    mask("--shards", 2, "--method", "identity")
+    (tmp_path / "masked" / "digits-identity-00000-of-00002.pt").rename(paths[0])
+    with pytest.raises(InputError, match="is not of one set"):
+        masked.load(paths[0])
+    with pytest.raises(InputError, match="no such file"):
+        masked.load(Path(tmp_path / "masked" / "none.pt"))
+
+
+def test_names_of_sets():
+    path = Path("masked/mine.pt")
+    assert masked.shard_paths(path, 1) == [path]
+    assert masked.shard_paths(path, 8)[3] == Path("masked/mine-00003-of-00008.pt")
+    assert {masked.set_name(name) for name in (path, *masked.shard_paths(path, 8))} == {"mine"}
