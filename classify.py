@@ -87,10 +87,10 @@ def classify_all(args: argparse.Namespace, path: Path, data: MaskedSet, device: 
         for count in counts
         for repeat in range(args.repeats)
     }
-    output = args.output_dir / path.stem
+    output = args.output_dir / masked.set_name(path)
     # finished runs are kept and not repeated, as long as everything that determines them is the same
     ledger = Ledger(Path(f"{output}-runs.pt"), code_fingerprint(__file__))
-    masked_file = files.digest(path)
+    masked_file = masked.digest(path)
     results, kept = {}, 0
     with tqdm(total=len(draws) * len(args.methods), unit="run") as progress:
         for count, method in itertools.product(counts, args.methods):
@@ -437,7 +437,7 @@ def class_argument(text: str) -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = cli.ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--masked", type=Path, help="a masked file of mask_dataset.py; default: the newest in masked/")
+    add("--masked", type=Path, help="a masked file of mask_dataset.py, or a shard; default: the newest in masked/")
     add("--classes", nargs="+", type=class_argument, default=["2", "3", "4"], help="classes a draw, or all")
     add("--repeats", type=cli.integer(1), default=10, help="random draws of the classes")
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="classifiers to train")

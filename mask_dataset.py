@@ -56,7 +56,7 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
     mask, fingerprint, image_size = make_mask(args, device)
     if secret:
         mask = keyed(mask, secret, image_size, device)
-    images = datasets.load(args.dataset, args.data_dir, image_size, args.workers, args.skip_corrupt)
+    images = datasets.load(args.dataset, args.data_dir, image_size, args.workers, args.skip_corrupt, stream=True)
     train_rows, test_rows = datasets.labelled_split(images, args.limit)
     output = args.output or default_output(args.dataset, args.method, args.key is not None)
     if output.is_dir():
@@ -93,22 +93,17 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
                 progress.update(len(columns["view"]))
                 continue
             found = masks(args, mask, images, shard, image_size, device)
-            parts = [files.scratch(len(columns["view"]), width, output.parent) for width in sizes]
-            for places, of_batch in found:
-                for part, rows in zip(parts, of_batch, strict=True):
-                    part[places] = rows.cpu()
-                progress.update(len(rows))
-            result = masked.MaskedSet(**head, **columns, gaussian=parts[0], categorical=parts[1])
+            gaussian, categorical = collect(found, len(columns["view"]), sizes, output.parent, progress)
+            result = masked.MaskedSet(**head, **columns, gaussian=gaussian, categorical=categorical)
             masked.save(result, paths[number])
 
-    gaussian, categorical = sizes
     if len(paths) > 1:
         others = f" by {distributed.size()} processes" if distributed.size() > 1 else ""
         print(
             f"{paths[0]} and {len(paths) - 1} more shards{others}; {kept} of {len(mine)} were finished before and kept"
         )
     print(
-        f"{output}: {total:,} masked vectors of {gaussian} + {categorical} numbers "
+        f"{output}: {total:,} masked vectors of {sizes[0]} + {sizes[1]} numbers "
         f"({len(train_rows):,} training and {len(test_rows):,} test images, {copies} augmented copies), "
         f"{len(images.classes)} classes, masked by {head['method']} {fingerprint[:12]}"
     )
@@ -167,6 +162,18 @@ def masks(
             first = len(shard.images) + (view - 1) * len(shard.train) + done
             yield slice(first, first + len(training)), mask(augmented(training, args.augment, numbers))
         done += len(pixels)
+
+
+def collect(
+    found: Iterator[tuple[slice, tuple[Tensor, Tensor]]], rows: int, sizes: list[int], folder: Path, progress: tqdm
+) -> list[Tensor]:
+    """What :func:`masks` yields, put together; it lies in files without a name in ``folder``, not in memory."""
+    parts = [files.scratch(rows, width, folder) for width in sizes]
+    for places, of_batch in found:
+        for part, of_part in zip(parts, of_batch, strict=True):
+            part[places] = of_part.cpu()
+        progress.update(len(of_batch[0]))
+    return parts
 
 
 def is_finished(path: Path, head: dict, columns: dict[str, Tensor], found: Iterator) -> bool:

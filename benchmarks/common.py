@@ -19,7 +19,7 @@ from maskbench.collate import read  # noqa: E402
 from maskbench.reproduce import commit, processor  # noqa: E402
 
 RESULTS = ROOT / "results"
-QUESTIONS = ("train_step", "instances", "classify", "mask")  # in the order of the page
+QUESTIONS = ("train_step", "instances", "processes", "classify", "mask", "memory")  # in the order of the page
 COLUMNS = ("benchmark", "contestant", "size", "unit", "median", "low", "high")
 WARM_UP = 3  # calls at the start of a turn: the contestant before has emptied the caches
 
@@ -150,7 +150,7 @@ def draw(rows: list[Row], path: Path) -> None:
     figure, axes = plt.subplots(
         1, len(questions), figsize=(4.4 * len(questions), 4), layout="constrained", squeeze=False
     )
-    names = {"train_step": "mini-batch", "instances": "instances", "classify": "repeats", "mask": "images"}
+    names = {"train_step": "mini-batch", "instances": "instances", "processes": "processes", "classify": "repeats"}
     for axis, question in zip(axes[0], questions, strict=True):
         mine = [row for row in rows if row[0] == question]
         for contestant in dict.fromkeys(row[1] for row in mine):
@@ -158,7 +158,7 @@ def draw(rows: list[Row], path: Path) -> None:
             sizes, median, low, high = zip(*line, strict=True)
             axis.plot(sizes, median, marker=".", label=contestant)
             axis.fill_between(sizes, low, high, alpha=0.2)
-        axis.set(xscale="log", yscale="log", xlabel=names[question], ylabel=mine[0][3], title=question)
+        axis.set(xscale="log", yscale="log", xlabel=names.get(question, "images"), ylabel=mine[0][3], title=question)
         sizes = sorted({int(row[2]) for row in mine})
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axis.xaxis.set_minor_locator(ticker.NullLocator())

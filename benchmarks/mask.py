@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
 import mask_dataset
 from maskbench.collate import markdown
@@ -65,9 +66,11 @@ def main() -> None:
 def ours(encoder: Encoder, images: Tensor, device: torch.device) -> None:
     count = len(images)
     image_set = ImageSet("cifar100", images, torch.zeros(count).long(), torch.zeros(count, dtype=torch.uint8), ["any"])
-    flags = argparse.Namespace(dataset="cifar100", method="aae", batch_size=BATCH, augment=[], seed=0, key=None)
-    with tempfile.TemporaryDirectory() as folder:
-        mask_dataset.mask_views(flags, encoder, "", image_set, [torch.arange(count)], Path(folder), device)
+    flags = argparse.Namespace(batch_size=BATCH, augment=[], seed=0)
+    shard = mask_dataset.Shard(torch.arange(count), torch.arange(0), 0, 1, copies=0)
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), tqdm(total=count, disable=True) as progress:
+        found = mask_dataset.masks(flags, encoder, image_set, shard, 32, device)
+        mask_dataset.collect(found, count, [384, 20], Path(folder), progress)
 
 
 class Pictures(Dataset):

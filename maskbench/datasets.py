@@ -105,6 +105,7 @@ def load(
     workers: int = 0,
     skip_corrupt: bool = False,
     flag: str = "--dataset",
+    stream: bool = False,
 ) -> ImageSet:
     """Load a dataset by its ``--dataset`` name.
 
@@ -115,6 +116,7 @@ def load(
         workers: processes that decode a folder's files; 0 decodes in this one.
         skip_corrupt: leave out files of a folder that cannot be decoded, and list them, instead of refusing them.
         flag: where the user gave the name, for complaints.
+        stream: leave a folder's images in their files also where the memory is large enough: they are read once.
 
     Raises:
         InputError: unknown name, files missing, damaged or not images, download impossible.
@@ -129,7 +131,7 @@ def load(
     if name == "digits":
         return _digits(image_size)
     if name.startswith("folder:"):
-        return _folder(name, image_size, workers, skip_corrupt, flag)
+        return _folder(name, image_size, workers, skip_corrupt, flag, stream)
     raise InputError(f"{flag} {name}: unknown; choose from {', '.join(NAMES)}, folder:PATH")
 
 
@@ -268,7 +270,7 @@ def _digits(image_size: int) -> ImageSet:
     return ImageSet("digits", _resize(images, image_size), labels, split, [str(digit) for digit in range(10)])
 
 
-def _folder(name: str, image_size: int, workers: int, skip_corrupt: bool, flag: str) -> ImageSet:
+def _folder(name: str, image_size: int, workers: int, skip_corrupt: bool, flag: str, stream: bool) -> ImageSet:
     """``PATH/train/<class>/*`` and ``PATH/test/<class>/*``, or ``PATH/<class>/*`` divided 4 : 1."""
     root = Path(name.removeprefix("folder:"))
     if not root.is_dir():
@@ -295,7 +297,7 @@ def _folder(name: str, image_size: int, workers: int, skip_corrupt: bool, flag: 
     split = _split_flags(*(sizes if divided else (len(paths) - len(paths) // 5, len(paths) // 5)))
 
     images = FolderImages(root, paths, order, image_size, workers)
-    if 2 * distributed.local_size() * images.nbytes <= _memory():  # every process has its own copy
+    if not stream and 2 * distributed.local_size() * images.nbytes <= _memory():  # every process has its own copy
         images, good = images.load(skip_corrupt)
     elif skip_corrupt:
         images, good = images.without_corrupt()
