@@ -126,10 +126,10 @@ def train_all(args: argparse.Namespace, device: torch.device) -> None:
     saved = [distributed.from_first(functools.partial(find_checkpoint, folder, args)) for folder in folders]
     image_set = datasets.load(args.dataset, args.data_dir, args.image_size, args.workers, args.skip_corrupt)
     train_rows, validation_rows = datasets.autoencoder_split(image_set, args.limit)
-    if len(train_rows) < args.batch_size or len(validation_rows) < 2:
+    if len(train_rows) < args.batch_size or len(validation_rows) < max(2, distributed.size()):
         raise InputError(
             f"--dataset {args.dataset}: {len(train_rows)} training and {len(validation_rows)} validation images "
-            f"are too few for mini-batches of {args.batch_size}"
+            f"are too few for mini-batches of {args.batch_size} in {distributed.size()} process(es)"
         )
     # what fits into memory lies on the device as bytes: a mini-batch is one index, no loader, no workers
     train_images = datasets.select(image_set.images, train_rows).to(device)
@@ -239,12 +239,13 @@ def train(
         image_size=args.image_size, gaussian_dim=args.gaussian_dim, categories=args.categories, **PRESETS[args.preset]
     )
 
-    def large_batches(images: Tensor | FolderImages, count: int | None = None) -> Iterator[Tensor]:
-        order = torch.arange(len(images))[:count]
-        return datasets.batches(images, order, datasets.large_batch(args.image_size), of_rank=True)
+    def evaluated(images: Tensor | FolderImages, most: int | None = None, of_rank: bool = True) -> Iterator[Tensor]:
+        """Batches of the images, or the first ``most`` of them; this process's part, unless it works alone."""
+        order = torch.arange(len(images))[:most]
+        return datasets.batches(images, order, datasets.large_batch(args.image_size), of_rank)
 
     def statistics_images() -> Iterator[Tensor]:
-        return map(to_float, large_batches(train_images, STATISTICS_IMAGES))
+        return map(to_float, evaluated(train_images, STATISTICS_IMAGES))
 
     fitted = set()  # parameters that start from principal components
     with ONE_AT_A_TIME:  # torch's generator belongs to all threads
@@ -345,7 +346,7 @@ def train(
         seconds = time.perf_counter() - start
 
         encoder.eval(), decoder.eval()
-        validation_mse = metrics.reconstruction_mse(encoder, decoder, large_batches(validation_images))
+        validation_mse = metrics.reconstruction_mse(encoder, decoder, evaluated(validation_images))
         encoder.train(), decoder.train()
         if not math.isfinite(validation_mse):
             raise not_finite(f"the validation loss after epoch {epoch}", folder)
@@ -366,10 +367,10 @@ def train(
     encoder.eval(), decoder.eval()
     with ONE_AT_A_TIME:  # so does pyplot
         figures.losses(history, folder / "losses.png")
-        figures.reconstructions(encoder, decoder, validation_images[:8], folder / "reconstructions.png")
-    few = torch.arange(min(len(validation_images), STATISTICS_IMAGES))
-    few = datasets.batches(validation_images, few, datasets.large_batch(args.image_size))
-    summary = metrics.latent_summary(*metrics.encode(encoder, few))
+        shown = next(evaluated(validation_images, 8, of_rank=False))
+        figures.reconstructions(encoder, decoder, shown, folder / "reconstructions.png")
+    codes = metrics.encode(encoder, evaluated(validation_images, STATISTICS_IMAGES, of_rank=False))
+    summary = metrics.latent_summary(*codes)
     print(
         f"{folder}: validation MSE {history[-1][4]:.6f}; on validation images the Gaussian dimensions have means "
         f"within {summary['mean']:.2f} of 0, deviations {summary['deviation_min']:.2f} to "
@@ -519,7 +520,7 @@ def say_what_differs(saved: dict, facts: dict, folder: Path) -> None:
 
 def threads_of(saved: dict, facts: dict) -> int:
     """Threads to go on with: a checkpoint's, which its bits depend on, but for another number of processes."""
-    alike = saved["environment"].get("processes") == facts["environment"]["processes"]
+    alike = saved["environment"].get("processes", "1") == facts["environment"]["processes"]
     return saved["threads"] if alike else facts["threads"]
 
 

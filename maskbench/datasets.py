@@ -171,12 +171,13 @@ def batches(images: "Tensor | FolderImages", order: Tensor, batch_size: int, of_
 
     Args:
         order: int64 ``[N]``, rows of ``images``.
-        of_rank: of each batch only what is this process's, see :func:`maskbench.distributed.share`.
+        of_rank: of each batch only what is this process's, see :func:`maskbench.distributed.share`, and no batch where
+            that is nothing.
     """
     order = order.to(images.device) if isinstance(images, Tensor) else order
-    rows = order.split(batch_size)
+    rows = order.split(batch_size) if len(order) else ()  # of nothing, split makes one empty part
     if of_rank:
-        rows = (batch[distributed.share(len(batch))] for batch in rows)
+        rows = (part for batch in rows if len(part := batch[distributed.share(len(batch))]))
     return (images[batch] for batch in rows) if isinstance(images, Tensor) else images.stream(rows)
 
 
@@ -405,8 +406,7 @@ class FolderImages:
             for image in images:
                 if isinstance(image, InputError):
                     raise image
-            pixels = np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
-            yield torch.from_numpy(pixels).to(self.device)
+            yield torch.from_numpy(np.stack(images)).to(self.device)
 
     def load(self, skip_corrupt: bool = False) -> tuple[Tensor, Tensor]:
         """All pixels, and the rows (int64) that they are: all, or with ``skip_corrupt`` those that can be decoded."""

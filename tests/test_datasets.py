@@ -136,6 +136,7 @@ def test_a_folder_larger_than_memory_is_decoded_when_needed(tmp_path, little_mem
     assert isinstance(whole.images, torch.Tensor) and isinstance(lazy.images, FolderImages)
     assert lazy.images.shape == whole.images.shape and lazy.classes == whole.classes
     assert torch.equal(lazy.labels, whole.labels) and torch.equal(lazy.split, whole.split)
+    assert not list(datasets.batches(whole.images, torch.arange(0), 3))
     order = torch.tensor([7, 3, 3, 19, 0, 1, 2])
     for few, many in zip(
         datasets.batches(lazy.images, order, 3), datasets.batches(whole.images, order, 3), strict=True

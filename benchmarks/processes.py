@@ -1,0 +1,94 @@
+"""How does training grow with the processes that share its mini-batches under torchrun?
+
+    python benchmarks/processes.py          # 1, 2 and 3 processes on this machine
+    python benchmarks/processes.py --save   # also into results/speed.md
+
+Whole trainings by train_aae.py on crops of photographs, one epoch each; images a second as metrics.csv has them, the
+calibration at the epoch's end included. One process uses all cores; of several, each uses one. The last columns are
+what a step sums over the processes, gradients first of all, and what gloo takes for that alone.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import common
+import torch
+from instances import images_per_second
+
+from maskbench import cli, distributed
+from maskbench.collate import markdown
+from maskbench.models import PRESETS, Decoder, Discriminator, Encoder
+
+COUNTS = (1, 2, 3)
+RUNS = (("paper", 16), ("paper", 256), ("maskbench", 16), ("maskbench", 256))
+IMAGES = 8_000
+TURNS = 2
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--images", type=cli.integer(512), default=IMAGES, help="training images")
+    parser.add_argument("--sum", type=int, metavar="BYTES", help="only time a sum, started by torchrun")
+    args = parser.parse_args()
+    device = torch.device("cpu")
+    if args.sum:
+        with distributed.processes(device):
+            print(time_of_sum(args.sum, device))
+        return
+    lines, cells, rows = [*common.header(device), ""], [], []
+    for preset, batch in RUNS:
+        size = bytes_summed(preset, batch)
+        rates = {count: [] for count in COUNTS}
+        for _ in range(TURNS):
+            for count in COUNTS:
+                rates[count].append(train(preset, batch, count, args.images))
+        sums = {count: float(started(count, [__file__, "--sum", str(size)])) for count in COUNTS[1:]}
+        one = statistics.mean(rates[1])
+        cell = [f"{preset}, {batch}"]
+        for count in COUNTS:
+            rate = statistics.mean(rates[count])
+            low, high = min(rates[count]), max(rates[count])
+            cell.append(f"{rate:,.0f} ({low:,.0f} to {high:,.0f}), {rate / one:.2f}x")
+            figure = (float(rate), float(low), float(high))
+            rows.append(("processes", f"{preset}, mini-batch {batch}", count, "images a second", *figure))
+        cells.append([*cell, f"{size / 1e6:.1f} MB", ", ".join(f"{1e3 * sums[count]:.1f} ms" for count in sums)])
+    columns = ["preset, mini-batch", *(f"{count} process(es)" for count in COUNTS)]
+    lines.append(markdown([*columns, "summed a step", "in 2, in 3 processes"], cells))
+    print("\n".join(lines))
+    if args.save:
+        common.save("processes", "Processes under torchrun, images a second", lines, rows, device)
+
+
+def bytes_summed(preset: str, batch: int) -> int:
+    """Of the gradients of all three optimisers, and of the codes; the statistics are some kilobytes."""
+    encoder, decoder = Encoder(**PRESETS[preset]), Decoder(**PRESETS[preset])
+    numbers = [sum(p.numel() for p in network.parameters()) for network in (encoder, decoder)]
+    discriminators = sum(p.numel() for features in (384, 20) for p in Discriminator(features).parameters())
+    return 4 * (2 * numbers[0] + numbers[1] + discriminators + 404 * batch)
+
+
+def train(preset: str, batch: int, processes: int, images: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        flags = ["--dataset", "photos", "--limit", images, "--epochs", 1, "--preset", preset, "--batch-size", batch]
+        started(processes, ["train_aae.py", *map(str, flags), "--output-dir", folder])
+        return images_per_second(Path(folder))
+
+
+def started(processes: int, command: list[str]) -> str:
+    """What a script prints, started by torchrun where it is to have several processes."""
+    start = [sys.executable] if processes == 1 else [*TORCHRUN, str(processes)]
+    return subprocess.run([*start, *command], check=True, capture_output=True, text=True, cwd=common.ROOT).stdout
+
+
+def time_of_sum(size: int, device: torch.device) -> float:
+    """Median seconds of one sum over the processes."""
+    numbers = torch.ones(size // 4)
+    return statistics.median(common.timed(lambda: distributed.total(numbers), device) for _ in range(30))
+
+
+if __name__ == "__main__":
+    main()
