@@ -33,6 +33,7 @@ REPEATS = (1, 3, 10, 30)
 EPOCHS, BATCH, CLASSES = 2, 4, 3
 OF_A_CLASS = 600  # images, 100 of them for testing
 SECONDS = 100.0  # for a line's contestants together
+CORES = torch.get_num_threads()
 
 # the script of this name, which an import would not find from here
 specification = importlib.util.spec_from_file_location("classify_script", common.ROOT / "classify.py")
@@ -90,15 +91,17 @@ def synthetic() -> MaskedSet:
 
 
 def stacked(data: MaskedSet, parts: dict, draws: list, size: int) -> None:
-    args = argparse.Namespace(epochs=EPOCHS, batch_size=BATCH, lr=1e-3)
+    args = argparse.Namespace(epochs=EPOCHS, batch_size=BATCH, lr=1e-3, backend="threading")
+    steps = script.epoch_steps(data, parts, CLASSES, BATCH)
     for first in range(0, len(draws), size):
-        script.run_mlps(args, data, parts, draws[first : first + size], torch.device("cpu"))
+        of_stack = [script.mlp_data(data, parts, draw) for draw in draws[first : first + size]]
+        script.run_mlps(args, of_stack, steps, torch.device("cpu"), CORES)
 
 
 def textbook(data: MaskedSet, parts: dict, draw) -> None:
-    torch.set_num_threads(script.CORES)  # as it comes; the script chooses for itself
-    rows, features = script.mlp_data(data, parts, draw.classes)
-    labels = {name: torch.searchsorted(torch.from_numpy(draw.classes), data.labels[rows[name]]) for name in rows}
+    torch.set_num_threads(CORES)  # as it comes; the script chooses for itself
+    of_draw = script.mlp_data(data, parts, draw)
+    features, labels = script.standardised(of_draw), of_draw.labels
     loader = DataLoader(TensorDataset(features["train"], labels["train"]), BATCH, shuffle=True, drop_last=True)
     layers = [nn.Linear(data.width, 256), nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, 256), nn.ReLU(), nn.Dropout(0.3)]
     model = nn.Sequential(*layers, nn.Linear(256, CLASSES))
@@ -118,10 +121,10 @@ def textbook(data: MaskedSet, parts: dict, draw) -> None:
 
 
 def sklearns(data: MaskedSet, parts: dict, draw) -> None:
-    rows, features = script.mlp_data(data, parts, draw.classes)
+    of_draw = script.mlp_data(data, parts, draw)
+    features, targets = script.standardised(of_draw), of_draw.labels["train"].numpy()
     model = MLPClassifier((256, 256), batch_size=BATCH, learning_rate_init=1e-3, max_iter=EPOCHS, random_state=0)
     classes = np.arange(CLASSES)
-    targets = torch.searchsorted(torch.from_numpy(draw.classes), data.labels[rows["train"]]).numpy()
     for _ in range(EPOCHS):
         model.partial_fit(features["train"].numpy(), targets, classes=classes)
     model.predict(features["test"].numpy())

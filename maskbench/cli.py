@@ -1,12 +1,15 @@
 """What the four scripts share at the command line: one-line errors, flag types, the device."""
 
 import argparse
+import atexit
 import math
 import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from multiprocessing.dummy import DummyProcess
 from pathlib import Path
 
 import torch
@@ -106,6 +109,21 @@ def pick_device(name: str) -> torch.device:
 
 def run(main: Callable[[], None]) -> None:
     """Run a script's ``main``; what the user can mend ends in one line and exit status 2."""
+    try:
+        _run(main)
+    except SystemExit as leaving:
+        atexit.register(_leave_threads, leaving.code)
+        raise
+
+
+def _leave_threads(status: int) -> None:
+    """End at once where threads of a pool still compute: none can be stopped, and Python's own end would crash them."""
+    if any(isinstance(thread, DummyProcess) for thread in threading.enumerate()):
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def _run(main: Callable[[], None]) -> None:
     program = Path(sys.argv[0]).name
     signal.signal(signal.SIGTERM, _terminate)
     try:

@@ -55,8 +55,8 @@ def test_trees_see_every_image_once_and_no_copies(monkeypatch):
             return np.zeros(len(features))
 
     monkeypatch.setattr(classify, "RandomForestClassifier", Recorder)
-    draw = classify.Draw(np.array([0, 1]), seed=0)
-    result = classify.run_trees(argparse.Namespace(estimators=100), "forest", augmented_set(), draw)
+    draw = classify.tree_data(augmented_set(), classify.Draw(np.array([0, 1]), seed=0))
+    result = classify.run_trees(argparse.Namespace(estimators=100), "forest", draw, threads=1)
     assert result["sizes"] == [len(seen["train"]), len(seen["test"])] and len(seen["test"]) == 20
     assert len(set(seen["test"])) == 20 and not set(seen["train"]) & set(seen["test"])
     assert set(seen["train"]) | set(seen["test"]) == set(range(100))
@@ -64,9 +64,11 @@ def test_trees_see_every_image_once_and_no_copies(monkeypatch):
 
 
 def train(data: MaskedSet, seeds: list[int], **flags: float) -> list[dict]:
-    args = argparse.Namespace(**{"lr": 1e-3, "epochs": 5, "batch_size": 4} | flags)
-    draws = [classify.Draw(np.array([0, 1]), seed) for seed in seeds]
-    return classify.run_mlps(args, data, classify.data_parts(data), draws, torch.device("cpu"))
+    args = argparse.Namespace(**{"lr": 1e-3, "epochs": 5, "batch_size": 4, "backend": "threading"} | flags)
+    parts = classify.data_parts(data)
+    draws = [classify.mlp_data(data, parts, classify.Draw(np.array([0, 1]), seed)) for seed in seeds]
+    steps = classify.epoch_steps(data, parts, 2, args.batch_size)
+    return classify.run_mlps(args, draws, steps, torch.device("cpu"), threads=1)
 
 
 def test_a_separable_set_is_learnt():

@@ -577,7 +577,7 @@ def test_classify_keeps_finished_runs(run_here, workplace, tmp_path, monkeypatch
     monkeypatch.setattr(RandomForestClassifier, "fit", counting)
     shutil.copy(workplace / "masked" / "digits.pt", tmp_path)
     arguments = ("--masked", "digits.pt", "--methods", "mlp", "forest", "--output-dir", ".", "--classes", 2)
-    arguments += ("--epochs", 1, "--batch-size", 50, "--repeats")
+    arguments += ("--jobs", 1, "--epochs", 1, "--batch-size", 50, "--repeats")
     with pytest.raises(SystemExit) as stop:
         run_here("classify.py", *arguments, 3)
     assert stop.value.code == 130 and len(read_csv(tmp_path / "digits-runs.csv")) == 1 + 5

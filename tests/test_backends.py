@@ -1,0 +1,56 @@
+"""Runs of classify.py in threads, processes and clusters: the same scores, and the same complaints."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import run_script
+
+from maskbench import collate
+
+SMALL = ("--jobs", 2, "--classes", 3, "--repeats", 2, "--epochs", 2, "--estimators", 20, "--output-dir", ".")
+
+
+def installed(name: str) -> object:
+    package = {"dask": "distributed"}.get(name, name)
+    missing = name in ("dask", "ray") and importlib.util.find_spec(package) is None
+    return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"{package} is not installed"))
+
+
+@pytest.fixture(scope="module")
+def one_after_another(workplace, tmp_path_factory) -> list[dict]:
+    folder = tmp_path_factory.mktemp("runs")
+    run_script("classify.py", "--masked", workplace / "masked" / "digits.pt", *SMALL, "--jobs", 1, cwd=folder)
+    return scores(folder)
+
+
+def scores(folder: Path) -> list[dict]:
+    rows = collate.read(folder / "digits-runs.csv")
+    return [{column: value for column, value in row.items() if column != "seconds"} for row in rows]
+
+
+@pytest.mark.parametrize("name", [installed(name) for name in ("loky", "dask", "ray")])
+def test_every_back_end_has_the_same_scores(workplace, one_after_another, tmp_path, name):
+    masked = workplace / "masked" / "digits.pt"
+    run_script("classify.py", "--masked", masked, *SMALL, "--backend", name, cwd=tmp_path)
+    assert len(one_after_another) == 6 and scores(tmp_path) == one_after_another
+
+
+@pytest.mark.parametrize("name", ["threading", "loky"])
+def test_a_workers_complaint_is_one_line(workplace, tmp_path, name):
+    # two stacks of MLPs: one fails while the other computes
+    flags = ("--methods", "mlp", "--repeats", 11, "--lr", 1e30, "--backend", name)
+    masked = workplace / "masked" / "digits.pt"
+    ended = run_script("classify.py", "--masked", masked, *SMALL, *flags, cwd=tmp_path, check=False)
+    said = [line for line in ended.stderr.splitlines() if "/s]" not in line and line.strip("\x1b[A ")]
+    assert ended.returncode == 2 and len(said) == 1 and "classify.py: error: --lr 1e+30" in said[0], ended.stderr
+
+
+@pytest.mark.parametrize(("name", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_back_end_that_is_not_installed(workplace, run_here, capsys, monkeypatch, name, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit) as stop:
+        run_here("classify.py", "--masked", workplace / "masked" / "digits.pt", *SMALL, "--backend", name)
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 2 and f"--backend {name}: not installed; run pip install" in last
