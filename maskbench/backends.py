@@ -51,6 +51,8 @@ def _dask(cores: int) -> Iterator[None]:
     except ImportError:
         raise InputError("--backend dask: not installed; run pip install 'dask[distributed]'") from None
     local = {"n_workers": cores, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    if dask.config.get("scheduler-address", None):
+        local = {}
     # a task brings its rows along, and none is used twice
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
         # workers inherit this: Ctrl-C is for the script, which closes them

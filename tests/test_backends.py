@@ -37,6 +37,18 @@ def test_every_back_end_has_the_same_scores(workplace, one_after_another, tmp_pa
     assert len(one_after_another) == 6 and scores(tmp_path) == one_after_another
 
 
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="distributed is not installed")
+def test_a_cluster_that_runs_already(workplace, one_after_another, tmp_path):
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        masked, address = workplace / "masked" / "digits.pt", cluster.scheduler_address
+        flags = (*SMALL, "--backend", "dask")
+        run_script("classify.py", "--masked", masked, *flags, cwd=tmp_path, DASK_SCHEDULER_ADDRESS=address)
+        assert cluster.scheduler.workers  # the script leaves it running
+    assert scores(tmp_path) == one_after_another
+
+
 @pytest.mark.parametrize("name", ["threading", "loky"])
 def test_a_workers_complaint_is_one_line(workplace, tmp_path, name):
     # two stacks of MLPs: one fails while the other computes
