@@ -27,6 +27,7 @@ when it is given again: finished shards are kept. classify.py takes any one of t
 import argparse
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -46,7 +47,8 @@ Mask = Callable[[Tensor], tuple[Tensor, Tensor]]  # float images [N, 3, S, S] ->
 def main() -> None:
     args = parse_arguments()
     device = cli.pick_device(args.device)
-    with distributed.processes(device):
+    # the first process waits for the last one's shards, however many it had finished before
+    with distributed.processes(device, patience=timedelta(days=365)):
         mask_all(args, device)
 
 
@@ -66,6 +68,8 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
     paths = masked.shard_paths(output, args.shards or distributed.size())
     if len(paths) > max(1, len(train_rows)):
         raise InputError(f"--shards {len(paths)}: more than the {len(train_rows)} training images")
+    if len(paths) > 1 and output.exists():
+        raise InputError(f"--output {output}: would be read instead of the shards; move it away or choose another name")
     copies = args.copies if args.augment else 0  # of the training images only: one of a test image would be tested on
     total = copies * len(train_rows) + len(train_rows) + len(test_rows)
     mine = range(distributed.rank(), len(paths), distributed.size())
@@ -97,10 +101,11 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
             result = masked.MaskedSet(**head, **columns, gaussian=gaussian, categorical=categorical)
             masked.save(result, paths[number])
 
+    kept = sum(distributed.from_all(kept))
     if len(paths) > 1:
         others = f" by {distributed.size()} processes" if distributed.size() > 1 else ""
         print(
-            f"{paths[0]} and {len(paths) - 1} more shards{others}; {kept} of {len(mine)} were finished before and kept"
+            f"{paths[0]} and {len(paths) - 1} more shards{others}; {kept} of {len(paths)} were finished before and kept"
         )
     print(
         f"{output}: {total:,} masked vectors of {sizes[0]} + {sizes[1]} numbers "

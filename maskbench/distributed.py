@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -42,11 +43,12 @@ def spare_cores() -> int:
 
 
 @contextlib.contextmanager
-def processes(device: torch.device) -> Iterator[None]:
+def processes(device: torch.device, patience: timedelta | None = None) -> Iterator[None]:
     """Join the processes that torchrun started beside this one, until the block ends; all but the first are silent.
 
     Args:
         device: where tensors will lie; each process of a machine takes a GPU of its own.
+        patience: how long a process waits for another that is alive; default: torch's, 30 minutes on CPUs.
 
     Raises:
         InputError: fewer GPUs than processes, or the others cannot be reached.
@@ -66,7 +68,7 @@ def processes(device: torch.device) -> Iterator[None]:
             )
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     with _reached():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(sys.stdout if rank() == 0 else nowhere):
             yield

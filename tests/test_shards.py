@@ -78,7 +78,10 @@ def test_processes_share_the_shards(mask, workplace, tmp_path):
     assert_same(masked.load(tmp_path / "masked" / "digits.pt"), masked.load(workplace / "masked" / "digits.pt"))
     for path in masked.shard_paths(tmp_path / "masked" / "digits.pt", 2):
         path.unlink()
-    run(2, *arguments, "--shards", 3, "--output", "masked/three.pt", cwd=tmp_path)
+    args = (*arguments, "--shards", 3, "--output", "masked/three.pt")
+    assert "0 of 3 were finished" in run(2, *args, cwd=tmp_path)
+    masked.shard_paths(tmp_path / "masked" / "three.pt", 3)[1].unlink()  # of the second process
+    assert "2 of 3 were finished" in run(2, *args, cwd=tmp_path)
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "masked").iterdir()}
     assert len(stamps) == 3
     mask("--shards", 3, "--output", "masked/three.pt")
@@ -109,6 +112,13 @@ def test_sets_that_are_not_whole_are_refused(mask, tmp_path):
         masked.load(paths[0])
     with pytest.raises(InputError, match="no such file"):
         masked.load(Path(tmp_path / "masked" / "none.pt"))
+
+
+def test_a_file_that_would_be_read_instead_of_the_shards(mask, tmp_path):
+    mask("--shards", 2)
+    mask()
+    with pytest.raises(SystemExit, match="2"):
+        mask("--shards", 2)
 
 
 def test_names_of_sets():
