@@ -28,7 +28,9 @@ machine, or use the cluster that DASK_SCHEDULER_ADDRESS or RAY_ADDRESS names. ML
 
 import argparse
 import contextlib
+import functools
 import itertools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,11 +55,13 @@ from maskbench.ledger import Ledger, code_fingerprint
 from maskbench.masked import MaskedSet
 from maskbench.metrics import classification_scores
 from maskbench.models import ClassifierStack, MaskClassifier
+from maskbench.ops import backend, train_mlps  # of a name `ops` cloudpickle thinks torch.ops, which does not travel
 
 METHODS = ("mlp", "forest", "adaboost")
 METRICS = ("accuracy", "precision", "recall")
 NO_LABEL = -100  # fills up the shorter parts of draws that are trained together
-STACK = 10  # MLPs trained together: enough to fill a core, few enough to lose little when stopped
+COMPILED_ROWS = 64  # of a mini-batch, at most: PyTorch's products of larger ones are faster than the compiled epoch
+STACK = 10  # MLPs trained together by PyTorch: enough to fill a core, few enough to lose little when stopped
 MLPS_A_THREAD = 4  # fewer are done sooner by one
 WEIGHT_DECAY = 0.1
 MLP_SETTINGS = ("epochs", "batch_size", "lr")  # the flags that change the MLP's runs, beside --seed
@@ -171,8 +175,14 @@ def inputs(args: argparse.Namespace, method: str, device: torch.device) -> dict:
     """What determines a method's runs, beside the masked file and the draw."""
     shared = {"method": method, "seed": args.seed, "torch": torch.__version__, "sklearn": sklearn.__version__}
     if method == "mlp":
-        return shared | {name: getattr(args, name) for name in MLP_SETTINGS} | {"device": device.type}
+        where = {"device": device.type, "compiled": compiled(args, device)}
+        return shared | {name: getattr(args, name) for name in MLP_SETTINGS} | where
     return shared | {"estimators": args.estimators}
+
+
+def compiled(args: argparse.Namespace, device: torch.device) -> bool:
+    """Whether MLPs are trained by ``ops.train_mlps``, one a core, and not together by PyTorch."""
+    return backend(device) == "cpu" and args.batch_size <= COMPILED_ROWS
 
 
 def like(args: argparse.Namespace, method: str) -> dict:
@@ -187,7 +197,7 @@ def finish(
     """Missing runs and their results, each as soon as it is known, in any order."""
     tasks = []
     for (_, method), group in itertools.groupby(missing, key=lambda run: (run.count, run.method)):
-        alike, size = list(group), STACK if method == "mlp" else 1
+        alike, size = list(group), STACK if method == "mlp" and not compiled(args, device) else 1
         tasks += [alike[first : first + size] for first in range(0, len(alike), size)]
     steps = {count: epoch_steps(data, parts, count, args.batch_size) for count in {run.count for run in missing}}
 
@@ -228,6 +238,7 @@ def run_task(
     threads: int = 1,
 ) -> list[tuple[Run, dict]]:
     """Some runs of one method and their results, see :func:`run_mlps` and :func:`run_trees`; what a worker does."""
+    torch.set_flush_denormal(True)  # a CPU is slow with the tiny moments of weights that no longer move
     method = runs[0].method
     if method == "mlp":
         results = run_mlps(args, draws, steps, device, threads)
@@ -272,18 +283,19 @@ def run_mlps(
     )
     model = ClassifierStack(classifiers).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs)
+    train = train_mlps if compiled(args, device) else functools.partial(train_epoch, model)
 
     curve = []
     epochs = range(args.epochs)
     if args.backend == "threading":  # another process's bar would spoil this one's
-        epochs = tqdm(epochs, desc=f"{len(draws)} MLPs", unit="epoch", leave=False)
-    for _ in epochs:
+        name = "MLP" if len(draws) == 1 else f"{len(draws)} MLPs"
+        epochs = tqdm(epochs, desc=name, unit="epoch", leave=False, delay=1)
+    for epoch in epochs:
+        optimizer.param_groups[0]["lr"] = args.lr * (1 + math.cos(math.pi * epoch / args.epochs)) / 2
         order = torch.stack([stream.take(steps * args.batch_size) for stream in streams], 1)
         order = order.view(steps, args.batch_size, len(draws)).mT.to(device)
         kept = model.draw_dropout(steps, args.batch_size, generators).to(device)
-        training = train_epoch(model, optimizer, features["train"], labels["train"], order, kept)
-        schedule.step()
+        training = train(optimizer, features["train"], labels["train"], order, kept)
         with torch.inference_mode():
             validation = loss_and_accuracy(model(features["validation"]), labels["validation"])
         curve.append(torch.stack((training[0], validation[0], training[1], validation[1])).cpu())
@@ -313,7 +325,7 @@ def train_epoch(
     order: Tensor,
     kept: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """One epoch of R classifiers.
+    """One epoch of R classifiers; what ``ops.train_mlps`` is a compiled form of.
 
     Args:
         features: ``[R, rows, F]``.

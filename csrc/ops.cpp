@@ -99,6 +99,10 @@ TORCH_LIBRARY(maskbench, m) {
   m.def("generator_loss(Tensor encoded_logits) -> Tensor", &generator_loss);
   m.def("bce_forward(Tensor real_logits, Tensor? fake_logits) -> (Tensor loss, Tensor gradients)");
   m.def("bce_backward(Tensor grad_output, Tensor gradients) -> Tensor");
+  m.def(
+      "train_mlps(Tensor(a!)[] weights, Tensor(b!)[] means, Tensor(c!)[] squares, Tensor features, Tensor labels,"
+      " Tensor order, Tensor kept, float lr, float beta1, float beta2, float epsilon, float weight_decay,"
+      " int steps_before) -> (Tensor losses, Tensor accuracies)");
 }
 
 TORCH_LIBRARY_IMPL(maskbench, CompositeExplicitAutograd, m) { m.impl("bce_backward", &scale); }

@@ -9,7 +9,7 @@ python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-cp -R "$root/csrc" "$root/maskbench" "$root/tests" "$root/setup.py" "$root/pyproject.toml" "$work"
+cp -R "$root/csrc" "$root/maskbench" "$root/tests" "$root/classify.py" "$root/setup.py" "$root/pyproject.toml" "$work"
 rm -f "$work"/maskbench/_C.*
 touch "$work/README.md"  # what pyproject.toml names
 cd "$work"

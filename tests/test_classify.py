@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import classify
+from maskbench import ops
 from maskbench.masked import MaskedSet
 from maskbench.models import ClassifierStack, MaskClassifier
 
@@ -85,6 +86,17 @@ def test_an_mlp_does_not_depend_on_those_beside_it():
     together, alone = train(data, [5, 6, 7], epochs=2), train(data, [6], epochs=2)
     torch.testing.assert_close(together[1]["curve"], alone[0]["curve"], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(together[0]["curve"], together[1]["curve"], rtol=1e-3, atol=1e-3)
+
+
+def test_compiled_or_not_an_mlp_learns_the_same(monkeypatch):
+    data = augmented_set()
+    cpu = torch.device("cpu")
+    assert classify.compiled(argparse.Namespace(batch_size=4), cpu) == (ops.backend("cpu") == "cpu")
+    assert not classify.compiled(argparse.Namespace(batch_size=1024), cpu)
+    as_it_is = train(data, [5], epochs=2)
+    monkeypatch.setattr(classify, "compiled", lambda args, device: False)
+    (result,), (plain,) = as_it_is, train(data, [5], epochs=2)
+    torch.testing.assert_close(result["curve"], plain["curve"], rtol=1e-4, atol=1e-4)
 
 
 def alone_and_together(dtype: torch.dtype, steps: int) -> tuple[list[MaskClassifier], ClassifierStack]:

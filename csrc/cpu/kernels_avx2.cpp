@@ -27,8 +27,10 @@ struct Isa {
 }  // namespace
 
 #include "kernels_inl.h"
+#include "mlp_inl.h"
 
-const maskbench::Kernels maskbench::kAvx2Kernels = {"avx2", draw_rows, bce_sum<float>, bce_sum<double>};
+const maskbench::Kernels maskbench::kAvx2Kernels = {"avx2",          draw_rows,        bce_sum<float>,
+                                                    bce_sum<double>, mlp_epoch<float>, mlp_epoch<double>};
 
 #ifdef __clang__
 #pragma clang attribute pop

@@ -10,5 +10,7 @@ struct Isa : maskbench::Scalar {
 }  // namespace
 
 #include "kernels_inl.h"
+#include "mlp_inl.h"
 
-const maskbench::Kernels maskbench::kPlainKernels = {"plain", draw_rows, bce_sum<float>, bce_sum<double>};
+const maskbench::Kernels maskbench::kPlainKernels = {"plain",         draw_rows,        bce_sum<float>,
+                                                     bce_sum<double>, mlp_epoch<float>, mlp_epoch<double>};
