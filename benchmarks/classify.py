@@ -5,18 +5,21 @@
 
 Contestants, on synthetic masks of 404 numbers, 400 training images a class, mini-batches of 4, hidden layers of 256:
 
-  maskbench          classify.py: up to ten repeats are trained as one stack
-  one after another  the same code, each repeat alone
+  maskbench          classify.py: each repeat in compiled code, one a core
+  stacks             its other way, which a GPU takes: PyTorch trains up to ten repeats together
+  one after another  the same, each repeat alone
   textbook           a DataLoader, an nn.Sequential and torch.optim.Adam, each repeat alone
   MLPClassifier      scikit-learn's, each repeat alone
 
-The limit is what the optimiser must read and write of every weight, 28 bytes a step, at the machine's write bandwidth.
+The limit is a step's arithmetic, 2 operations a weight and row in every product and 12 a weight for AdamW, at the rate
+of the machine's products of matrices.
 """
 
 import argparse
 import functools
 import importlib.util
 import sys
+from unittest import mock
 
 import common
 import numpy as np
@@ -34,6 +37,7 @@ EPOCHS, BATCH, CLASSES = 2, 4, 3
 OF_A_CLASS = 600  # images, 100 of them for testing
 SECONDS = 100.0  # for a line's contestants together
 CORES = torch.get_num_threads()
+ARGUMENTS = argparse.Namespace(epochs=EPOCHS, batch_size=BATCH, lr=1e-3, backend="threading", jobs=None)
 
 # the script of this name, which an import would not find from here
 specification = importlib.util.spec_from_file_location("classify_script", common.ROOT / "classify.py")
@@ -44,23 +48,27 @@ specification.loader.exec_module(script)
 def main() -> None:
     args = common.parser(__doc__, SECONDS).parse_args()
     device = torch.device("cpu")
-    bandwidth = common.write_bandwidth(device)
-    lines = [*common.header(device), f"- writes {bandwidth / 1e9:.1f} GB/s (`fill_` of 256 MB)", ""]
+    rate = common.matrix_rate(device)
+    lines = [*common.header(device), f"- products of 1024 x 1024 matrices: {rate / 1e9:.0f} GFLOP/s", ""]
     data = synthetic()
     parts = script.data_parts(data)
     cells, rows = [], []
     for repeats in REPEATS:
         draws = [script.draw_classes(0, np.arange(len(data.classes)), CLASSES, repeat) for repeat in range(repeats)]
         contestants = {
-            "maskbench": functools.partial(stacked, data, parts, draws, script.STACK),
+            "maskbench": functools.partial(as_it_is, data, parts, draws),
+            "stacks": functools.partial(stacked, data, parts, draws, script.STACK),
             "one after another": functools.partial(stacked, data, parts, draws, 1),
             "textbook": lambda draws=draws: [textbook(data, parts, draw) for draw in draws],
             "MLPClassifier": lambda draws=draws: [sklearns(data, parts, draw) for draw in draws],
         }
         times = common.take_turns(contestants, device, args.seconds, turns=3)
-        weights = sum(p.numel() for p in script.MaskClassifier(data.width, CLASSES).parameters())
-        steps = EPOCHS * len(parts["train"]) * CLASSES // len(data.classes) // BATCH
-        limit = repeats * steps * weights * 28 / bandwidth
+        layers = [
+            layer.weight for layer in script.MaskClassifier(data.width, CLASSES).layers if hasattr(layer, "weight")
+        ]
+        products = 3 * sum(weight.numel() for weight in layers) - layers[0].numel()  # nothing is behind the first
+        operations = 2 * BATCH * products + 12 * sum(weight.numel() for weight in layers)
+        limit = repeats * EPOCHS * script.epoch_steps(data, parts, CLASSES, BATCH) * operations / rate
         reached = f"{limit:.2f} s ({limit / times['maskbench'][0]:.0%} reached)"
         cells.append([f"{repeats}", *common.against(times, "one after another", 1, "s"), reached])
         rows += [("classify", name, repeats, f"seconds, {EPOCHS} epochs", *figure) for name, figure in times.items()]
@@ -90,12 +98,19 @@ def synthetic() -> MaskedSet:
     )
 
 
+def as_it_is(data: MaskedSet, parts: dict, draws: list) -> None:
+    runs = [script.Run(CLASSES, repeat, "mlp") for repeat in range(len(draws))]
+    of_repeats = {(CLASSES, repeat): draw for repeat, draw in enumerate(draws)}
+    for _ in script.finish(ARGUMENTS, data, parts, of_repeats, runs, torch.device("cpu")):
+        pass
+
+
 def stacked(data: MaskedSet, parts: dict, draws: list, size: int) -> None:
-    args = argparse.Namespace(epochs=EPOCHS, batch_size=BATCH, lr=1e-3, backend="threading")
     steps = script.epoch_steps(data, parts, CLASSES, BATCH)
-    for first in range(0, len(draws), size):
-        of_stack = [script.mlp_data(data, parts, draw) for draw in draws[first : first + size]]
-        script.run_mlps(args, of_stack, steps, torch.device("cpu"), CORES)
+    with mock.patch.object(script, "compiled", lambda args, device: False):
+        for first in range(0, len(draws), size):
+            of_stack = [script.mlp_data(data, parts, draw) for draw in draws[first : first + size]]
+            script.run_mlps(ARGUMENTS, of_stack, steps, torch.device("cpu"), CORES)
 
 
 def textbook(data: MaskedSet, parts: dict, draw) -> None:
