@@ -51,7 +51,7 @@ def test_a_cluster_that_runs_already(workplace, one_after_another, tmp_path):
 
 @pytest.mark.parametrize("name", ["threading", "loky"])
 def test_a_workers_complaint_is_one_line(workplace, tmp_path, name):
-    # two stacks of MLPs: one fails while the other computes
+    # one MLP fails while another is trained
     flags = ("--methods", "mlp", "--repeats", 11, "--lr", 1e30, "--backend", name)
     masked = workplace / "masked" / "digits.pt"
     ended = run_script("classify.py", "--masked", masked, *SMALL, *flags, cwd=tmp_path, check=False)
