@@ -54,22 +54,21 @@ def main() -> None:
 
 @torch.inference_mode()
 def mask_all(args: argparse.Namespace, device: torch.device) -> None:
+    output = args.output or default_output(args.dataset, args.method, args.key is not None)
+    paths = masked.shard_paths(output, args.shards or distributed.size())
+    if output.is_dir():
+        raise InputError(f"--output {output}: is a folder; name a file")
+    if len(paths) > 1 and output.exists():
+        raise InputError(f"--output {output}: would be read instead of the shards; move it away or choose another name")
     secret = key.load(args.key) if args.key else None
     mask, fingerprint, image_size = make_mask(args, device)
     if secret:
         mask = keyed(mask, secret, image_size, device)
     images = datasets.load(args.dataset, args.data_dir, image_size, args.workers, args.skip_corrupt, stream=True)
     train_rows, test_rows = datasets.labelled_split(images, args.limit)
-    output = args.output or default_output(args.dataset, args.method, args.key is not None)
-    if output.is_dir():
-        raise InputError(f"--output {output}: is a folder; name a file")
     files.make_folder(output.parent)
-
-    paths = masked.shard_paths(output, args.shards or distributed.size())
     if len(paths) > max(1, len(train_rows)):
         raise InputError(f"--shards {len(paths)}: more than the {len(train_rows)} training images")
-    if len(paths) > 1 and output.exists():
-        raise InputError(f"--output {output}: would be read instead of the shards; move it away or choose another name")
     copies = args.copies if args.augment else 0  # of the training images only: one of a test image would be tested on
     total = copies * len(train_rows) + len(train_rows) + len(test_rows)
     mine = range(distributed.rank(), len(paths), distributed.size())
