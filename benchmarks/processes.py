@@ -25,7 +25,7 @@ from maskbench.models import PRESETS, Decoder, Discriminator, Encoder
 COUNTS = (1, 2, 3)
 RUNS = (("paper", 16), ("paper", 256), ("maskbench", 16), ("maskbench", 256))
 IMAGES = 8_000
-TURNS = 2
+TURNS = 3
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
@@ -47,10 +47,10 @@ def main() -> None:
             for count in COUNTS:
                 rates[count].append(train(preset, batch, count, args.images))
         sums = {count: float(started(count, [__file__, "--sum", str(size)])) for count in COUNTS[1:]}
-        one = statistics.mean(rates[1])
+        one = statistics.median(rates[1])
         cell = [f"{preset}, {batch}"]
         for count in COUNTS:
-            rate = statistics.mean(rates[count])
+            rate = statistics.median(rates[count])
             low, high = min(rates[count]), max(rates[count])
             cell.append(f"{rate:,.0f} ({low:,.0f} to {high:,.0f}), {rate / one:.2f}x")
             figure = (float(rate), float(low), float(high))
