@@ -2,7 +2,8 @@
 
 ``sample_prior`` draws both latent priors for a mini-batch, ``discriminator_loss`` and ``generator_loss`` are the two
 sides of the adversarial game. ``maskbench.reference`` holds the same names in plain PyTorch: the oracle of the
-compiled kernels, and what runs where there are none. ``MASKBENCH_BACKEND=reference`` forces it.
+compiled kernels, and what runs where there are none. ``MASKBENCH_BACKEND=reference`` forces it. ``train_mlps``, for
+classify.py on a CPU, has kernels only: classify.train_epoch is its oracle and its stand-in.
 
     python -m maskbench.ops        # what was built, and what runs on this machine
 """
