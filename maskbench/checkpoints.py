@@ -160,7 +160,8 @@ def _build(network: type[nn.Module], content: dict, path: Path) -> nn.Module:
         files.check_like(module.state_dict(), state, "weights")
         module.load_state_dict(state, assign=True)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{path}: its sizes and weights do not fit together ({error})") from None
+        reason = str(error).split("\n")[0]  # torch goes on with every signature that there is
+        raise InputError(f"{path}: its sizes and weights do not fit together ({reason})") from None
     return module.eval()
 
 
