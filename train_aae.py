@@ -432,7 +432,7 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad()
     loss.backward(inputs=parameters)
     distributed.sum_gradients(parameters)
-    optimizer.step()
+    ops.adam_step(optimizer)
 
 
 def fingerprint_of(*parts: Tensor | FolderImages) -> str:

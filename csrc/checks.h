@@ -53,4 +53,63 @@ inline void check_train_mlps(at::TensorList weights, at::TensorList means, at::T
                     "labels must be int64 [R, rows], order int64 [steps, R, batch]");
 }
 
+inline void check_mlp(const at::Tensor& x, at::TensorList weights, at::TensorList biases) {
+  TORCH_CHECK_VALUE(x.dim() == 2 && x.numel() > 0 && !weights.empty() && weights.size() == biases.size(),
+                    "x must be [rows, inputs], and every layer must have weights and a bias");
+  int64_t width = x.size(1);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    TORCH_CHECK_VALUE(weights[i].dim() == 2 && weights[i].size(0) > 0 && weights[i].size(1) == width &&
+                          biases[i].dim() == 1 && biases[i].size(0) == weights[i].size(0) &&
+                          weights[i].scalar_type() == x.scalar_type() && biases[i].scalar_type() == x.scalar_type(),
+                      "layer ", i, " must have weights [outputs, ", width, "] and a bias [outputs] of x's dtype");
+    width = weights[i].size(0);
+  }
+}
+
+inline void check_convolutions(const at::Tensor& x, at::TensorList weights, at::TensorList biases, bool up) {
+  TORCH_CHECK_VALUE(x.dim() == 4 && x.numel() > 0 && x.size(2) == x.size(3) && !weights.empty() &&
+                        weights.size() == biases.size(),
+                    "x must be [N, channels, side, side], and every layer must have weights and a bias");
+  TORCH_CHECK_VALUE(up || x.size(2) % (int64_t{1} << weights.size()) == 0, "x cannot be halved ", weights.size(),
+                    " times");
+  int64_t channels = x.size(1);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const at::Tensor &weight = weights[i], &bias = biases[i];
+    const int64_t in = up ? 0 : 1;
+    TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(in) == channels && weight.size(1 - in) > 0 &&
+                          weight.size(2) == 4 && weight.size(3) == 4 && bias.dim() == 1 &&
+                          bias.size(0) == weight.size(1 - in) && weight.scalar_type() == x.scalar_type() &&
+                          bias.scalar_type() == x.scalar_type(),
+                      "layer ", i, " must have weights of 4 x 4 for ", channels, " channels and a bias of x's dtype");
+    channels = weight.size(1 - in);
+  }
+}
+
+inline void check_radial_norm(const at::Tensor& x, const at::Tensor& center, const at::Tensor& variance,
+                              const at::Tensor& log_radius_mean, const at::Tensor& log_radius_variance) {
+  TORCH_CHECK_VALUE(x.dim() == 2 && x.numel() > 0, "x must be [rows, features]");
+  for (const at::Tensor& statistic : {center, variance, log_radius_mean, log_radius_variance}) {
+    TORCH_CHECK_VALUE(statistic.is_contiguous() && statistic.scalar_type() == x.scalar_type(),
+                      "statistics must be contiguous and of x's dtype");
+  }
+  TORCH_CHECK_VALUE(center.sizes() == at::IntArrayRef({x.size(1)}) && variance.sizes() == center.sizes() &&
+                        log_radius_mean.dim() == 0 && log_radius_variance.dim() == 0,
+                    "center and variance must be [features], those of the log radius scalars");
+}
+
+inline void check_adam_step(at::TensorList weights, at::TensorList gradients, at::TensorList means,
+                            at::TensorList squares) {
+  for (const auto tensors : {gradients, means, squares}) {
+    TORCH_CHECK_VALUE(tensors.size() == weights.size(), "each weight must have its gradient and moments");
+  }
+  for (size_t i = 0; i < weights.size(); ++i) {
+    for (const at::Tensor& tensor : {weights[i], gradients[i], means[i], squares[i]}) {
+      TORCH_CHECK_VALUE(tensor.sizes() == weights[i].sizes() && tensor.scalar_type() == weights[0].scalar_type(),
+                        "weight ", i, ", its gradient and moments must agree in shape, and all in dtype");
+    }
+    TORCH_CHECK_VALUE(weights[i].is_contiguous() && means[i].is_contiguous() && squares[i].is_contiguous(), "weight ",
+                      i, " and its moments must be contiguous");
+  }
+}
+
 }  // namespace maskbench

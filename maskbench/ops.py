@@ -2,14 +2,19 @@
 
 ``sample_prior`` draws both latent priors for a mini-batch, ``discriminator_loss`` and ``generator_loss`` are the two
 sides of the adversarial game. ``maskbench.reference`` holds the same names in plain PyTorch: the oracle of the
-compiled kernels, and what runs where there are none. ``MASKBENCH_BACKEND=reference`` forces it. ``train_mlps``, for
-classify.py on a CPU, has kernels only: classify.train_epoch is its oracle and its stand-in.
+compiled kernels, and what runs where there are none. ``MASKBENCH_BACKEND=reference`` forces it.
+
+``mlp``, ``convolutions``, ``radial_norm`` and ``adam_step`` are what else a training step is made of. PyTorch is made
+for large batches; in a step of 16 images on a CPU most of its time is not arithmetic. So these have kernels for small
+mini-batches in training on a CPU, see :func:`has_step_kernels`, and are PyTorch everywhere else. ``train_mlps`` is
+that for classify.py, whose ``train_epoch`` is its oracle and its stand-in.
 
     python -m maskbench.ops        # what was built, and what runs on this machine
 """
 
 import os
 import warnings
+from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -17,6 +22,8 @@ import torch
 from torch import Tensor
 
 from maskbench import reference
+
+SMALL_BATCH = 64  # rows up to which the kernels of the training step were faster than PyTorch on what was measured
 
 _REBUILD = "python setup.py build_ext --inplace --force"
 
@@ -143,6 +150,87 @@ def generator_loss(encoded_logits: Tensor) -> Tensor:
     return reference.generator_loss(encoded_logits)
 
 
+def has_step_kernels(x: Tensor) -> bool:
+    """Whether the training step's kernels take x, whose first dimension is the mini-batch.
+
+    In training (gradients are recorded) on a CPU, up to SMALL_BATCH rows: masks of finished encoders, which are made
+    without gradients, do not depend on how many are made at once.
+    """
+    return (
+        x.device.type == "cpu"
+        and "cpu" in _COMPILED
+        and len(x) <= SMALL_BATCH
+        and x.dtype in (torch.float32, torch.float64)
+        and torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    )
+
+
+def mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], slope: float = 1.0) -> Tensor:
+    """See :func:`maskbench.reference.mlp`; float32 or float64. The kernels cannot be differentiated twice."""
+    if has_step_kernels(x):
+        return torch.ops.maskbench.mlp(x, weights, biases, slope)
+    return reference.mlp(x, weights, biases, slope)
+
+
+def convolutions(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], slope: float, up: bool = False
+) -> Tensor:
+    """See :func:`maskbench.reference.convolutions`; float32 or float64. The kernels cannot be differentiated twice."""
+    if has_step_kernels(x):
+        return torch.ops.maskbench.convolutions(x, weights, biases, slope, up)
+    return reference.convolutions(x, weights, biases, slope, up)
+
+
+def radial_norm(
+    x: Tensor,
+    center: Tensor,
+    variance: Tensor,
+    log_radius_mean: Tensor,
+    log_radius_variance: Tensor,
+    weight: float,
+    tail: float,
+    normal_log_radius: tuple[float, float],
+) -> Tensor:
+    """A training step of :class:`maskbench.models.RadialGaussianization`, ``[N, F]`` twice; kernels only.
+
+    Args:
+        x: float32 or float64, as are the four statistics, which change.
+        weight: of these rows in the statistics.
+        tail: degrees of freedom for each feature.
+        normal_log_radius: mean and deviation of the log radius under the prior.
+    """
+    statistics = center, variance, log_radius_mean, log_radius_variance
+    return torch.ops.maskbench.radial_norm(x, *statistics, weight, tail, *normal_log_radius)
+
+
+def adam_step(optimizer: torch.optim.Adam) -> None:
+    """``optimizer.step()``, of Adam as it comes but for learning rate, betas and epsilon; all weights have gradients.
+
+    The kernel passes over all weights of a group at once.
+    """
+    first = optimizer.param_groups[0]["params"][0]
+    if first.device.type != "cpu" or "cpu" not in _COMPILED:
+        optimizer.step()
+        return
+    for group in optimizer.param_groups:
+        weights = group["params"]
+        states = _states(optimizer, weights)
+        with torch.no_grad():
+            torch.ops.maskbench.adam_step(
+                weights,
+                [weight.grad for weight in weights],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                group["lr"],
+                *group["betas"],
+                group["eps"],
+                int(states[0]["step"]),
+            )
+        for state in states:
+            state["step"] += 1
+
+
 def train_mlps(
     optimizer: torch.optim.AdamW, features: Tensor, labels: Tensor, order: Tensor, kept: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -170,11 +258,7 @@ def train_mlps(
     if group["amsgrad"] or group["maximize"]:
         raise ValueError("optimizer must be AdamW without amsgrad and maximize")
     weights = group["params"]
-    states = [optimizer.state[weight] for weight in weights]
-    for weight, state in zip(weights, states, strict=True):
-        if not state:  # AdamW itself makes it at its first step
-            state["step"] = torch.zeros(())
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+    states = _states(optimizer, weights)
     with torch.no_grad():
         results = torch.ops.maskbench.train_mlps(
             weights,
@@ -193,6 +277,16 @@ def train_mlps(
     for state in states:
         state["step"] += len(order)
     return results
+
+
+def _states(optimizer: torch.optim.Optimizer, weights: list[Tensor]) -> list[dict[str, Tensor]]:
+    """What Adam keeps of each weight; made as it makes it itself at its first step."""
+    states = [optimizer.state[weight] for weight in weights]
+    for weight, state in zip(weights, states, strict=True):
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+    return states
 
 
 def _check_logits(name: str, logits: Tensor) -> None:

@@ -18,14 +18,6 @@ constexpr int64_t kChunk = 512;  // logits summed in their own precision; such s
                                  // so the result does not depend on the number of threads
 constexpr int64_t kGrain = 32;   // chunks done by a thread before it pays to wake another
 
-double bce_sum(const float* logits, float sign, float scale, int64_t count, float* gradients) {
-  return kernels().bce_float(logits, sign, scale, count, gradients);
-}
-
-double bce_sum(const double* logits, double sign, double scale, int64_t count, double* gradients) {
-  return kernels().bce_double(logits, sign, scale, count, gradients);
-}
-
 std::tuple<at::Tensor, at::Tensor> bce_forward(const at::Tensor& real_logits,
                                                const std::optional<at::Tensor>& fake_logits) {
   check_bce(real_logits, fake_logits);
@@ -44,7 +36,7 @@ std::tuple<at::Tensor, at::Tensor> bce_forward(const at::Tensor& real_logits,
       for (int64_t task = begin; task < end; ++task) {
         const int64_t part = task / chunks, start = task % chunks * kChunk;
         const scalar_t sign = part == 0 ? -1 : 1;
-        sums[task] = bce_sum(logits[part] + start, sign, sign / static_cast<scalar_t>(rows),
+        sums[task] = kernels_of<scalar_t>().bce(logits[part] + start, sign, sign / static_cast<scalar_t>(rows),
                              std::min(kChunk, count - start), gradient + part * count + start);
       }
     });

@@ -7,37 +7,13 @@
 #include <cstdint>
 
 #include "../bce.h"
+#include "adam_inl.h"
 #include "kernels.h"
 
 namespace maskbench {
 namespace {
 
 constexpr int kColumns = 64;  // outputs whose sums for four rows stay in registers
-
-// What a step of AdamW is for every weight (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019,
-// algorithm 2), in the order of torch.optim.AdamW.
-template <typename T>
-struct Update {
-  T decay, mean_part, square_kept, square_part, lr, root_scale, epsilon;
-
-  MASKBENCH_INLINE void operator()(T gradient, T& weight, T& mean, T& square) const {
-    mean += mean_part * (gradient - mean);
-    square = square_kept * square + square_part * gradient * gradient;
-    weight = decay * weight - lr * mean / (std::sqrt(square) * root_scale + epsilon);
-  }
-};
-
-template <typename T>
-Update<T> update_at(const AdamW& adam, int64_t step) {
-  const double number = static_cast<double>(step);
-  return {static_cast<T>(1 - adam.lr * adam.weight_decay),
-          static_cast<T>(1 - adam.beta1),
-          static_cast<T>(adam.beta2),
-          static_cast<T>(1 - adam.beta2),
-          static_cast<T>(adam.lr / (1 - std::pow(adam.beta1, number))),
-          static_cast<T>(1 / std::sqrt(1 - std::pow(adam.beta2, number))),
-          static_cast<T>(adam.epsilon)};
-}
 
 // y = x W + b for four rows, of the columns that begin at `first`; all kColumns of them where `kWhole`.
 template <bool kWhole, typename T>

@@ -13,9 +13,6 @@
 namespace maskbench {
 namespace {
 
-double train(const MlpEpoch<float>& epoch, int64_t& right) { return kernels().mlp_epoch_float(epoch, right); }
-double train(const MlpEpoch<double>& epoch, int64_t& right) { return kernels().mlp_epoch_double(epoch, right); }
-
 // Every MLP is trained on one core from the first step to the last, so that it stays in that core's cache.
 std::tuple<at::Tensor, at::Tensor> train_mlps(at::TensorList weights, at::TensorList means, at::TensorList squares,
                                               const at::Tensor& features, const at::Tensor& labels,
@@ -68,7 +65,7 @@ std::tuple<at::Tensor, at::Tensor> train_mlps(at::TensorList weights, at::Tensor
             scratch.data(),
             pointers.data()};
         int64_t right;
-        const double loss = train(epoch, right), count = static_cast<double>(steps * batch);
+        const double loss = kernels_of<scalar_t>().mlp_epoch(epoch, right), count = static_cast<double>(steps * batch);
         losses.mutable_data_ptr<scalar_t>()[mlp] = static_cast<scalar_t>(loss / count);
         accuracies.mutable_data_ptr<scalar_t>()[mlp] = static_cast<scalar_t>(right / count);
       }

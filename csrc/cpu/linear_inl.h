@@ -1,0 +1,103 @@
+// Linear layers of small mini-batches, forward and backward, after vectors_inl.h.
+#include "kernels.h"
+#include "vectors_inl.h"
+
+namespace maskbench {
+namespace {
+
+template <int kRows, int kOutputs, typename Access, typename T>
+MASKBENCH_INLINE void add_products(const T* x, const T* weight, int64_t inputs, Access access,
+                                   Vec<T> (&sums)[kRows][kOutputs]) {
+  Vec<T> w[kOutputs];
+  MASKBENCH_UNROLL_TILE
+  for (int o = 0; o < kOutputs; ++o) w[o] = access.load(weight + o * inputs);
+  MASKBENCH_UNROLL_TILE
+  for (int r = 0; r < kRows; ++r) {
+    const Vec<T> of_row = access.load(x + r * inputs);
+    MASKBENCH_UNROLL_TILE
+    for (int o = 0; o < kOutputs; ++o) sums[r][o] = Isa::multiply_add(of_row, w[o], sums[r][o]);
+  }
+}
+
+// y = x W^T + b of kRows rows and kOutputs outputs, LeakyReLU behind it.
+template <int kRows, int kOutputs, typename T>
+MASKBENCH_INLINE void linear_tile(const LinearForward<T>& pass, int64_t row, int64_t output) {
+  const int64_t inputs = pass.inputs;
+  const T *x = pass.x + row * inputs, *weight = pass.weight + output * inputs;
+  Vec<T> sums[kRows][kOutputs] = {};
+  int64_t i = 0;
+  for (; i + kLanes<T> <= inputs; i += kLanes<T>) add_products(x + i, weight + i, inputs, Whole(), sums);
+  if (i < inputs) add_products(x + i, weight + i, inputs, Part{static_cast<int>(inputs - i)}, sums);
+  MASKBENCH_UNROLL_TILE
+  for (int r = 0; r < kRows; ++r) {
+    MASKBENCH_UNROLL_TILE
+    for (int o = 0; o < kOutputs; ++o) {
+      const T y = Isa::sum(sums[r][o]) + pass.bias[output + o];
+      pass.y[(row + r) * pass.outputs + output + o] = y > 0 ? y : y * pass.slope;
+    }
+  }
+}
+
+// The outputs [begin, end) of all rows.
+template <typename T>
+void linear_forward(const LinearForward<T>& pass, int64_t begin, int64_t end) {
+  int64_t output = begin;
+  for (; output + 4 <= end; output += 4) {
+    int64_t row = 0;
+    for (; row + 4 <= pass.rows; row += 4) linear_tile<4, 4>(pass, row, output);
+    for (; row < pass.rows; ++row) linear_tile<1, 4>(pass, row, output);
+  }
+  for (; output < end; ++output) {
+    int64_t row = 0;
+    for (; row + 4 <= pass.rows; row += 4) linear_tile<4, 1>(pass, row, output);
+    for (; row < pass.rows; ++row) linear_tile<1, 1>(pass, row, output);
+  }
+}
+
+// The weights of kOutputs outputs by the inputs that begin at i: their gradient, and what they add to that of the
+// inputs. Both need the same factors, so a weight is read once.
+template <int kOutputs, typename T, typename Access>
+MASKBENCH_INLINE void linear_backward_tile(const LinearBackward<T>& pass, int64_t output, int64_t i, bool first, T* dx,
+                                           Access access) {
+  Vec<T> w[kOutputs], gradients[kOutputs] = {};
+  MASKBENCH_UNROLL_TILE
+  for (int o = 0; o < kOutputs; ++o) w[o] = access.load(pass.weight + (output + o) * pass.inputs + i);
+  for (int64_t row = 0; row < pass.rows; ++row) {
+    const T* d = pass.d + row * pass.outputs + output;
+    const Vec<T> x = access.load(pass.x + row * pass.stride + i);
+    Vec<T> sum = {};
+    if (dx && !first) sum = access.load(dx + row * pass.stride + i);
+    MASKBENCH_UNROLL_TILE
+    for (int o = 0; o < kOutputs; ++o) {
+      const Vec<T> factor = Isa::broadcast(d[o]);
+      gradients[o] = Isa::multiply_add(factor, x, gradients[o]);
+      sum = Isa::multiply_add(factor, w[o], sum);
+    }
+    if (dx) access.store(dx + row * pass.stride + i, sum);
+  }
+  if (!pass.dweight) return;
+  MASKBENCH_UNROLL_TILE
+  for (int o = 0; o < kOutputs; ++o) access.store(pass.dweight + (output + o) * pass.inputs + i, gradients[o]);
+}
+
+template <int kOutputs, typename T>
+void linear_backward_outputs(const LinearBackward<T>& pass, int64_t output, bool first, T* dx) {
+  int64_t i = 0;
+  for (; i + kLanes<T> <= pass.inputs; i += kLanes<T>) {
+    linear_backward_tile<kOutputs>(pass, output, i, first, dx, Whole());
+  }
+  if (i < pass.inputs) {
+    linear_backward_tile<kOutputs>(pass, output, i, first, dx, Part{static_cast<int>(pass.inputs - i)});
+  }
+}
+
+// The gradients by the weights of the outputs [begin, end), and in dx their part of those by the inputs.
+template <typename T>
+void linear_backward(const LinearBackward<T>& pass, int64_t begin, int64_t end, T* dx) {
+  int64_t output = begin;
+  for (; output + 8 <= end; output += 8) linear_backward_outputs<8>(pass, output, output == begin, dx);
+  for (; output < end; ++output) linear_backward_outputs<1>(pass, output, output == begin, dx);
+}
+
+}  // namespace
+}  // namespace maskbench
