@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 
 #include <vector>
 
@@ -66,10 +67,26 @@ inline void check_mlp(const at::Tensor& x, at::TensorList weights, at::TensorLis
   }
 }
 
+// For all gradients: those by the outputs, the inputs they were made of, and the outputs of the layers before the last.
+inline void check_mlp_backward(const at::Tensor& dy, const at::Tensor& x, at::TensorList outputs,
+                               at::TensorList weights) {
+  std::vector<at::Tensor> biases;
+  for (const at::Tensor& weight : weights) biases.push_back(weight.dim() == 2 ? weight.select(1, 0) : weight);
+  check_mlp(x, weights, biases);
+  TORCH_CHECK_VALUE(outputs.size() + 1 == weights.size(), "every layer but the last must have its outputs");
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const at::Tensor& of_layer = i + 1 == weights.size() ? dy : outputs[i];
+    TORCH_CHECK_VALUE(of_layer.sizes() == at::IntArrayRef({x.size(0), weights[i].size(0)}) &&
+                          of_layer.scalar_type() == x.scalar_type() &&
+                          (i + 1 == weights.size() || of_layer.is_contiguous()),
+                      "the outputs of layer ", i, " and their gradient must be of its shape and dtype");
+  }
+}
+
 inline void check_convolutions(const at::Tensor& x, at::TensorList weights, at::TensorList biases, bool up) {
-  TORCH_CHECK_VALUE(x.dim() == 4 && x.numel() > 0 && x.size(2) == x.size(3) && !weights.empty() &&
-                        weights.size() == biases.size(),
-                    "x must be [N, channels, side, side], and every layer must have weights and a bias");
+  TORCH_CHECK_VALUE(
+      x.dim() == 4 && x.numel() > 0 && x.size(2) == x.size(3) && !weights.empty() && weights.size() == biases.size(),
+      "x must be [N, channels, side, side], and every layer must have weights and a bias");
   TORCH_CHECK_VALUE(up || x.size(2) % (int64_t{1} << weights.size()) == 0, "x cannot be halved ", weights.size(),
                     " times");
   int64_t channels = x.size(1);
@@ -85,6 +102,17 @@ inline void check_convolutions(const at::Tensor& x, at::TensorList weights, at::
   }
 }
 
+// The gradient by the result is like the images that go into the stack the other way round.
+inline void check_convolutions_backward(const at::Tensor& dy, const at::Tensor& kept, at::TensorList weights, bool up) {
+  std::vector<at::Tensor> reversed(weights.rbegin(), weights.rend()), biases;
+  for (const at::Tensor& weight : reversed) {
+    TORCH_CHECK_VALUE(weight.dim() == 4, "weights must be of 4 x 4");
+    biases.push_back(at::empty({weight.size(up ? 0 : 1)}, dy.options()));
+  }
+  check_convolutions(dy, reversed, biases, !up);
+  TORCH_CHECK_VALUE(kept.scalar_type() == dy.scalar_type() && kept.is_contiguous(), "kept must be of dy's dtype");
+}
+
 inline void check_radial_norm(const at::Tensor& x, const at::Tensor& center, const at::Tensor& variance,
                               const at::Tensor& log_radius_mean, const at::Tensor& log_radius_variance) {
   TORCH_CHECK_VALUE(x.dim() == 2 && x.numel() > 0, "x must be [rows, features]");
@@ -95,6 +123,19 @@ inline void check_radial_norm(const at::Tensor& x, const at::Tensor& center, con
   TORCH_CHECK_VALUE(center.sizes() == at::IntArrayRef({x.size(1)}) && variance.sizes() == center.sizes() &&
                         log_radius_mean.dim() == 0 && log_radius_variance.dim() == 0,
                     "center and variance must be [features], those of the log radius scalars");
+}
+
+inline void check_radial_norm_backward(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& log_radius,
+                                       const at::Tensor& inverse, const at::Tensor& law) {
+  TORCH_CHECK_VALUE(y.dim() == 2 && dy.sizes() == y.sizes() && log_radius.sizes() == at::IntArrayRef({y.size(0)}) &&
+                        inverse.sizes() == at::IntArrayRef({y.size(1)}) && law.sizes() == at::IntArrayRef({2}),
+                    "gradients must be of the result's shape, the rest as radial_norm_forward gave it");
+  for (const at::Tensor& tensor : {dy, y, log_radius, inverse, law}) {
+    TORCH_CHECK_VALUE(tensor.scalar_type() == y.scalar_type(), "all must have one dtype");
+  }
+  for (const at::Tensor& tensor : {y, log_radius, inverse, law}) {
+    TORCH_CHECK_VALUE(tensor.is_contiguous(), "what radial_norm_forward gave must be contiguous");
+  }
 }
 
 inline void check_adam_step(at::TensorList weights, at::TensorList gradients, at::TensorList means,

@@ -76,7 +76,8 @@ class Mlp : public torch::autograd::Function<Mlp> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& x, at::TensorList weights, at::TensorList biases,
                         double slope) {
-    static const auto run = op<Tensors(const Tensor&, at::TensorList, at::TensorList, double)>("maskbench::mlp_forward");
+    static const auto run =
+        op<Tensors(const Tensor&, at::TensorList, at::TensorList, double)>("maskbench::mlp_forward");
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     Tensors outputs = run.call(x, weights, biases, slope);
     const Tensor y = outputs.back();
@@ -88,9 +89,8 @@ class Mlp : public torch::autograd::Function<Mlp> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    static const auto run =
-        op<std::tuple<Tensor, Tensors, Tensors>(const Tensor&, const Tensor&, at::TensorList, at::TensorList, double,
-                                                bool, bool)>("maskbench::mlp_backward");
+    static const auto run = op<std::tuple<Tensor, Tensors, Tensors>(
+        const Tensor&, const Tensor&, at::TensorList, at::TensorList, double, bool, bool)>("maskbench::mlp_backward");
     const auto saved = context->get_saved_variables();
     const int64_t layers = context->saved_data["layers"].toInt();
     const at::TensorList rest = at::TensorList(saved).slice(1);
@@ -118,9 +118,9 @@ class Convolutions : public torch::autograd::Function<Convolutions> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    static const auto run = op<std::tuple<Tensor, Tensors, Tensors>(const Tensor&, const Tensor&, at::TensorList,
-                                                                    double, bool, bool)>(
-        "maskbench::convolutions_backward");
+    static const auto run =
+        op<std::tuple<Tensor, Tensors, Tensors>(const Tensor&, const Tensor&, at::TensorList, double, bool, bool)>(
+            "maskbench::convolutions_backward");
     const auto saved = context->get_saved_variables();
     const auto [dx, dweights, dbiases] =
         run.call(gradients[0], saved[0], at::TensorList(saved).slice(1), context->saved_data["slope"].toDouble(),
@@ -134,10 +134,9 @@ class RadialNorm : public torch::autograd::Function<RadialNorm> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& center, const Tensor& variance,
                         const Tensor& log_radius_mean, const Tensor& log_radius_variance, double weight, double tail,
                         double normal_mean, double normal_deviation) {
-    static const auto run =
-        op<std::tuple<Tensor, Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                                      const Tensor&, double, double, double, double)>(
-            "maskbench::radial_norm_forward");
+    static const auto run = op<std::tuple<Tensor, Tensor, Tensor, Tensor>(
+        const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, double, double, double, double)>(
+        "maskbench::radial_norm_forward");
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto [y, log_radius, inverse, law] = run.call(x, center, variance, log_radius_mean, log_radius_variance,
                                                         weight, tail, normal_mean, normal_deviation);
@@ -218,8 +217,7 @@ TORCH_LIBRARY(maskbench, m) {
       "mlp_backward(Tensor dy, Tensor x, Tensor[] outputs, Tensor[] weights, float slope, bool want_dx,"
       " bool want_dweights) -> (Tensor, Tensor[], Tensor[])");
   m.def("convolutions(Tensor x, Tensor[] weights, Tensor[] biases, float slope, bool up) -> Tensor", &convolutions);
-  m.def(
-      "convolutions_forward(Tensor x, Tensor[] weights, Tensor[] biases, float slope, bool up) -> (Tensor, Tensor)");
+  m.def("convolutions_forward(Tensor x, Tensor[] weights, Tensor[] biases, float slope, bool up) -> (Tensor, Tensor)");
   m.def(
       "convolutions_backward(Tensor dy, Tensor kept, Tensor[] weights, float slope, bool up, bool want_dx)"
       " -> (Tensor, Tensor[], Tensor[])");
@@ -231,8 +229,7 @@ TORCH_LIBRARY(maskbench, m) {
       "radial_norm_forward(Tensor x, Tensor(a!) center, Tensor(b!) variance, Tensor(c!) log_radius_mean,"
       " Tensor(d!) log_radius_variance, float weight, float tail, float normal_mean, float normal_deviation)"
       " -> (Tensor, Tensor, Tensor, Tensor)");
-  m.def(
-      "radial_norm_backward(Tensor dy, Tensor y, Tensor log_radius, Tensor inverse, Tensor law) -> Tensor");
+  m.def("radial_norm_backward(Tensor dy, Tensor y, Tensor log_radius, Tensor inverse, Tensor law) -> Tensor");
   m.def(
       "adam_step(Tensor(a!)[] weights, Tensor[] gradients, Tensor(b!)[] means, Tensor(c!)[] squares, float lr,"
       " float beta1, float beta2, float epsilon, int steps_before) -> ()");

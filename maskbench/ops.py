@@ -23,7 +23,8 @@ from torch import Tensor
 
 from maskbench import reference
 
-SMALL_BATCH = 64  # rows up to which the kernels of the training step were faster than PyTorch on what was measured
+# rows of a mini-batch up to which the training step's kernels were faster than PyTorch, by instruction set
+_STEP_ROWS = {"avx512": 256, "avx2": 64}
 
 _REBUILD = "python setup.py build_ext --inplace --force"
 
@@ -52,6 +53,11 @@ def _load_kernels() -> tuple[frozenset[str], str]:
 
 
 _COMPILED, _REASON = _load_kernels()
+_MOST_STEP_ROWS = 0
+if _COMPILED:
+    from maskbench import _C
+
+    _MOST_STEP_ROWS = _STEP_ROWS.get(_C.build_info()["simd_in_use"], 0)
 if not _COMPILED and os.environ.get("MASKBENCH_BACKEND") != "reference":
     warnings.warn(f"{_REASON}; the slower PyTorch reference runs. Build it: {_REBUILD}", RuntimeWarning, stacklevel=2)
 
@@ -151,15 +157,14 @@ def generator_loss(encoded_logits: Tensor) -> Tensor:
 
 
 def has_step_kernels(x: Tensor) -> bool:
-    """Whether the training step's kernels take x, whose first dimension is the mini-batch.
+    """Whether the training step's kernels take x, whose first dimension is the mini-batch: on a CPU, if it is small.
 
-    In training (gradients are recorded) on a CPU, up to SMALL_BATCH rows: masks of finished encoders, which are made
-    without gradients, do not depend on how many are made at once.
+    And only where gradients are recorded, so that what a finished encoder or decoder says of an image does not depend
+    on how many others come with it.
     """
     return (
         x.device.type == "cpu"
-        and "cpu" in _COMPILED
-        and len(x) <= SMALL_BATCH
+        and len(x) <= _MOST_STEP_ROWS
         and x.dtype in (torch.float32, torch.float64)
         and torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
@@ -209,8 +214,7 @@ def adam_step(optimizer: torch.optim.Adam) -> None:
 
     The kernel passes over all weights of a group at once.
     """
-    first = optimizer.param_groups[0]["params"][0]
-    if first.device.type != "cpu" or "cpu" not in _COMPILED:
+    if optimizer.param_groups[0]["params"][0].device.type != "cpu" or not _MOST_STEP_ROWS:
         optimizer.step()
         return
     for group in optimizer.param_groups:
@@ -328,8 +332,6 @@ if _COMPILED:
 def main() -> None:
     """Print what was built and what runs."""
     if _COMPILED:
-        from maskbench import _C
-
         for name, value in _C.build_info().items():
             print(f"{name:20}{', '.join(value) if isinstance(value, list) else value}")
     for device in ("cpu", "cuda"):

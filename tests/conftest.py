@@ -67,3 +67,23 @@ def workplace(tmp_path_factory) -> Path:
         run_script("crosspair.py", "--dataset", "photos", "--limit", 256, cwd=folder).stdout
     )
     return folder
+
+
+@pytest.fixture
+def each_path():
+    """Yields a function that runs its argument on each CPU path this processor has, the widest first."""
+    _C = pytest.importorskip("maskbench._C")
+    in_use = _C.build_info()["simd_in_use"]
+
+    def run(function):
+        results = {}
+        for path in _C.build_info()["simd_compiled"]:
+            try:
+                _C.use_kernels(path)
+            except ValueError:
+                continue  # test_every_path_runs shows it as skipped
+            results[path] = function()
+        return results
+
+    yield run
+    _C.use_kernels(in_use)

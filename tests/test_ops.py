@@ -59,26 +59,6 @@ def assert_close(draws: torch.Tensor, oracle: torch.Tensor) -> None:
     assert ((draws - oracle).abs() <= 2e-6 * oracle.abs().clamp(min=1)).all()
 
 
-@pytest.fixture
-def each_path():
-    """Yields a function that runs its argument on each CPU path this processor has, the widest first."""
-    _C = pytest.importorskip("maskbench._C")
-    in_use = _C.build_info()["simd_in_use"]
-
-    def run(function):
-        results = {}
-        for path in _C.build_info()["simd_compiled"]:
-            try:
-                _C.use_kernels(path)
-            except ValueError:
-                continue  # test_every_path_runs shows it as skipped
-            results[path] = function()
-        return results
-
-    yield run
-    _C.use_kernels(in_use)
-
-
 # The stream
 
 

@@ -37,7 +37,7 @@ std::tuple<at::Tensor, at::Tensor> bce_forward(const at::Tensor& real_logits,
         const int64_t part = task / chunks, start = task % chunks * kChunk;
         const scalar_t sign = part == 0 ? -1 : 1;
         sums[task] = kernels_of<scalar_t>().bce(logits[part] + start, sign, sign / static_cast<scalar_t>(rows),
-                             std::min(kChunk, count - start), gradient + part * count + start);
+                                                std::min(kChunk, count - start), gradient + part * count + start);
       }
     });
     double total = 0;

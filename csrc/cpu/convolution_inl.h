@@ -28,8 +28,7 @@ MASKBENCH_INLINE void convolve_tile(const Convolution<T>& pass, int64_t y, int64
       for (int v = 0; v < kVectors; ++v) w[v] = access.load(weight + v * kLanes<T>);
       MASKBENCH_UNROLL_TILE
       for (int m = 0; m < kRows * kColumns; ++m) {
-        const Vec<T> factor =
-            Isa::broadcast(from[m / kColumns * pass.from_row + m % kColumns * pass.from_pixel + k]);
+        const Vec<T> factor = Isa::broadcast(from[m / kColumns * pass.from_row + m % kColumns * pass.from_pixel + k]);
         MASKBENCH_UNROLL_TILE
         for (int v = 0; v < kVectors; ++v) sums[m][v] = Isa::multiply_add(factor, w[v], sums[m][v]);
       }

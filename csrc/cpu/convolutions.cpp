@@ -152,21 +152,9 @@ struct Behind {
 template <typename T>
 void go_down(const Level& large, const Level& small, const T* from, const T* ordered, Behind<T> behind, T* to) {
   clear_border(small, to);
-  kernels_of<T>().convolve({small.side,
-                            small.side,
-                            small.channels,
-                            from,
-                            2 * large.row(),
-                            2 * large.channels,
-                            4,
-                            large.row(),
-                            4 * large.channels,
-                            ordered,
-                            behind.bias,
-                            behind.slope,
-                            behind.sign ? behind.sign + small.inside() : nullptr,
-                            to + small.inside(),
-                            small.row(),
+  kernels_of<T>().convolve({small.side, small.side, small.channels, from, 2 * large.row(), 2 * large.channels, 4,
+                            large.row(), 4 * large.channels, ordered, behind.bias, behind.slope,
+                            behind.sign ? behind.sign + small.inside() : nullptr, to + small.inside(), small.row(),
                             small.channels});
 }
 
@@ -175,21 +163,8 @@ void go_up_together(const Level& large, const Level& small, const T* from, const
   const int64_t pair = 2 * large.channels, channels = 2 * pair;
   std::vector<T> bias(channels), pixels(small.side * small.side * channels);
   for (int64_t i = 0; behind.bias && i < channels; ++i) bias[i] = behind.bias[i % large.channels];
-  kernels_of<T>().convolve({small.side,
-                            small.side,
-                            channels,
-                            from,
-                            small.row(),
-                            small.channels,
-                            3,
-                            small.row(),
-                            3 * small.channels,
-                            ordered,
-                            bias.data(),
-                            1,
-                            nullptr,
-                            pixels.data(),
-                            small.side * channels,
+  kernels_of<T>().convolve({small.side, small.side, channels, from, small.row(), small.channels, 3, small.row(),
+                            3 * small.channels, ordered, bias.data(), 1, nullptr, pixels.data(), small.side * channels,
                             channels});
   for (int64_t y = 0; y < large.side; ++y) {
     const int64_t place = large.inside() + y * large.row();
@@ -209,21 +184,10 @@ void go_up(const Level& large, const Level& small, const T* from, const T* order
   if (together(large)) return go_up_together(large, small, from, ordered, behind, to);
   for (int64_t kind = 0; kind < 4; ++kind) {
     const int64_t p = kind / 2, q = kind % 2, place = large.inside() + p * large.row() + q * large.channels;
-    kernels_of<T>().convolve({small.side,
-                              small.side,
-                              large.channels,
-                              from + p * small.row() + q * small.channels,
-                              small.row(),
-                              small.channels,
-                              2,
-                              small.row(),
-                              2 * small.channels,
-                              ordered + kind * 4 * small.channels * large.channels,
-                              behind.bias,
-                              behind.slope,
-                              behind.sign ? behind.sign + place : nullptr,
-                              to + place,
-                              2 * large.row(),
+    kernels_of<T>().convolve({small.side, small.side, large.channels, from + p * small.row() + q * small.channels,
+                              small.row(), small.channels, 2, small.row(), 2 * small.channels,
+                              ordered + kind * 4 * small.channels * large.channels, behind.bias, behind.slope,
+                              behind.sign ? behind.sign + place : nullptr, to + place, 2 * large.row(),
                               2 * large.channels});
   }
 }
@@ -318,8 +282,9 @@ class Stack {
     const Level &of_large = levels[large], &of_small = levels[large + 1];
     const bool at_once = !down && together(of_large);
     std::vector<T> ordered((at_once ? 36 : 16) * of_large.channels * of_small.channels);
-    (down ? order_down<T> : at_once ? order_up_together<T> : order_up<T>)(
-        of_large, of_small, kernels[large].template const_data_ptr<T>(), ordered.data());
+    (down      ? order_down<T>
+     : at_once ? order_up_together<T>
+               : order_up<T>)(of_large, of_small, kernels[large].template const_data_ptr<T>(), ordered.data());
     return ordered;
   }
 
@@ -339,11 +304,10 @@ class Stack {
     for (size_t layer = 0; layer < layers; ++layer) {
       const size_t large = large_of(layer);
       const Level &of_large = levels[large], &of_small = levels[large + 1];
-      passes.push_back({images, of_small.side, of_large.channels, of_small.channels,
-                        (up ? gradients : kept) + begin(large),
-                        (up ? kept : gradients) + begin(large + 1) + of_small.inside(), of_large.image(),
-                        of_small.image(), of_large.row(), of_small.row(),
-                        dweights[layer].template mutable_data_ptr<T>()});
+      passes.push_back(
+          {images, of_small.side, of_large.channels, of_small.channels, (up ? gradients : kept) + begin(large),
+           (up ? kept : gradients) + begin(large + 1) + of_small.inside(), of_large.image(), of_small.image(),
+           of_large.row(), of_small.row(), dweights[layer].template mutable_data_ptr<T>()});
       for (int64_t channel = 0; channel < of_large.channels; channel += kGradientChannels) {
         tasks.push_back({layer, channel, std::min(channel + kGradientChannels, of_large.channels)});
       }
@@ -394,10 +358,11 @@ std::tuple<Tensor, std::vector<Tensor>, std::vector<Tensor>> convolutions_backwa
                                                                                    const Tensor& kept,
                                                                                    at::TensorList weights, double slope,
                                                                                    bool up, bool want_dx) {
-  const Tensor dy = dy_.contiguous();
   const int64_t layers = static_cast<int64_t>(weights.size());
   Tensor dx;
   std::vector<Tensor> dweights, dbiases;
+  check_convolutions_backward(dy_, kept, weights, up);
+  const Tensor dy = dy_.contiguous();
   for (const Tensor& weight : weights) {
     dweights.push_back(at::empty(weight.sizes(), dy.options()));
     dbiases.push_back(at::empty({weight.size(up ? 1 : 0)}, dy.options()));
@@ -405,6 +370,7 @@ std::tuple<Tensor, std::vector<Tensor>, std::vector<Tensor>> convolutions_backwa
   AT_DISPATCH_FLOATING_TYPES(dy.scalar_type(), "convolutions_backward", [&] {
     const int64_t side = up ? dy.size(2) >> layers : dy.size(2) << layers;
     const Stack<scalar_t> stack(dy.size(0), side, weights, slope, up);
+    TORCH_CHECK_VALUE(kept.numel() == stack.size(), "kept must be what convolutions_forward gave");
     if (want_dx) dx = at::empty({dy.size(0), stack.of_input().channels, side, side}, dy.options());
     const Tensor gradients = at::empty({stack.size()}, dy.options());
     stack.backward(dy.const_data_ptr<scalar_t>(), kept.const_data_ptr<scalar_t>(),

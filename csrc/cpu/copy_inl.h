@@ -10,8 +10,9 @@ namespace maskbench {
 namespace {
 
 template <typename T>
-constexpr KernelsOf<T> kCopy = {bce_sum<T>,        mlp_epoch<T>,       linear_forward<T>,       linear_backward<T>, convolve<T>,
-                                kernel_gradient<T>, radial_norm<T>, radial_norm_backward<T>, adam_step<T>};
+constexpr KernelsOf<T> kCopy = {bce_sum<T>,  mlp_epoch<T>,       linear_forward<T>, linear_backward<T>,
+                                convolve<T>, kernel_gradient<T>, radial_norm<T>,    radial_norm_backward<T>,
+                                adam_step<T>};
 
 }  // namespace
 }  // namespace maskbench

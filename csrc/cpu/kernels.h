@@ -64,6 +64,12 @@ struct LinearForward {
   T* y;  // [rows, outputs]
 };
 
+// Outputs of a linear layer that go to each of some threads; kOutputs of them are taken together.
+constexpr int64_t kOutputs = 8;
+inline int64_t share_of_outputs(int64_t outputs, int64_t threads) {
+  return (outputs + kOutputs * threads - 1) / (kOutputs * threads) * kOutputs;
+}
+
 // Its gradients, from d, the loss's gradient by x W^T + b.
 template <typename T>
 struct LinearBackward {
@@ -108,10 +114,10 @@ struct RadialNorm {
   T tail;    // degrees of freedom for each feature
   T normal_mean, normal_deviation;
   const T* x;
-  T *center, *variance;                        // [features]
-  T *log_radius_mean, *log_radius_variance;    // one number
-  T *y, *log_radius, *inverse, *law;           // [rows, features], [rows], [features] 1 / deviation, [2] power, offset
-  T* scratch;                                  // [2, features]
+  T *center, *variance;                      // [features]
+  T *log_radius_mean, *log_radius_variance;  // one number
+  T *y, *log_radius, *inverse, *law;         // [rows, features], [rows], [features] 1 / deviation, [2] power, offset
+  T* scratch;                                // [2, features]
 };
 
 template <typename T>

@@ -19,13 +19,11 @@ namespace {
 using at::Tensor;
 
 constexpr int64_t kGrain = 1 << 18;  // multiplications done by a thread before it pays to wake another
-constexpr int64_t kOutputs = 8;      // are taken together
 constexpr int64_t kLine = 16;        // float32 numbers in a cache line
 
 // Outputs that go to each thread.
 int64_t share_of(int64_t rows, int64_t inputs, int64_t outputs) {
-  const int64_t threads = std::clamp<int64_t>(rows * inputs * outputs / kGrain, 1, at::get_num_threads());
-  return (outputs + kOutputs * threads - 1) / (kOutputs * threads) * kOutputs;
+  return share_of_outputs(outputs, std::clamp<int64_t>(rows * inputs * outputs / kGrain, 1, at::get_num_threads()));
 }
 
 // Memory of this thread alone: what two cores write in turns travels between them each time.
@@ -126,6 +124,7 @@ std::tuple<Tensor, std::vector<Tensor>, std::vector<Tensor>> mlp_backward(const 
                                                                           at::TensorList outputs,
                                                                           at::TensorList weights, double slope,
                                                                           bool want_dx, bool want_dweights) {
+  check_mlp_backward(dy, x, outputs, weights);
   Tensor d = dy.contiguous();
   std::vector<Tensor> dweights(weights.size()), dbiases(weights.size());
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "mlp_backward", [&] {

@@ -28,28 +28,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> radial_norm_forward(const Tensor& x_,
   Tensor inverse = at::empty({features}, x.options()), law = at::empty({2}, x.options());
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "radial_norm_forward", [&] {
     std::vector<scalar_t> scratch(2 * features);
-    kernels_of<scalar_t>().radial_norm({rows,
-                                        features,
-                                        static_cast<scalar_t>(weight),
-                                        static_cast<scalar_t>(tail),
-                                        static_cast<scalar_t>(normal_mean),
-                                        static_cast<scalar_t>(normal_deviation),
-                                        x.const_data_ptr<scalar_t>(),
-                                        center.mutable_data_ptr<scalar_t>(),
-                                        variance.mutable_data_ptr<scalar_t>(),
-                                        log_radius_mean.mutable_data_ptr<scalar_t>(),
-                                        log_radius_variance.mutable_data_ptr<scalar_t>(),
-                                        y.mutable_data_ptr<scalar_t>(),
-                                        log_radius.mutable_data_ptr<scalar_t>(),
-                                        inverse.mutable_data_ptr<scalar_t>(),
-                                        law.mutable_data_ptr<scalar_t>(),
-                                        scratch.data()});
+    kernels_of<scalar_t>().radial_norm(
+        {rows, features, static_cast<scalar_t>(weight), static_cast<scalar_t>(tail), static_cast<scalar_t>(normal_mean),
+         static_cast<scalar_t>(normal_deviation), x.const_data_ptr<scalar_t>(), center.mutable_data_ptr<scalar_t>(),
+         variance.mutable_data_ptr<scalar_t>(), log_radius_mean.mutable_data_ptr<scalar_t>(),
+         log_radius_variance.mutable_data_ptr<scalar_t>(), y.mutable_data_ptr<scalar_t>(),
+         log_radius.mutable_data_ptr<scalar_t>(), inverse.mutable_data_ptr<scalar_t>(),
+         law.mutable_data_ptr<scalar_t>(), scratch.data()});
   });
   return {y, log_radius, inverse, law};
 }
 
 Tensor radial_norm_backward(const Tensor& dy_, const Tensor& y, const Tensor& log_radius, const Tensor& inverse,
                             const Tensor& law) {
+  check_radial_norm_backward(dy_, y, log_radius, inverse, law);
   const Tensor dy = dy_.contiguous();
   Tensor dx = at::empty_like(dy);
   AT_DISPATCH_FLOATING_TYPES(dy.scalar_type(), "radial_norm_backward", [&] {
