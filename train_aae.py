@@ -501,6 +501,7 @@ def environment(device: torch.device, is_compiled: bool) -> dict[str, str]:
         "torch": str(torch.__version__),
         "device": device.type,
         "backend of the ops": ops.backend(device),
+        "kernels of the step": ops.step_kernels(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "bfloat16": str(has_bfloat16(device)),
         "processes": str(distributed.size()),

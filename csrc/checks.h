@@ -2,7 +2,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <vector>
 
@@ -54,62 +53,72 @@ inline void check_train_mlps(at::TensorList weights, at::TensorList means, at::T
                     "labels must be int64 [R, rows], order int64 [steps, R, batch]");
 }
 
-inline void check_mlp(const at::Tensor& x, at::TensorList weights, at::TensorList biases) {
-  TORCH_CHECK_VALUE(x.dim() == 2 && x.numel() > 0 && !weights.empty() && weights.size() == biases.size(),
-                    "x must be [rows, inputs], and every layer must have weights and a bias");
+// That x can go through layers of these weights.
+inline void check_layers(const at::Tensor& x, at::TensorList weights) {
+  TORCH_CHECK_VALUE(x.dim() == 2 && x.numel() > 0 && !weights.empty(), "x must be [rows, inputs], of some layers");
   int64_t width = x.size(1);
   for (size_t i = 0; i < weights.size(); ++i) {
     TORCH_CHECK_VALUE(weights[i].dim() == 2 && weights[i].size(0) > 0 && weights[i].size(1) == width &&
-                          biases[i].dim() == 1 && biases[i].size(0) == weights[i].size(0) &&
-                          weights[i].scalar_type() == x.scalar_type() && biases[i].scalar_type() == x.scalar_type(),
-                      "layer ", i, " must have weights [outputs, ", width, "] and a bias [outputs] of x's dtype");
+                          weights[i].scalar_type() == x.scalar_type(),
+                      "layer ", i, " must have weights [outputs, ", width, "] of x's dtype");
     width = weights[i].size(0);
   }
 }
 
-// For all gradients: those by the outputs, the inputs they were made of, and the outputs of the layers before the last.
-inline void check_mlp_backward(const at::Tensor& dy, const at::Tensor& x, at::TensorList outputs,
-                               at::TensorList weights) {
-  std::vector<at::Tensor> biases;
-  for (const at::Tensor& weight : weights) biases.push_back(weight.dim() == 2 ? weight.select(1, 0) : weight);
-  check_mlp(x, weights, biases);
-  TORCH_CHECK_VALUE(outputs.size() + 1 == weights.size(), "every layer but the last must have its outputs");
-  for (size_t i = 0; i < weights.size(); ++i) {
-    const at::Tensor& of_layer = i + 1 == weights.size() ? dy : outputs[i];
-    TORCH_CHECK_VALUE(of_layer.sizes() == at::IntArrayRef({x.size(0), weights[i].size(0)}) &&
-                          of_layer.scalar_type() == x.scalar_type() &&
-                          (i + 1 == weights.size() || of_layer.is_contiguous()),
-                      "the outputs of layer ", i, " and their gradient must be of its shape and dtype");
-  }
-}
-
-inline void check_convolutions(const at::Tensor& x, at::TensorList weights, at::TensorList biases, bool up) {
-  TORCH_CHECK_VALUE(
-      x.dim() == 4 && x.numel() > 0 && x.size(2) == x.size(3) && !weights.empty() && weights.size() == biases.size(),
-      "x must be [N, channels, side, side], and every layer must have weights and a bias");
-  TORCH_CHECK_VALUE(up || x.size(2) % (int64_t{1} << weights.size()) == 0, "x cannot be halved ", weights.size(),
-                    " times");
+inline void check_kernels(const at::Tensor& x, at::TensorList weights, bool up) {
+  TORCH_CHECK_VALUE(x.dim() == 4 && x.numel() > 0 && x.size(2) == x.size(3) && !weights.empty(),
+                    "images must be [N, channels, side, side], of some layers");
+  TORCH_CHECK_VALUE(up || x.size(2) % (int64_t{1} << weights.size()) == 0, "a side of ", x.size(2),
+                    " cannot be halved ", weights.size(), " times");
   int64_t channels = x.size(1);
   for (size_t i = 0; i < weights.size(); ++i) {
-    const at::Tensor &weight = weights[i], &bias = biases[i];
-    const int64_t in = up ? 0 : 1;
-    TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(in) == channels && weight.size(1 - in) > 0 &&
-                          weight.size(2) == 4 && weight.size(3) == 4 && bias.dim() == 1 &&
-                          bias.size(0) == weight.size(1 - in) && weight.scalar_type() == x.scalar_type() &&
-                          bias.scalar_type() == x.scalar_type(),
-                      "layer ", i, " must have weights of 4 x 4 for ", channels, " channels and a bias of x's dtype");
-    channels = weight.size(1 - in);
+    const at::Tensor& weight = weights[i];
+    TORCH_CHECK_VALUE(weight.dim() == 4 && weight.numel() > 0 && weight.size(up ? 0 : 1) == channels &&
+                          weight.size(2) == 4 && weight.size(3) == 4 && weight.scalar_type() == x.scalar_type(),
+                      "layer ", i, " must have weights of 4 x 4 for ", channels, " channels, of x's dtype");
+    channels = weight.size(up ? 1 : 0);
   }
 }
 
-// The gradient by the result is like the images that go into the stack the other way round.
-inline void check_convolutions_backward(const at::Tensor& dy, const at::Tensor& kept, at::TensorList weights, bool up) {
-  std::vector<at::Tensor> reversed(weights.rbegin(), weights.rend()), biases;
-  for (const at::Tensor& weight : reversed) {
-    TORCH_CHECK_VALUE(weight.dim() == 4, "weights must be of 4 x 4");
-    biases.push_back(at::empty({weight.size(up ? 0 : 1)}, dy.options()));
+// outputs: the dimension of the weights that counts them.
+inline void check_biases(at::TensorList weights, at::TensorList biases, int64_t outputs, double slope) {
+  TORCH_CHECK_VALUE(weights.size() == biases.size(), "every layer must have a bias");
+  for (size_t i = 0; i < weights.size(); ++i) {
+    TORCH_CHECK_VALUE(biases[i].sizes() == at::IntArrayRef({weights[i].size(outputs)}) &&
+                          biases[i].scalar_type() == weights[i].scalar_type(),
+                      "layer ", i, " must have a bias of ", weights[i].size(outputs), " numbers of x's dtype");
   }
-  check_convolutions(dy, reversed, biases, !up);
+  TORCH_CHECK_VALUE(slope >= 0, "LeakyReLU's slope must be 0 or more: its derivative is read from what came out");
+}
+
+inline void check_mlp(const at::Tensor& x, at::TensorList weights, at::TensorList biases, double slope) {
+  check_layers(x, weights);
+  check_biases(weights, biases, 0, slope);
+}
+
+// outputs: of all layers but the last; dy: the gradient by those of the last.
+inline void check_mlp_backward(const at::Tensor& dy, const at::Tensor& x, at::TensorList outputs,
+                               at::TensorList weights) {
+  check_layers(x, weights);
+  TORCH_CHECK_VALUE(outputs.size() + 1 == weights.size(), "every layer but the last must have its outputs");
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const bool last = i + 1 == weights.size();
+    const at::Tensor& of_layer = last ? dy : outputs[i];
+    TORCH_CHECK_VALUE(of_layer.sizes() == at::IntArrayRef({x.size(0), weights[i].size(0)}) &&
+                          of_layer.scalar_type() == x.scalar_type() && (last || of_layer.is_contiguous()),
+                      "the outputs of layer ", i, ", or their gradient, must be of its shape and dtype");
+  }
+}
+
+inline void check_convolutions(const at::Tensor& x, at::TensorList weights, at::TensorList biases, double slope,
+                               bool up) {
+  check_kernels(x, weights, up);
+  check_biases(weights, biases, up ? 1 : 0, slope);
+}
+
+// The gradient by the result is like images that go through the stack the other way round.
+inline void check_convolutions_backward(const at::Tensor& dy, const at::Tensor& kept, at::TensorList weights, bool up) {
+  check_kernels(dy, std::vector<at::Tensor>(weights.rbegin(), weights.rend()), !up);
   TORCH_CHECK_VALUE(kept.scalar_type() == dy.scalar_type() && kept.is_contiguous(), "kept must be of dy's dtype");
 }
 

@@ -245,6 +245,10 @@ TORCH_LIBRARY_IMPL(maskbench, CompositeExplicitAutograd, m) { m.impl("bce_backwa
 TORCH_LIBRARY_IMPL(maskbench, Autograd, m) {
   m.impl("bce_forward", torch::autograd::autogradNotImplementedFallback());
   m.impl("bce_backward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("mlp_forward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("convolutions_forward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("radial_norm_forward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("adam_step", torch::autograd::autogradNotImplementedFallback());
   m.impl("mlp_backward", torch::autograd::autogradNotImplementedFallback());
   m.impl("convolutions_backward", torch::autograd::autogradNotImplementedFallback());
   m.impl("radial_norm_backward", torch::autograd::autogradNotImplementedFallback());

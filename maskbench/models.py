@@ -65,10 +65,13 @@ class Encoder(nn.Module):
             features = self.features.length
         else:
             channels = [3, *(width * 2**stage for stage in range(stages))]
-            self.features = Convolutions(channels)
+            layers = []
+            for before, after in itertools.pairwise(channels):
+                layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(_SLOPE)]
+            self.features = nn.Sequential(*layers, nn.Flatten())
             features = channels[-1] * (image_size >> stages) ** 2
-        self.gaussian = nn.Sequential(Linear(features, gaussian_dim), RadialGaussianization(gaussian_dim))
-        self.categorical = nn.Sequential(Linear(features, categories), RunningNorm(categories))
+        self.gaussian = nn.Sequential(nn.Linear(features, gaussian_dim), RadialGaussianization(gaussian_dim))
+        self.categorical = nn.Sequential(nn.Linear(features, categories), RunningNorm(categories))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """float32 ``[N, 3, S, S]`` in [0, 1] -> Gaussian ``[N, G]``, categorical ``[N, K]`` (rows sum to 1)."""
@@ -77,8 +80,9 @@ class Encoder(nn.Module):
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`forward`, with the logits ``[N, K]`` of the categorical part: mean 0, deviation 1."""
-        features = self.features(images)
-        return self.gaussian(features), self.categorical(features)
+        features = self.features(images) if self.config["frequencies"] else _convolve(self.features, images)
+        (to_gaussian, radial), (to_logits, norm) = self.gaussian, self.categorical
+        return radial(_multiply(to_gaussian, features)), norm(_multiply(to_logits, features))
 
 
 class Decoder(nn.Module):
@@ -113,7 +117,7 @@ class Decoder(nn.Module):
         self.contrast = nn.Parameter(torch.tensor([0.5 * math.log(gaussian_dim), 0.3]))  # log radius: mean, deviation
         if frequencies:
             self.spectrum = Spectrum(image_size, frequencies)
-            self.linear = Linear(gaussian_dim + categories, self.spectrum.length)
+            self.linear = nn.Linear(gaussian_dim + categories, self.spectrum.length)
             scale = 2 ** (stages - 2)
             pixels = 3 * scale**2
             correction = [nn.PixelUnshuffle(scale), nn.Conv2d(pixels, width, 3, padding=1), nn.LeakyReLU(0.2)]
@@ -127,8 +131,11 @@ class Decoder(nn.Module):
             self.spectrum = None
             channels = [3, *(width * 2**stage for stage in range(stages))][::-1]
             self.shape = (channels[0], image_size >> stages, image_size >> stages)
-            self.linear = Linear(gaussian_dim + categories, math.prod(self.shape))
-            self.convolutions = Convolutions(channels, up=True)
+            self.linear = nn.Linear(gaussian_dim + categories, math.prod(self.shape))
+            layers = []
+            for before, after in itertools.pairwise(channels):
+                layers += [nn.LeakyReLU(_SLOPE), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
+            self.convolutions = nn.Sequential(*layers)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Both parts side by side, float32 ``[N, G + K]`` -> images ``[N, 3, S, S]``.
@@ -139,7 +146,7 @@ class Decoder(nn.Module):
 
     def rebuild(self, unmasked: Tensor) -> Tensor:
         """As :meth:`forward`, of what :meth:`unmask` gave: ``[N, G + K]`` -> images ``[N, 3, S, S]``."""
-        features = self.linear(unmasked)
+        features = _multiply(self.linear, unmasked)
         if self.spectrum:
             images = self.spectrum.inverse(features)
             # in training the correction, small beside the image, bears rounding; most of a step's time is spent on it
@@ -147,7 +154,7 @@ class Decoder(nn.Module):
                 correction = self.correction(_fast_layout(images - 0.5))
             images = images + correction
         else:
-            images = self.convolutions(features.unflatten(1, self.shape)) + 0.5
+            images = _convolve(self.convolutions, features.unflatten(1, self.shape)) + 0.5
         return images if self.training else images.clamp(0, 1)
 
     def unmask(self, latent: Tensor) -> Tensor:
@@ -159,38 +166,6 @@ class Decoder(nn.Module):
         gaussian = _with_power_of_radius(gaussian, power, mean - power * normal_mean)
         # a one-hot draw of the prior has no logarithm: 1e-3 is below what encoded images reach
         return torch.cat((gaussian, categorical.clamp_min(1e-3).log()), 1)
-
-
-class Linear(nn.Linear):
-    """As PyTorch's, by way of the training step's kernels (:mod:`maskbench.ops`)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.mlp(x, [self.weight], [self.bias])
-
-
-class Convolutions(nn.Sequential):
-    """A stack of 4x4 convolutions of stride 2, with LeakyReLU behind each: ``[N, C, S, S]`` -> ``[N, C' S' S']``.
-
-    Args:
-        channels: of the images that go in, and that come out of each layer.
-        up: transposed convolutions instead, with LeakyReLU before each: -> images ``[N, C', S', S']``.
-    """
-
-    def __init__(self, channels: list[int], up: bool = False):
-        layers = []
-        for before, after in itertools.pairwise(channels):
-            if up:
-                layers += [nn.LeakyReLU(_SLOPE), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
-            else:
-                layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(_SLOPE)]
-        super().__init__(*layers, *([] if up else [nn.Flatten()]))
-        self.up = up
-
-    def forward(self, images: Tensor) -> Tensor:
-        layers = [layer for layer in self if hasattr(layer, "weight")]
-        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-        images = ops.convolutions(images, weights, biases, _SLOPE, self.up)
-        return images if self.up else images.flatten(1)
 
 
 class RunningNorm(nn.Module):
@@ -259,7 +234,7 @@ class RadialGaussianization(RunningNorm):
         self.register_buffer("log_radius_variance", torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and ops.has_step_kernels(x) and distributed.size() == 1:
+        if self.training and distributed.size() == 1 and ops.has_step_kernels(x):
             statistics = self.center, self.variance, self.log_radius_mean, self.log_radius_variance
             return ops.radial_norm(x, *statistics, self._next_weight().item(), _TAIL, self.normal_log_radius)
         x = super().forward(x)
@@ -502,9 +477,7 @@ class Discriminator(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """float32 ``[N, features]`` -> logits ``[N]``, high for what looks drawn from the prior."""
-        linear = self.layers[::2]
-        weights, biases = [layer.weight for layer in linear], [layer.bias for layer in linear]
-        return ops.mlp(latent, weights, biases, self.layers[1].negative_slope).squeeze(1)
+        return _multiply(self.layers, latent).squeeze(1)
 
 
 class MaskClassifier(nn.Module):
@@ -594,6 +567,26 @@ def _with_power_of_radius(x: Tensor, power: Tensor, offset: Tensor) -> Tensor:
 def _shrinkage(x: Tensor) -> float:
     features = x.shape[1]
     return features / (distributed.count(x) + features)
+
+
+def _multiply(layers: nn.Module, x: Tensor) -> Tensor:
+    """A linear layer, or several with LeakyReLU between, of a mini-batch ``[N, F]``; in training by the fastest way."""
+    if not (layers.training and ops.has_step_kernels(x)):
+        return layers(x)
+    linear = [layer for layer in layers.modules() if isinstance(layer, nn.Linear)]
+    slope = 1.0 if len(linear) == 1 else layers[1].negative_slope
+    return ops.mlp(x, [layer.weight for layer in linear], [layer.bias for layer in linear], slope)
+
+
+def _convolve(layers: nn.Sequential, images: Tensor) -> Tensor:
+    """The encoder's convolutions, whose result is flat, or the decoder's; in training by the fastest way."""
+    if not (layers.training and ops.has_step_kernels(images)):
+        return layers(_fast_layout(images))
+    up = isinstance(layers[1], nn.ConvTranspose2d)
+    convolutions = [layer for layer in layers if hasattr(layer, "weight")]
+    weights, biases = [layer.weight for layer in convolutions], [layer.bias for layer in convolutions]
+    images = ops.convolutions(images, weights, biases, _SLOPE, up)
+    return images if up else images.flatten(1)
 
 
 def _fast_layout(images: Tensor) -> Tensor:

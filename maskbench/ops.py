@@ -4,10 +4,10 @@
 sides of the adversarial game. ``maskbench.reference`` holds the same names in plain PyTorch: the oracle of the
 compiled kernels, and what runs where there are none. ``MASKBENCH_BACKEND=reference`` forces it.
 
-``mlp``, ``convolutions``, ``radial_norm`` and ``adam_step`` are what else a training step is made of. PyTorch is made
-for large batches; in a step of 16 images on a CPU most of its time is not arithmetic. So these have kernels for small
-mini-batches in training on a CPU, see :func:`has_step_kernels`, and are PyTorch everywhere else. ``train_mlps`` is
-that for classify.py, whose ``train_epoch`` is its oracle and its stand-in.
+Kernels alone there are for the rest of a training step on a CPU, ``mlp``, ``convolutions``, ``radial_norm`` and
+``adam_step``, and for classify.py's, ``train_mlps``. PyTorch is made for large batches; of 16 images, or 4 masks, it
+spends more on the way than on arithmetic. Whoever calls these asks :func:`has_step_kernels` first and is their oracle
+and stand-in: the networks of ``maskbench.models``, ``torch.optim.Adam``, ``classify.train_epoch``.
 
     python -m maskbench.ops        # what was built, and what runs on this machine
 """
@@ -53,11 +53,12 @@ def _load_kernels() -> tuple[frozenset[str], str]:
 
 
 _COMPILED, _REASON = _load_kernels()
-_MOST_STEP_ROWS = 0
+_SIMD = "none"
 if _COMPILED:
     from maskbench import _C
 
-    _MOST_STEP_ROWS = _STEP_ROWS.get(_C.build_info()["simd_in_use"], 0)
+    _SIMD = _C.build_info()["simd_in_use"]
+_MOST_STEP_ROWS = _STEP_ROWS.get(_SIMD, 0)
 if not _COMPILED and os.environ.get("MASKBENCH_BACKEND") != "reference":
     warnings.warn(f"{_REASON}; the slower PyTorch reference runs. Build it: {_REBUILD}", RuntimeWarning, stacklevel=2)
 
@@ -156,15 +157,20 @@ def generator_loss(encoded_logits: Tensor) -> Tensor:
     return reference.generator_loss(encoded_logits)
 
 
-def has_step_kernels(x: Tensor) -> bool:
-    """Whether the training step's kernels take x, whose first dimension is the mini-batch: on a CPU, if it is small.
+def step_kernels() -> str:
+    """The instruction set of the training step's kernels, or "none" where PyTorch does it all."""
+    return _SIMD if _MOST_STEP_ROWS else "none"
 
-    And only where gradients are recorded, so that what a finished encoder or decoder says of an image does not depend
-    on how many others come with it.
+
+def has_step_kernels(x: Tensor) -> bool:
+    """Whether ``mlp``, ``convolutions`` and ``radial_norm`` take x, a mini-batch: small, on a CPU, with gradients.
+
+    Not while torch.compile traces. They round as they like: sums are of other order than PyTorch's. Hooks of the layers
+    they stand for are not called, and they cannot be differentiated twice.
     """
     return (
         x.device.type == "cpu"
-        and len(x) <= _MOST_STEP_ROWS
+        and 0 < len(x) <= _MOST_STEP_ROWS
         and x.dtype in (torch.float32, torch.float64)
         and torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
@@ -172,19 +178,36 @@ def has_step_kernels(x: Tensor) -> bool:
 
 
 def mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], slope: float = 1.0) -> Tensor:
-    """See :func:`maskbench.reference.mlp`; float32 or float64. The kernels cannot be differentiated twice."""
-    if has_step_kernels(x):
-        return torch.ops.maskbench.mlp(x, weights, biases, slope)
-    return reference.mlp(x, weights, biases, slope)
+    """Linear layers with LeakyReLU between them: ``[N, inputs]`` -> ``[N, outputs]``.
+
+    Args:
+        x: float32 or float64, as is all else.
+        weights: of each layer, ``[outputs, inputs]``.
+        biases: of each layer, ``[outputs]``.
+        slope: of the LeakyReLU, 0 or more.
+
+    Raises:
+        ValueError: tensors that do not agree in shape or dtype.
+    """
+    return torch.ops.maskbench.mlp(x, weights, biases, slope)
 
 
 def convolutions(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], slope: float, up: bool = False
 ) -> Tensor:
-    """See :func:`maskbench.reference.convolutions`; float32 or float64. The kernels cannot be differentiated twice."""
-    if has_step_kernels(x):
-        return torch.ops.maskbench.convolutions(x, weights, biases, slope, up)
-    return reference.convolutions(x, weights, biases, slope, up)
+    """Convolutions of 4x4, stride 2, padding 1, of square images: ``[N, C, S, S]`` -> ``[N, C', S', S']``.
+
+    Args:
+        x: float32 or float64, as is all else.
+        weights: of each layer, ``[channels of the small, of the large images, 4, 4]``.
+        biases: of each layer.
+        slope: 0 or more, of the LeakyReLU behind each convolution or, on the way up, before each.
+        up: transposed convolutions, each of which doubles the side; otherwise each halves it.
+
+    Raises:
+        ValueError: tensors that do not agree in shape or dtype; a side that cannot be halved so often.
+    """
+    return torch.ops.maskbench.convolutions(x, weights, biases, slope, up)
 
 
 def radial_norm(
@@ -197,7 +220,7 @@ def radial_norm(
     tail: float,
     normal_log_radius: tuple[float, float],
 ) -> Tensor:
-    """A training step of :class:`maskbench.models.RadialGaussianization`, ``[N, F]`` twice; kernels only.
+    """A training step of :class:`maskbench.models.RadialGaussianization`, ``[N, F]`` twice.
 
     Args:
         x: float32 or float64, as are the four statistics, which change.
@@ -210,11 +233,14 @@ def radial_norm(
 
 
 def adam_step(optimizer: torch.optim.Adam) -> None:
-    """``optimizer.step()``, of Adam as it comes but for learning rate, betas and epsilon; all weights have gradients.
+    """``optimizer.step()``; by a kernel, which takes all weights of a group at once, where it is Adam as it comes.
 
-    The kernel passes over all weights of a group at once.
+    Args:
+        optimizer: whose weights all have gradients and have all taken the same number of steps.
     """
-    if optimizer.param_groups[0]["params"][0].device.type != "cpu" or not _MOST_STEP_ROWS:
+    groups = optimizer.param_groups
+    as_it_comes = not any(group[name] for group in groups for name in ("weight_decay", "amsgrad", "maximize"))
+    if not (_MOST_STEP_ROWS and as_it_comes and all(w.device.type == "cpu" for g in groups for w in g["params"])):
         optimizer.step()
         return
     for group in optimizer.param_groups:

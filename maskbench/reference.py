@@ -5,8 +5,6 @@ numbers: as easy as 1, 2, 3", SC 2011), so a draw is a function of (seed, offset
 on every device, in every batch size, on every rank.
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -120,34 +118,3 @@ def generator_loss(encoded_logits: Tensor) -> Tensor:
     """
     real = F.binary_cross_entropy_with_logits(encoded_logits, torch.ones_like(encoded_logits), reduction="none")
     return real.mean(1).sum()
-
-
-def mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], slope: float) -> Tensor:
-    """Linear layers with LeakyReLU between them: ``[N, inputs]`` -> ``[N, outputs]``.
-
-    Args:
-        weights: of each layer, ``[outputs, inputs]``.
-        biases: of each layer, ``[outputs]``.
-        slope: of the LeakyReLU.
-    """
-    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        x = F.linear(x if layer == 0 else F.leaky_relu(x, slope), weight, bias)
-    return x
-
-
-def convolutions(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], slope: float, up: bool) -> Tensor:
-    """Convolutions of 4x4, stride 2, padding 1: ``[N, C, S, S]`` -> ``[N, C', S', S']``.
-
-    Args:
-        weights: of each layer, ``[C of the small, C of the large image, 4, 4]``.
-        biases: of each layer.
-        slope: of the LeakyReLU behind each convolution or, where they lead up, before each.
-        up: transposed convolutions, each of which doubles the side; otherwise each halves it.
-    """
-    x = x.contiguous(memory_format=torch.channels_last)  # in which small batches are a quarter faster
-    for weight, bias in zip(weights, biases, strict=True):
-        if up:
-            x = F.conv_transpose2d(F.leaky_relu(x, slope), weight, bias, stride=2, padding=1)
-        else:
-            x = F.leaky_relu(F.conv2d(x, weight, bias, stride=2, padding=1), slope)
-    return x

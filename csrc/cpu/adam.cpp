@@ -12,8 +12,8 @@
 namespace maskbench {
 namespace {
 
-// All weights at once: most layers alone would not be worth a second thread. Of each weight a thread has the rows that
-// it also has in mlp.cpp, where they were read and their gradients written: they are in its cache.
+// All weights at once: most layers alone would not be worth a second thread. Of a large linear layer a thread has the
+// rows that it also has in mlp.cpp, where it read them and wrote their gradients: they are in its cache.
 void adam_step(at::TensorList weights, at::TensorList gradients, at::TensorList means, at::TensorList squares,
                double lr, double beta1, double beta2, double epsilon, int64_t steps_before) {
   check_adam_step(weights, gradients, means, squares);
@@ -24,6 +24,7 @@ void adam_step(at::TensorList weights, at::TensorList gradients, at::TensorList 
     const AdamW adam = {lr, beta1, beta2, epsilon, 0, steps_before};
     at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
       for (size_t i = 0; i < weights.size(); ++i) {
+        if (weights[i].numel() == 0) continue;
         const int64_t rows = weights[i].dim() > 0 ? weights[i].size(0) : 1, row = weights[i].numel() / rows;
         const int64_t share = share_of_outputs(rows, threads);
         const int64_t begin = std::min(first * share, rows) * row, end = std::min(last * share, rows) * row;
@@ -34,6 +35,9 @@ void adam_step(at::TensorList weights, at::TensorList gradients, at::TensorList 
       }
     });
   });
+  for (const at::TensorList changed : {weights, means, squares}) {
+    for (const at::Tensor& tensor : changed) tensor.unsafeGetTensorImpl()->bump_version();  // for autograd to notice
+  }
 }
 
 }  // namespace

@@ -1,8 +1,9 @@
-// What a step of Adam is for every weight, after kernels_inl.h.
+// What a step of Adam is for every weight.
 #pragma once
 
 #include <cmath>
 
+#include "../philox.h"
 #include "kernels.h"
 
 namespace maskbench {

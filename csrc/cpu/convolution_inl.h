@@ -1,4 +1,4 @@
-// Convolutions of 4 x 4, stride 2, padding 1, after vectors_inl.h: the way down, back up, and the weights' gradient.
+// Convolutions of 4 x 4, stride 2, padding 1: the way down, back up, and the weights' gradient.
 //
 // Images lie with their channels last and a border of zeros. So the pixels that a row of the kernel reads are one
 // stretch of memory, and a convolution is a product of matrices whose rows overlap.

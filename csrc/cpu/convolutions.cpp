@@ -8,7 +8,6 @@
 #include <atomic>
 #include <cstring>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #include "../checks.h"
@@ -337,7 +336,7 @@ class Stack {
 // The result, and the images of all levels for the backward pass.
 std::tuple<Tensor, Tensor> convolutions_forward(const Tensor& x_, at::TensorList weights, at::TensorList biases_,
                                                 double slope, bool up) {
-  check_convolutions(x_, weights, biases_, up);
+  check_convolutions(x_, weights, biases_, slope, up);
   const Tensor x = x_.contiguous();
   std::vector<Tensor> biases;
   for (const Tensor& bias : biases_) biases.push_back(bias.contiguous());

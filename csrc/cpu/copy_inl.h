@@ -1,4 +1,8 @@
-// One copy of all inner loops, for the instruction set of the file that includes this: see kernels_inl.h.
+// One copy of all inner loops. A file that includes it has set the compiler's target and defined, in an unnamed
+// namespace, `Isa`: Lanes, multiply (see philox.h) and index, the numbers 0, 1, 2, ... in Lanes; and what vectors_inl.h
+// names.
+//
+// No function templates of the standard library here: one copy would serve all instruction sets.
 #include "adam_inl.h"
 #include "convolution_inl.h"
 #include "kernels_inl.h"

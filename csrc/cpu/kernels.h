@@ -1,4 +1,5 @@
-// The inner loops, compiled once for each instruction set and picked at run time. All copies give the same bits.
+// The inner loops, compiled once for each instruction set and picked at run time. Draws, losses and the classifier's
+// MLPs have the same bits in all copies; a training step's kernels agree to rounding.
 #pragma once
 
 #include <cstdint>
@@ -64,10 +65,10 @@ struct LinearForward {
   T* y;  // [rows, outputs]
 };
 
-// Outputs of a linear layer that go to each of some threads; kOutputs of them are taken together.
-constexpr int64_t kOutputs = 8;
+// Outputs of a linear layer whose gradients are computed together; and how many go to each of some threads.
+constexpr int64_t kTogether = 8;
 inline int64_t share_of_outputs(int64_t outputs, int64_t threads) {
-  return (outputs + kOutputs * threads - 1) / (kOutputs * threads) * kOutputs;
+  return (outputs + kTogether * threads - 1) / (kTogether * threads) * kTogether;
 }
 
 // Its gradients, from d, the loss's gradient by x W^T + b.

@@ -1,7 +1,4 @@
-// The source of every copy of the inner loops. A file that includes it has set the compiler's target and defined, in
-// an unnamed namespace, `Isa`: Lanes, multiply (see philox.h) and index, the numbers 0, 1, 2, ... in Lanes.
-//
-// No function templates of the standard library here: one copy would serve all instruction sets.
+// The draws of the priors and the losses of the discriminators: see copy_inl.h.
 #include <cstring>
 
 #include "../bce.h"

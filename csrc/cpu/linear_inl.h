@@ -1,4 +1,4 @@
-// Linear layers of small mini-batches, forward and backward, after vectors_inl.h.
+// Linear layers of small mini-batches, forward and backward.
 #include "kernels.h"
 #include "vectors_inl.h"
 
@@ -54,9 +54,9 @@ void linear_forward(const LinearForward<T>& pass, int64_t begin, int64_t end) {
   }
 }
 
-// The weights of kOutputs outputs by the inputs that begin at i: their gradient, and what they add to that of the
-// inputs. Both need the same factors, so a weight is read once.
-template <int kOutputs, typename T, typename Access>
+// The weights of kOutputs outputs by the inputs that begin at i: their gradient (kWeights), and what they add to that
+// of the inputs (kInputs). Both need the same factors, so a weight is read once.
+template <bool kInputs, bool kWeights, int kOutputs, typename Access, typename T>
 MASKBENCH_INLINE void linear_backward_tile(const LinearBackward<T>& pass, int64_t output, int64_t i, bool first, T* dx,
                                            Access access) {
   Vec<T> w[kOutputs], gradients[kOutputs] = {};
@@ -66,37 +66,54 @@ MASKBENCH_INLINE void linear_backward_tile(const LinearBackward<T>& pass, int64_
     const T* d = pass.d + row * pass.outputs + output;
     const Vec<T> x = access.load(pass.x + row * pass.stride + i);
     Vec<T> sum = {};
-    if (dx && !first) sum = access.load(dx + row * pass.stride + i);
+    if (kInputs && !first) sum = access.load(dx + row * pass.stride + i);
     MASKBENCH_UNROLL_TILE
     for (int o = 0; o < kOutputs; ++o) {
       const Vec<T> factor = Isa::broadcast(d[o]);
-      gradients[o] = Isa::multiply_add(factor, x, gradients[o]);
-      sum = Isa::multiply_add(factor, w[o], sum);
+      if constexpr (kWeights) gradients[o] = Isa::multiply_add(factor, x, gradients[o]);
+      if constexpr (kInputs) sum = Isa::multiply_add(factor, w[o], sum);
     }
-    if (dx) access.store(dx + row * pass.stride + i, sum);
+    if constexpr (kInputs) access.store(dx + row * pass.stride + i, sum);
   }
-  if (!pass.dweight) return;
-  MASKBENCH_UNROLL_TILE
-  for (int o = 0; o < kOutputs; ++o) access.store(pass.dweight + (output + o) * pass.inputs + i, gradients[o]);
+  if constexpr (kWeights) {
+    MASKBENCH_UNROLL_TILE
+    for (int o = 0; o < kOutputs; ++o) access.store(pass.dweight + (output + o) * pass.inputs + i, gradients[o]);
+  }
 }
 
-template <int kOutputs, typename T>
+template <bool kInputs, bool kWeights, int kOutputs, typename T>
 void linear_backward_outputs(const LinearBackward<T>& pass, int64_t output, bool first, T* dx) {
   int64_t i = 0;
   for (; i + kLanes<T> <= pass.inputs; i += kLanes<T>) {
-    linear_backward_tile<kOutputs>(pass, output, i, first, dx, Whole());
+    linear_backward_tile<kInputs, kWeights, kOutputs>(pass, output, i, first, dx, Whole());
   }
   if (i < pass.inputs) {
-    linear_backward_tile<kOutputs>(pass, output, i, first, dx, Part{static_cast<int>(pass.inputs - i)});
+    const Part rest = {static_cast<int>(pass.inputs - i)};
+    linear_backward_tile<kInputs, kWeights, kOutputs>(pass, output, i, first, dx, rest);
   }
 }
 
-// The gradients by the weights of the outputs [begin, end), and in dx their part of those by the inputs.
+template <bool kInputs, bool kWeights, typename T>
+void linear_backward_of(const LinearBackward<T>& pass, int64_t begin, int64_t end, T* dx) {
+  int64_t output = begin;
+  for (; output + kTogether <= end; output += kTogether) {
+    linear_backward_outputs<kInputs, kWeights, kTogether>(pass, output, output == begin, dx);
+  }
+  for (; output < end; ++output) {
+    linear_backward_outputs<kInputs, kWeights, 1>(pass, output, output == begin, dx);
+  }
+}
+
+// The gradients by the weights of the outputs [begin, end), and in dx, unless null, their part of those by the inputs.
 template <typename T>
 void linear_backward(const LinearBackward<T>& pass, int64_t begin, int64_t end, T* dx) {
-  int64_t output = begin;
-  for (; output + 8 <= end; output += 8) linear_backward_outputs<8>(pass, output, output == begin, dx);
-  for (; output < end; ++output) linear_backward_outputs<1>(pass, output, output == begin, dx);
+  if (dx && pass.dweight) {
+    linear_backward_of<true, true>(pass, begin, end, dx);
+  } else if (dx) {
+    linear_backward_of<true, false>(pass, begin, end, dx);
+  } else if (pass.dweight) {
+    linear_backward_of<false, true>(pass, begin, end, dx);
+  }
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -105,7 +104,7 @@ void layer_backward(const Tensor& d, const Tensor& x, const Tensor& weight, cons
 
 // The outputs of all layers.
 std::vector<Tensor> mlp_forward(const Tensor& x, at::TensorList weights, at::TensorList biases, double slope) {
-  check_mlp(x, weights, biases);
+  check_mlp(x, weights, biases, slope);
   std::vector<Tensor> outputs;
   Tensor input = x.contiguous();
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "mlp_forward", [&] {
@@ -119,7 +118,8 @@ std::vector<Tensor> mlp_forward(const Tensor& x, at::TensorList weights, at::Ten
   return outputs;
 }
 
-// Gradients by x, the weights and the biases; undefined where they are not wanted.
+// Gradients by x, the weights and the biases; undefined where they are not wanted. That by x is summed up in as many
+// parts as there are threads, so its last bits depend on them.
 std::tuple<Tensor, std::vector<Tensor>, std::vector<Tensor>> mlp_backward(const Tensor& dy, const Tensor& x,
                                                                           at::TensorList outputs,
                                                                           at::TensorList weights, double slope,

@@ -1,4 +1,4 @@
-// An epoch of one MLP in one pass over its weights a step, after kernels_inl.h, which says how copies are made.
+// An epoch of one MLP in one pass over its weights a step.
 //
 // A mini-batch of 4 makes 4 multiplications of a weight where AdamW makes ten operations and a division, so what counts
 // is how often a weight and its moments travel from memory: here once for the products of the forward pass, and once

@@ -36,6 +36,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> radial_norm_forward(const Tensor& x_,
          log_radius.mutable_data_ptr<scalar_t>(), inverse.mutable_data_ptr<scalar_t>(),
          law.mutable_data_ptr<scalar_t>(), scratch.data()});
   });
+  for (const Tensor& changed : {center, variance, log_radius_mean, log_radius_variance}) {
+    changed.unsafeGetTensorImpl()->bump_version();  // for autograd to notice
+  }
   return {y, log_radius, inverse, law};
 }
 

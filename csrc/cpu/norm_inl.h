@@ -1,6 +1,7 @@
-// The normalisation of the Gaussian part in training, after kernels_inl.h: maskbench/models.py, RadialGaussianization.
+// The normalisation of the Gaussian part in training: maskbench/models.py, RadialGaussianization.
 #include <cmath>
 
+#include "../philox.h"
 #include "kernels.h"
 
 namespace maskbench {
@@ -99,7 +100,8 @@ void radial_norm_backward(const RadialNormBackward<T>& pass) {
     T product = 0;
 #pragma omp simd reduction(+ : product)
     for (int64_t j = 0; j < features; ++j) product += dy[j] * y[j];
-    const T along = log_radius > tiny ? (power - 1) * product / factor * std::exp(-2 * log_radius) : 0;
+    const bool has_direction = log_radius > tiny && factor > 0;
+    const T along = has_direction ? (power - 1) * product / factor * std::exp(-2 * log_radius) : 0;
 #pragma omp simd
     for (int64_t j = 0; j < features; ++j) dx[j] = (factor * dy[j] + along * y[j]) * pass.inverse[j];
   }

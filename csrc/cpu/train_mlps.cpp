@@ -71,6 +71,9 @@ std::tuple<at::Tensor, at::Tensor> train_mlps(at::TensorList weights, at::Tensor
       }
     });
   });
+  for (const at::TensorList changed : {weights, means, squares}) {
+    for (const at::Tensor& tensor : changed) tensor.unsafeGetTensorImpl()->bump_version();  // for autograd to notice
+  }
   return {losses, accuracies};
 }
 

@@ -1,6 +1,5 @@
-// Vectors of numbers, after a file that defined `Isa` (see kernels_inl.h), which brings: Floats and Doubles;
-// multiply_add, fused where the processor can; broadcast; sum, of a vector's numbers; load_part and store_part, of the
-// first numbers of a vector.
+// Vectors of numbers. `Isa` (see copy_inl.h) brings: Floats and Doubles; multiply_add, fused where the processor can;
+// broadcast; sum, of a vector's numbers; load_part and store_part, of the first numbers of a vector.
 #pragma once
 
 #include <cstdint>
