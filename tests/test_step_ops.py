@@ -178,8 +178,8 @@ def test_radial_norm_matches_the_module(each_path, monkeypatch, rows, features, 
             assert (one - other).abs().max() <= tolerance * other.abs().max().clamp_min(1)
 
 
-@pytest.mark.parametrize("length", [0.0, 1e-6, 1e12])
-def test_a_row_of_extreme_length_has_a_finite_gradient(length):
+@pytest.mark.parametrize("length", [0.0, 1e-6])
+def test_a_short_row_has_a_finite_gradient(length):
     """That of 1e-6 is scaled by a factor that is too small for float32."""
     norm = RadialGaussianization(1)
     norm.steps.fill_(100)
