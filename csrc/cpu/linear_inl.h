@@ -26,7 +26,12 @@ MASKBENCH_INLINE void linear_tile(const LinearForward<T>& pass, int64_t row, int
   const T *x = pass.x + row * inputs, *weight = pass.weight + output * inputs;
   Vec<T> sums[kRows][kOutputs] = {};
   int64_t i = 0;
-  for (; i + kLanes<T> <= inputs; i += kLanes<T>) add_products(x + i, weight + i, inputs, Whole(), sums);
+  // meanwhile one of the next tile's weights is fetched by each of the first tiles of rows
+  const T* next = weight + (kOutputs + row / kRows % kOutputs) * inputs;
+  for (; i + kLanes<T> <= inputs; i += kLanes<T>) {
+    __builtin_prefetch(next + i);
+    add_products(x + i, weight + i, inputs, Whole(), sums);
+  }
   if (i < inputs) add_products(x + i, weight + i, inputs, Part{static_cast<int>(inputs - i)}, sums);
   MASKBENCH_UNROLL_TILE
   for (int r = 0; r < kRows; ++r) {
@@ -85,6 +90,12 @@ template <bool kInputs, bool kWeights, int kOutputs, typename T>
 void linear_backward_outputs(const LinearBackward<T>& pass, int64_t output, bool first, T* dx) {
   int64_t i = 0;
   for (; i + kLanes<T> <= pass.inputs; i += kLanes<T>) {
+    MASKBENCH_UNROLL_TILE
+    for (int o = 0; o < kOutputs; ++o) {  // more streams than a processor foresees
+      const int64_t ahead = (output + o) * pass.inputs + i + 4 * kLanes<T>;
+      __builtin_prefetch(pass.weight + ahead);
+      if constexpr (kWeights) __builtin_prefetch(pass.dweight + ahead, 1);
+    }
     linear_backward_tile<kInputs, kWeights, kOutputs>(pass, output, i, first, dx, Whole());
   }
   if (i < pass.inputs) {
