@@ -500,8 +500,7 @@ def environment(device: torch.device, is_compiled: bool) -> dict[str, str]:
     return {
         "torch": str(torch.__version__),
         "device": device.type,
-        "backend of the ops": ops.backend(device),
-        "kernels of the step": ops.step_kernels(),
+        "backend of the ops": ops.backend(device) + (f", {ops.step_kernels()}" if device.type == "cpu" else ""),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "bfloat16": str(has_bfloat16(device)),
         "processes": str(distributed.size()),

@@ -14,7 +14,7 @@ Contestants, with the paper's networks (455,940 numbers in the encoder):
   pythae      Adversarial_AE of pythae: one phase, one encoder pass, one Gaussian part, one discriminator, so less work
 
 Then the same on the networks of preset maskbench. The limit is the floating-point
-operations of convolutions and products at the machine's measured rate of matrix products.
+operations of the textbook's convolutions and products, at the machine's measured rate of matrix products.
 """
 
 import argparse

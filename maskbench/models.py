@@ -80,7 +80,7 @@ class Encoder(nn.Module):
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`forward`, with the logits ``[N, K]`` of the categorical part: mean 0, deviation 1."""
-        features = self.features(images) if self.config["frequencies"] else _convolve(self.features, images)
+        features = self.features(images) if self.config["frequencies"] else _convolve(self.features, images, up=False)
         (to_gaussian, radial), (to_logits, norm) = self.gaussian, self.categorical
         return radial(_multiply(to_gaussian, features)), norm(_multiply(to_logits, features))
 
@@ -154,7 +154,7 @@ class Decoder(nn.Module):
                 correction = self.correction(_fast_layout(images - 0.5))
             images = images + correction
         else:
-            images = _convolve(self.convolutions, features.unflatten(1, self.shape)) + 0.5
+            images = _convolve(self.convolutions, features.unflatten(1, self.shape), up=True) + 0.5
         return images if self.training else images.clamp(0, 1)
 
     def unmask(self, latent: Tensor) -> Tensor:
@@ -578,12 +578,11 @@ def _multiply(layers: nn.Module, x: Tensor) -> Tensor:
     return ops.mlp(x, [layer.weight for layer in linear], [layer.bias for layer in linear], slope)
 
 
-def _convolve(layers: nn.Sequential, images: Tensor) -> Tensor:
-    """The encoder's convolutions, whose result is flat, or the decoder's; in training by the fastest way."""
+def _convolve(layers: nn.Sequential, images: Tensor, up: bool) -> Tensor:
+    """The encoder's convolutions, whose result is flat, or the decoder's (up); in training by the fastest way."""
     if not (layers.training and ops.has_step_kernels(images)):
         return layers(_fast_layout(images))
-    up = isinstance(layers[1], nn.ConvTranspose2d)
-    convolutions = [layer for layer in layers if hasattr(layer, "weight")]
+    convolutions = [layer for layer in layers if isinstance(layer, nn.ConvTranspose2d if up else nn.Conv2d)]
     weights, biases = [layer.weight for layer in convolutions], [layer.bias for layer in convolutions]
     images = ops.convolutions(images, weights, biases, _SLOPE, up)
     return images if up else images.flatten(1)

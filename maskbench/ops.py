@@ -4,10 +4,11 @@
 sides of the adversarial game. ``maskbench.reference`` holds the same names in plain PyTorch: the oracle of the
 compiled kernels, and what runs where there are none. ``MASKBENCH_BACKEND=reference`` forces it.
 
-Kernels alone there are for the rest of a training step on a CPU, ``mlp``, ``convolutions``, ``radial_norm`` and
-``adam_step``, and for classify.py's, ``train_mlps``. PyTorch is made for large batches; of 16 images, or 4 masks, it
-spends more on the way than on arithmetic. Whoever calls these asks :func:`has_step_kernels` first and is their oracle
-and stand-in: the networks of ``maskbench.models``, ``torch.optim.Adam``, ``classify.train_epoch``.
+PyTorch is made for large batches; of 16 images, or 4 masks, it spends more on the way than on arithmetic. So the rest
+of a training step has kernels, too, on CPUs: ``mlp``, ``convolutions`` and ``radial_norm``, which
+``maskbench.models`` uses where :func:`has_step_kernels` says so, and ``adam_step``, which is PyTorch's elsewhere; and
+``train_mlps`` is an epoch of classify.py. Their oracle and stand-in is what they replace: the networks' own layers,
+``torch.optim.Adam``, ``classify.train_epoch``.
 
     python -m maskbench.ops        # what was built, and what runs on this machine
 """
@@ -23,7 +24,8 @@ from torch import Tensor
 
 from maskbench import reference
 
-# rows of a mini-batch up to which the training step's kernels were faster than PyTorch, by instruction set
+# rows of an input up to which the training step's kernels were faster than PyTorch, by instruction set; discriminators
+# learn from twice as many as a mini-batch has
 _STEP_ROWS = {"avx512": 256, "avx2": 64}
 
 _REBUILD = "python setup.py build_ext --inplace --force"
@@ -236,14 +238,15 @@ def adam_step(optimizer: torch.optim.Adam) -> None:
     """``optimizer.step()``; by a kernel, which takes all weights of a group at once, where it is Adam as it comes.
 
     Args:
-        optimizer: whose weights all have gradients and have all taken the same number of steps.
+        optimizer: whose weights have all taken the same number of steps.
     """
     groups = optimizer.param_groups
     as_it_comes = not any(group[name] for group in groups for name in ("weight_decay", "amsgrad", "maximize"))
-    if not (_MOST_STEP_ROWS and as_it_comes and all(w.device.type == "cpu" for g in groups for w in g["params"])):
+    usual = all(w.device.type == "cpu" and w.grad is not None for group in groups for w in group["params"])
+    if not (_MOST_STEP_ROWS and as_it_comes and usual and all(group["params"] for group in groups)):
         optimizer.step()
         return
-    for group in optimizer.param_groups:
+    for group in groups:
         weights = group["params"]
         states = _states(optimizer, weights)
         with torch.no_grad():

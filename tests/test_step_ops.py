@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import train_aae
 from maskbench import ops
 from maskbench.models import Decoder, Discriminator, Encoder, RadialGaussianization
 
@@ -391,19 +390,12 @@ def test_networks_are_the_same_with_and_without_kernels(monkeypatch):
     torch.testing.assert_close(with_kernels, said(twin))
     assert not calls
     monkeypatch.undo()
-    for network in (
-        encoder,
-        decoder,
-        discriminator,
-    ):  # what is finished is PyTorch's alone, whatever else it is used for
+    # what is finished is PyTorch's alone, whatever else it is used for
+    for network in (encoder, decoder, discriminator):
         network.eval()
     alone = said(encoder)
     monkeypatch.setattr(ops, "_MOST_STEP_ROWS", 0)
     assert all(torch.equal(a, b) for a, b in zip(alone, said(encoder), strict=True))
-
-
-def test_a_checkpoint_says_which_kernels_made_it():
-    assert train_aae.environment(torch.device("cpu"), False)["kernels of the step"] == ops.step_kernels()
 
 
 def wrong_calls() -> dict:

@@ -157,6 +157,11 @@ def test_the_first_step_in_single_precision():
     torch.testing.assert_close(take_step(parts, images, PRIOR_WEIGHT), plain(images), rtol=1e-5, atol=1e-6)
 
 
+def test_a_checkpoint_says_which_kernels_made_it():
+    backend = train_aae.environment(torch.device("cpu"), False)["backend of the ops"]
+    assert backend == f"{ops.backend('cpu')}, {ops.step_kernels()}"
+
+
 def test_compiled_networks_compute_the_same(monkeypatch):
     # what torch makes of the networks, without the minutes of a compiler for its kernels
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
