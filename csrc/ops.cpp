@@ -19,16 +19,19 @@ namespace {
 
 using at::Tensor;
 
+template <typename Function>
+auto op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Function>();
+}
+
 std::tuple<Tensor, Tensor> bce_forward(const Tensor& real_logits, const std::optional<Tensor>& fake_logits) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("maskbench::bce_forward", "").typed<decltype(bce_forward)>();
-  return op.call(real_logits, fake_logits);
+  static const auto run = op<decltype(bce_forward)>("maskbench::bce_forward");
+  return run.call(real_logits, fake_logits);
 }
 
 Tensor bce_backward(const Tensor& grad_output, const Tensor& gradients) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("maskbench::bce_backward", "").typed<decltype(bce_backward)>();
-  return op.call(grad_output, gradients);
+  static const auto run = op<decltype(bce_backward)>("maskbench::bce_backward");
+  return run.call(grad_output, gradients);
 }
 
 // The gradient is computed with the loss and kept; what is left for the backward is to scale it.
@@ -60,11 +63,6 @@ Tensor scale(const Tensor& grad_output, const Tensor& gradients) { return at::mu
 using Tensors = std::vector<Tensor>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-template <typename Function>
-auto op(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Function>();
-}
 
 variable_list joined(std::initializer_list<variable_list> lists) {
   variable_list all;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../checks.h"
+#include "changed.h"
 #include "kernels.h"
 
 namespace maskbench {
@@ -35,9 +36,7 @@ void adam_step(at::TensorList weights, at::TensorList gradients, at::TensorList 
       }
     });
   });
-  for (const at::TensorList changed : {weights, means, squares}) {
-    for (const at::Tensor& tensor : changed) tensor.unsafeGetTensorImpl()->bump_version();  // for autograd to notice
-  }
+  for (const at::TensorList tensors : {weights, means, squares}) note_changed(tensors);
 }
 
 }  // namespace

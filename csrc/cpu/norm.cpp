@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../checks.h"
+#include "changed.h"
 #include "kernels.h"
 
 namespace maskbench {
@@ -36,9 +37,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> radial_norm_forward(const Tensor& x_,
          log_radius.mutable_data_ptr<scalar_t>(), inverse.mutable_data_ptr<scalar_t>(),
          law.mutable_data_ptr<scalar_t>(), scratch.data()});
   });
-  for (const Tensor& changed : {center, variance, log_radius_mean, log_radius_variance}) {
-    changed.unsafeGetTensorImpl()->bump_version();  // for autograd to notice
-  }
+  note_changed({center, variance, log_radius_mean, log_radius_variance});
   return {y, log_radius, inverse, law};
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../checks.h"
+#include "changed.h"
 #include "kernels.h"
 
 namespace maskbench {
@@ -71,9 +72,7 @@ std::tuple<at::Tensor, at::Tensor> train_mlps(at::TensorList weights, at::Tensor
       }
     });
   });
-  for (const at::TensorList changed : {weights, means, squares}) {
-    for (const at::Tensor& tensor : changed) tensor.unsafeGetTensorImpl()->bump_version();  // for autograd to notice
-  }
+  for (const at::TensorList tensors : {weights, means, squares}) note_changed(tensors);
   return {losses, accuracies};
 }
 
