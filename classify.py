@@ -48,14 +48,17 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from maskbench import backends, cli, figures, files, graphs, masked
-from maskbench.datasets import TEST, TRAIN
+from maskbench.classification import figures
+from maskbench.classification.scores import classification_scores
+from maskbench.data import masked_set
+from maskbench.data.image_set import TEST, TRAIN
+from maskbench.data.masked_set import MaskedSet
 from maskbench.errors import InputError
-from maskbench.ledger import Ledger, code_fingerprint
-from maskbench.masked import MaskedSet
-from maskbench.metrics import classification_scores
 from maskbench.models import ClassifierStack, MaskClassifier
-from maskbench.ops import backend, train_mlps  # of a name `ops` cloudpickle thinks torch.ops, which does not travel
+from maskbench.ops import backend, train_mlps
+from maskbench.runtime import command_line, cuda_graphs, workers
+from maskbench.storage import atomic, tables
+from maskbench.storage.ledger import Ledger, code_fingerprint
 
 METHODS = ("mlp", "forest", "adaboost")
 METRICS = ("accuracy", "precision", "recall")
@@ -71,11 +74,11 @@ TABLE_COLUMNS = ("method", "classes", "metric", "mean", "std", "draws")
 
 def main() -> None:
     args = parse_arguments()
-    device = cli.pick_device(args.device)
+    device = command_line.pick_device(args.device)
     path = args.masked or newest("masked")
-    data = masked.load(path)
+    data = masked_set.load(path)
     print(f"{path}: {len(data.labels):,} rows of {data.width} numbers, masked by {data.method}")
-    with files.output_folder(args.output_dir):
+    with atomic.output_folder(args.output_dir):
         classify_all(args, path, data, device)
 
 
@@ -121,11 +124,11 @@ def classify_all(args: argparse.Namespace, path: Path, data: MaskedSet, device: 
         for count in counts
         for repeat in range(args.repeats)
     }
-    output = args.output_dir / masked.set_name(path)
+    output = args.output_dir / masked_set.set_name(path)
     name = output.name + path.suffix  # the same for a set in shards
     # finished runs are kept and not repeated, as long as everything that determines them is the same
     ledger = Ledger(Path(f"{output}-runs.pt"), code_fingerprint(__file__))
-    masked_file = masked.digest(path)
+    masked_file = masked_set.digest(path)
     runs = {
         Run(count, repeat, method): inputs(args, method, device)
         | {"masked": masked_file, "classes": count, "repeat": repeat}
@@ -215,7 +218,7 @@ def finish(
             yield from run_task(args, *arguments(task), device)
     if not tasks:
         return
-    with backends.workers(args.backend, args.jobs) as cores:
+    with workers.workers(args.backend, args.jobs) as cores:
         # few forests use every core; the threads of MLPs wait for each other, so they only get what is left over
         forests = sum(task[0].method == "forest" for task in tasks)
         threads = {"mlp": cores // len(tasks), "forest": cores // max(1, forests), "adaboost": 1}
@@ -273,7 +276,7 @@ def run_mlps(
     streams = [ImageStream(draw.source["train"], generator) for draw, generator in zip(draws, generators, strict=True)]
     classifiers = []
     for draw in draws:
-        with graphs.ONE_AT_A_TIME:  # torch's generator belongs to all threads
+        with cuda_graphs.ONE_AT_A_TIME:  # torch's generator belongs to all threads
             torch.manual_seed(draw.seed)
             classifiers.append(MaskClassifier(features[0]["train"].shape[1], draw.count))
     sizes = [[len(part["train"]), len(part["test"])] for part in labels]
@@ -517,8 +520,8 @@ def run_rows(results: dict, draws: dict, masked_name: str, classes: list[str], m
 def write_tables(output: Path, runs: list[list]) -> list[list]:
     """Write every run and their summary as CSV; returns the summary."""
     table = summarise(runs)
-    files.write_csv(Path(f"{output}-runs.csv"), RUN_COLUMNS, runs)
-    files.write_csv(Path(f"{output}.csv"), TABLE_COLUMNS, table)
+    tables.write_csv(Path(f"{output}-runs.csv"), RUN_COLUMNS, runs)
+    tables.write_csv(Path(f"{output}.csv"), TABLE_COLUMNS, table)
     return table
 
 
@@ -546,23 +549,23 @@ def print_table(table: list[list]) -> None:
 
 
 def class_argument(text: str) -> str:
-    return text if text == "all" else str(cli.integer(2)(text))
+    return text if text == "all" else str(command_line.integer(2)(text))
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = cli.ArgumentParser(__doc__)
+    parser = command_line.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--masked", type=Path, help="a masked file of mask_dataset.py, or a shard; default: the newest in masked/")
     add("--classes", nargs="+", type=class_argument, default=["2", "3", "4"], help="classes a draw, or all")
-    add("--repeats", type=cli.integer(1), default=10, help="random draws of the classes")
+    add("--repeats", type=command_line.integer(1), default=10, help="random draws of the classes")
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="classifiers to train")
     add("--output-dir", type=Path, default=Path("runs/classify"), help="where tables and pictures go")
-    add("--estimators", type=cli.integer(1), default=100, help="trees of the forest, stumps of AdaBoost")
-    add("--epochs", type=cli.integer(1), default=50, help="the MLP's passes over its training rows")
-    add("--batch-size", type=cli.integer(1), default=4, help="the MLP's mini-batch")
-    add("--lr", type=cli.positive_float, default=1e-3, help="the MLP's learning rate (Adam)")
-    add("--jobs", type=cli.integer(1), help="runs made at once; default: as many as there are cores")
-    add("--backend", choices=backends.NAMES, default="threading", help="joblib's: what the runs are made in")
+    add("--estimators", type=command_line.integer(1), default=100, help="trees of the forest, stumps of AdaBoost")
+    add("--epochs", type=command_line.integer(1), default=50, help="the MLP's passes over its training rows")
+    add("--batch-size", type=command_line.integer(1), default=4, help="the MLP's mini-batch")
+    add("--lr", type=command_line.positive_float, default=1e-3, help="the MLP's learning rate (Adam)")
+    add("--jobs", type=command_line.integer(1), help="runs made at once; default: as many as there are cores")
+    add("--backend", choices=workers.NAMES, default="threading", help="joblib's: what the runs are made in")
     parser.add_common()
     args = parser.parse_args()
     args.classes, args.methods = list(dict.fromkeys(args.classes)), list(dict.fromkeys(args.methods))
@@ -570,4 +573,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

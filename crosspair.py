@@ -28,13 +28,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from maskbench import checkpoints, cli, datasets, figures, files
-from maskbench.datasets import to_float
+from maskbench.data import datasets
+from maskbench.data.image_quality import image_mse
+from maskbench.data.image_set import to_float
+from maskbench.data.patterns import test_patterns
 from maskbench.errors import InputError
-from maskbench.ledger import Ledger, code_fingerprint
-from maskbench.metrics import image_mse
-from maskbench.models import Decoder, Encoder
-from maskbench.patterns import test_patterns
+from maskbench.leakage import figures
+from maskbench.models import Decoder, Encoder, checkpoints
+from maskbench.runtime import command_line
+from maskbench.storage import atomic, pt, tables
+from maskbench.storage.ledger import Ledger, code_fingerprint
 
 # mean and deviation of the MSE in the paper, four autoencoders on CIFAR-10
 PAPER = {
@@ -53,11 +56,11 @@ GRID_IMAGES = 3
 
 def main() -> None:
     args = parse_arguments()
-    device = cli.pick_device(args.device)
+    device = command_line.pick_device(args.device)
     encoders, decoders, image_size = load_instances(args)
-    with files.output_folder(args.output_dir):
+    with atomic.output_folder(args.output_dir):
         if args.audit:
-            from maskbench import audit  # scikit-learn and scipy, which pairs do not need
+            from maskbench.leakage import audit
 
             audit.run(args, encoders, decoders, image_size)
         else:
@@ -83,7 +86,7 @@ def pair_all(
     # finished sets are kept and not repeated, as long as everything that determines them is the same
     ledger = Ledger(args.output_dir / "crosspair-runs.pt", code_fingerprint(__file__))
     networks = [*encoders, *decoders]
-    inputs = {"networks": [files.fingerprint(network.state_dict()) for network in networks]}
+    inputs = {"networks": [pt.fingerprint(network.state_dict()) for network in networks]}
     inputs |= {"batch_size": args.batch_size, "device": device.type, "torch": torch.__version__}
     for network in networks:
         network.to(device)
@@ -91,7 +94,7 @@ def pair_all(
     count = len(encoders)
     table, pairs, kept = [], [], []
     for name, images in sets.items():
-        run = inputs | {"set": name, "images": files.fingerprint({"images": images})}
+        run = inputs | {"set": name, "images": pt.fingerprint({"images": images})}
         result = ledger.get(run, like={"both": [[0.0] * 2] * 2, "pairs": [[0.0] * 2] * count**2})
         if result is None:
             errors = pair_errors(encoders, decoders, images, args.batch_size, device, name)
@@ -108,8 +111,8 @@ def pair_all(
     if kept:
         print(f"finished before and kept: {', '.join(kept)} ({args.output_dir}/crosspair-runs.pt)")
 
-    files.write_csv(args.output_dir / "crosspair.csv", COLUMNS, table)
-    files.write_csv(args.output_dir / "pairs.csv", PAIR_COLUMNS, pairs)
+    tables.write_csv(args.output_dir / "crosspair.csv", COLUMNS, table)
+    tables.write_csv(args.output_dir / "pairs.csv", PAIR_COLUMNS, pairs)
     pictures = []
     examples = [(f"pattern-{name}", patterns[name]) for name in GRID_PATTERNS]
     examples += [(f"image-{number}", image) for number, image in enumerate(sets["validation"][:GRID_IMAGES])]
@@ -182,10 +185,10 @@ def print_table(table: list[list], instances: int) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = cli.ArgumentParser(__doc__)
+    parser = command_line.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--models", type=Path, default=Path("runs/aae"), help="folder of the trained instances 0, 1, ...")
-    add("--instances", type=cli.integer(2), help="pair the first INSTANCES only; default: all there are")
+    add("--instances", type=command_line.integer(2), help="pair the first INSTANCES only; default: all there are")
     add("--dataset", default="cifar10", help="what they were trained on: cifar10, photos, ... or folder:PATH")
     add("--output-dir", type=Path, help="where tables and pictures go; default: runs/crosspair, runs/audit")
     add("--audit", action="store_true", help="measure what masks leak, see above")
@@ -193,8 +196,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--private", metavar="DATASET", help=private)
     more = "audit: trained folders of other latent sizes, for the picture of accuracy against leakage"
     add("--more-models", type=Path, nargs="+", default=[], metavar="FOLDER", help=more)
-    add("--batch-size", type=cli.integer(1), default=500, help="images encoded at once")
-    add("--limit", type=cli.integer(4), help="keep the first LIMIT training and LIMIT // 4 validation images")
+    add("--batch-size", type=command_line.integer(1), default=500, help="images encoded at once")
+    add("--limit", type=command_line.integer(4), help="keep the first LIMIT training and LIMIT // 4 validation images")
     parser.add_data()
     parser.add_common()
     args = parser.parse_args()
@@ -206,4 +209,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -34,10 +34,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from maskbench import checkpoints, cli, datasets, distributed, files, key, masked
-from maskbench.datasets import ImageSet, to_float
+from maskbench.data import datasets, masked_set
+from maskbench.data.image_set import ImageSet, to_float
 from maskbench.errors import InputError
-from maskbench.models import PRESETS, Encoder
+from maskbench.masking import key
+from maskbench.models import PRESETS, Encoder, checkpoints
+from maskbench.models.sizes import image_size_argument
+from maskbench.runtime import command_line, torchrun
+from maskbench.storage import atomic, pt
 
 SHIFT = 2  # pixels
 
@@ -46,16 +50,16 @@ Mask = Callable[[Tensor], tuple[Tensor, Tensor]]  # float images [N, 3, S, S] ->
 
 def main() -> None:
     args = parse_arguments()
-    device = cli.pick_device(args.device)
+    device = command_line.pick_device(args.device)
     # the first process waits for the last one's shards, however many it had finished before
-    with distributed.processes(device, patience=timedelta(days=365)):
+    with torchrun.processes(device, patience=timedelta(days=365)):
         mask_all(args, device)
 
 
 @torch.inference_mode()
 def mask_all(args: argparse.Namespace, device: torch.device) -> None:
     output = args.output or default_output(args.dataset, args.method, args.key is not None)
-    paths = masked.shard_paths(output, args.shards or distributed.size())
+    paths = masked_set.shard_paths(output, args.shards or torchrun.size())
     if output.is_dir():
         raise InputError(f"--output {output}: is a folder; name a file")
     if len(paths) > 1 and output.exists():
@@ -66,15 +70,15 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
         mask = keyed(mask, secret, image_size, device)
     images = datasets.load(args.dataset, args.data_dir, image_size, args.workers, args.skip_corrupt, stream=True)
     train_rows, test_rows = datasets.labelled_split(images, args.limit)
-    files.make_folder(output.parent)
+    atomic.make_folder(output.parent)
     if len(paths) > max(1, len(train_rows)):
         raise InputError(f"--shards {len(paths)}: more than the {len(train_rows)} training images")
     copies = args.copies if args.augment else 0  # of the training images only: one of a test image would be tested on
     total = copies * len(train_rows) + len(train_rows) + len(test_rows)
-    mine = range(distributed.rank(), len(paths), distributed.size())
+    mine = range(torchrun.rank(), len(paths), torchrun.size())
     sizes = widths(mask, image_size, device)
     head = {
-        "method": args.method + (masked.KEYED if args.key else ""),
+        "method": args.method + (masked_set.KEYED if args.key else ""),
         "encoder": fingerprint,
         "dataset": args.dataset.split(":")[0],  # a folder's path stays at home
         "classes": images.classes,
@@ -85,7 +89,7 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
         total=total * len(mine) // len(paths),
         desc=f"masking {args.dataset}",
         unit="img",
-        disable=distributed.rank() > 0,
+        disable=torchrun.rank() > 0,
     ) as progress:
         for number in mine:
             shard = Shard(train_rows, test_rows, number, len(paths), copies)
@@ -97,12 +101,12 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
                 continue
             found = masks(args, mask, images, shard, image_size, device)
             gaussian, categorical = collect(found, len(columns["view"]), sizes, output.parent, progress)
-            result = masked.MaskedSet(**head, **columns, gaussian=gaussian, categorical=categorical)
-            masked.save(result, paths[number])
+            result = masked_set.MaskedSet(**head, **columns, gaussian=gaussian, categorical=categorical)
+            masked_set.save(result, paths[number])
 
-    kept = sum(distributed.from_all(kept))
+    kept = sum(torchrun.from_all(kept))
     if len(paths) > 1:
-        others = f" by {distributed.size()} processes" if distributed.size() > 1 else ""
+        others = f" by {torchrun.size()} processes" if torchrun.size() > 1 else ""
         print(
             f"{paths[0]} and {len(paths) - 1} more shards{others}; {kept} of {len(paths)} were finished before and kept"
         )
@@ -172,7 +176,7 @@ def collect(
     found: Iterator[tuple[slice, tuple[Tensor, Tensor]]], rows: int, sizes: list[int], folder: Path, progress: tqdm
 ) -> list[Tensor]:
     """What :func:`masks` yields, put together; it lies in files without a name in ``folder``, not in memory."""
-    parts = [files.scratch(rows, width, folder) for width in sizes]
+    parts = [atomic.scratch(rows, width, folder) for width in sizes]
     for places, of_batch in found:
         for part, of_part in zip(parts, of_batch, strict=True):
             part[places] = of_part.cpu()
@@ -185,7 +189,7 @@ def is_finished(path: Path, head: dict, columns: dict[str, Tensor], found: Itera
     if not path.exists():
         return False
     try:
-        there = masked.load_file(path)
+        there = masked_set.load_file(path)
     except InputError:  # damaged: it is made again
         return False
     same = all(getattr(there, name) == value for name, value in head.items())
@@ -214,12 +218,12 @@ def make_mask(args: argparse.Namespace, device: torch.device) -> tuple[Mask, str
     if args.method == "untrained":
         torch.manual_seed(args.seed)
         encoder = Encoder(image_size, gaussian_dim=gaussian_dim, categories=categories, **PRESETS[args.preset]).eval()
-        return encoder.to(device), files.fingerprint(encoder.state_dict()), image_size
+        return encoder.to(device), pt.fingerprint(encoder.state_dict()), image_size
     if args.method == "identity":
-        return lambda images: (images.flatten(1), images.new_empty(len(images), 0)), files.fingerprint({}), image_size
+        return lambda images: (images.flatten(1), images.new_empty(len(images), 0)), pt.fingerprint({}), image_size
 
     mean, matrix = fit_linear(args, image_size, gaussian_dim + categories)
-    fingerprint = files.fingerprint({"mean": mean, "matrix": matrix})
+    fingerprint = pt.fingerprint({"mean": mean, "matrix": matrix})
     mean, matrix = mean.to(device), matrix.to(device)
     return (
         lambda images: ((images.flatten(1) - mean) @ matrix.T, images.new_empty(len(images), 0)),
@@ -292,12 +296,12 @@ def default_output(dataset: str, method: str, has_key: bool) -> Path:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = cli.ArgumentParser(__doc__)
+    parser = command_line.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--dataset", default="cifar100", help="images to mask: cifar10, cifar100, mnist, photos, digits or folder:PATH")
     add("--encoder", type=Path, default=Path("runs/aae/0/encoder.pt"), help="the trained encoder (--method aae)")
     add("--output", type=Path, help="the masked file; default: masked/DATASET[-METHOD][-key].pt")
-    add("--method", choices=masked.METHODS, default="aae", help="what masks: the encoder, or a yardstick")
+    add("--method", choices=masked_set.METHODS, default="aae", help="what masks: the encoder, or a yardstick")
     add("--key", type=Path, metavar="FILE", help="turn the masks by this secret key; python -m maskbench.key makes one")
     add("--fit-on", default="cifar10", help="public set that pca and random-projection are fitted on")
     add(
@@ -307,13 +311,25 @@ def parse_arguments() -> argparse.Namespace:
         default=[],
         help="add masked random copies of the training images (flips are not for digits)",
     )
-    add("--copies", type=cli.integer(1, 255), default=20, help="augmented copies of each training image")
-    add("--shards", type=cli.integer(1, masked.MOST_SHARDS), help="files to make; default: one a process")
-    add("--batch-size", type=cli.integer(1), help="images masked at once; default: 500, fewer above 32 x 32 pixels")
-    add("--limit", type=cli.integer(4), help="keep the first LIMIT training and LIMIT // 4 test images")
-    add("--image-size", type=cli.image_size, help="side of images; default: the encoder's, 32 for yardsticks")
-    add("--gaussian-dim", type=cli.integer(1, 2**16), help="Gaussian part; default: the encoder's, 384 for yardsticks")
-    add("--categories", type=cli.integer(1, 2**16), help="categories; default: the encoder's, 20 for yardsticks")
+    add("--copies", type=command_line.integer(1, 255), default=20, help="augmented copies of each training image")
+    add("--shards", type=command_line.integer(1, masked_set.MOST_SHARDS), help="files to make; default: one a process")
+    add(
+        "--batch-size",
+        type=command_line.integer(1),
+        help="images masked at once; default: 500, fewer above 32 x 32 pixels",
+    )
+    add("--limit", type=command_line.integer(4), help="keep the first LIMIT training and LIMIT // 4 test images")
+    add("--image-size", type=image_size_argument, help="side of images; default: the encoder's, 32 for yardsticks")
+    add(
+        "--gaussian-dim",
+        type=command_line.integer(1, 2**16),
+        help="Gaussian part; default: the encoder's, 384 for yardsticks",
+    )
+    add(
+        "--categories",
+        type=command_line.integer(1, 2**16),
+        help="categories; default: the encoder's, 20 for yardsticks",
+    )
     add("--preset", choices=tuple(PRESETS), default="paper", help="the untrained encoder's widths")
     parser.add_data()
     parser.add_common()
@@ -321,4 +337,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -62,22 +62,29 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from maskbench import checkpoints, children, cli, datasets, distributed, figures, files, metrics, ops
-from maskbench.datasets import FolderImages, to_float
+from maskbench import ops
+from maskbench.data import datasets
+from maskbench.data.folders import FolderImages
+from maskbench.data.image_set import to_float
 from maskbench.errors import InputError
-from maskbench.graphs import ONE_AT_A_TIME, Captured
 from maskbench.models import (
     PRESETS,
     Decoder,
     Discriminator,
     Encoder,
+    PriorSampler,
     calibrate,
-    has_bfloat16,
+    checkpoints,
+    evaluation,
     start_from_principal_components,
 )
+from maskbench.models.sizes import has_bfloat16, image_size_argument
 from maskbench.ops import discriminator_loss, generator_loss
-from maskbench.priors import PriorSampler
-from maskbench.stopping import Stopped, Stopper, stopping
+from maskbench.runtime import child_processes, command_line, torchrun
+from maskbench.runtime.cuda_graphs import ONE_AT_A_TIME, Captured
+from maskbench.runtime.stopping import Stopped, Stopper, stopping
+from maskbench.storage import atomic, pt, tables
+from maskbench.training import figures
 
 BETAS = (0.9, 0.95)
 GENERATOR_STEP = 0.1  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
@@ -112,31 +119,31 @@ COLUMNS = (
 def main() -> None:
     args = parse_arguments()
     torch.set_flush_denormal(True)  # a CPU is slow with the tiny moments of weights that no longer move
-    device = cli.pick_device(args.device)
-    with distributed.processes(device), contextlib.ExitStack() as stack:
-        if distributed.rank() == 0:  # it writes, the others need no such folder
-            stack.enter_context(files.output_folder(args.output_dir))
+    device = command_line.pick_device(args.device)
+    with torchrun.processes(device), contextlib.ExitStack() as stack:
+        if torchrun.rank() == 0:  # it writes, the others need no such folder
+            stack.enter_context(atomic.output_folder(args.output_dir))
         train_all(args, device)
 
 
 def train_all(args: argparse.Namespace, device: torch.device) -> None:
-    if args.batch_size < distributed.size():
-        raise InputError(f"--batch-size {args.batch_size}: fewer images than the {distributed.size()} processes")
+    if args.batch_size < torchrun.size():
+        raise InputError(f"--batch-size {args.batch_size}: fewer images than the {torchrun.size()} processes")
     folders = [args.output_dir / str(instance) for instance in range(args.instances)]
-    saved = [distributed.from_first(functools.partial(find_checkpoint, folder, args)) for folder in folders]
+    saved = [torchrun.from_first(functools.partial(find_checkpoint, folder, args)) for folder in folders]
     image_set = datasets.load(args.dataset, args.data_dir, args.image_size, args.workers, args.skip_corrupt)
     train_rows, validation_rows = datasets.autoencoder_split(image_set, args.limit)
-    if len(train_rows) < args.batch_size or len(validation_rows) < max(2, distributed.size()):
+    if len(train_rows) < args.batch_size or len(validation_rows) < max(2, torchrun.size()):
         raise InputError(
             f"--dataset {args.dataset}: {len(train_rows)} training and {len(validation_rows)} validation images "
-            f"are too few for mini-batches of {args.batch_size} in {distributed.size()} process(es)"
+            f"are too few for mini-batches of {args.batch_size} in {torchrun.size()} process(es)"
         )
     # what fits into memory lies on the device as bytes: a mini-batch is one index, no loader, no workers
     train_images = datasets.select(image_set.images, train_rows).to(device)
     validation_images = datasets.select(image_set.images, validation_rows).to(device)
     fingerprint = fingerprint_of(train_images, validation_images)
-    if distributed.from_first(lambda: fingerprint) != fingerprint:
-        raise InputError(f"--dataset {args.dataset}: process {distributed.rank()} has other images than process 0")
+    if torchrun.from_first(lambda: fingerprint) != fingerprint:
+        raise InputError(f"--dataset {args.dataset}: process {torchrun.rank()} has other images than process 0")
     for folder, checkpoint in zip(folders, saved, strict=True):
         if checkpoint and checkpoint["images"] != fingerprint:
             raise InputError(
@@ -146,18 +153,18 @@ def train_all(args: argparse.Namespace, device: torch.device) -> None:
     print(
         f"{args.dataset}: {len(train_rows):,} training, {len(validation_rows):,} validation images; "
         f"{args.epochs} epochs on {device}"
-        + (f", {distributed.size()} processes" if distributed.size() > 1 else "")
+        + (f", {torchrun.size()} processes" if torchrun.size() > 1 else "")
         + (f"; decoded again every epoch by {args.workers} worker(s)" if isinstance(train_images, FolderImages) else "")
     )
-    if distributed.rank() == 0:
+    if torchrun.rank() == 0:
         for folder in folders:
-            files.make_folder(folder, private=True)
+            atomic.make_folder(folder, private=True)
     # what belongs into every checkpoint beside the weights and the place in the loop
     facts = {"settings": settings_of(args), "environment": environment(device, args.compile), "images": fingerprint}
     # mini-batches of 16 keep one thread busy: instances side by side are done sooner than one after another
     cores = torch.get_num_threads()
-    alone = device.type == "cpu" and distributed.size() == 1
-    together = args.instances if alone and children.can_share(train_images, validation_images) else 1
+    alone = device.type == "cpu" and torchrun.size() == 1
+    together = args.instances if alone and child_processes.can_share(train_images, validation_images) else 1
     facts["threads"] = max(1, cores // together)
     begun = [(folder, checkpoint) for folder, checkpoint in zip(folders, saved, strict=True) if checkpoint]
     for folder, checkpoint in begun:
@@ -170,8 +177,8 @@ def train_all(args: argparse.Namespace, device: torch.device) -> None:
         for instance, folder in enumerate(folders)
     ]
     if jobs > 1:
-        children.run_in_parallel(train_in_child, calls, jobs)
-    elif device.type == "cuda" and args.instances > 1 and distributed.size() == 1:
+        child_processes.run_in_parallel(train_in_child, calls, jobs)
+    elif device.type == "cuda" and args.instances > 1 and torchrun.size() == 1:
         with stopping(args.checkpoint_minutes) as stopper:
             train_in_threads(stopper, calls, device)
     else:
@@ -230,8 +237,8 @@ def train(
         line: of the terminal that the progress bar has, below the first.
     """
     device = train_images.device
-    first_process = distributed.rank() == 0  # it writes, the others only compute
-    saved = distributed.from_first(lambda: find_checkpoint(folder, args))
+    first_process = torchrun.rank() == 0  # it writes, the others only compute
+    saved = torchrun.from_first(lambda: find_checkpoint(folder, args))
     if saved:
         facts = facts | {"threads": threads_of(saved, facts)}
     torch.set_num_threads(facts["threads"])
@@ -302,7 +309,7 @@ def train(
         for optimizer in OPTIMIZERS:
             for group in states[optimizer]["param_groups"]:
                 group["lr"] = float(group["lr"])  # on a GPU a tensor
-        if bad := files.first_not_finite(states):
+        if bad := pt.first_not_finite(states):
             raise not_finite(f"{bad} after epoch {len(history) or 1}", folder)
         place = {"history": history, "losses": losses[:done], "seconds": seconds}
         if first_process:
@@ -311,11 +318,11 @@ def train(
     board = open_tensorboard(folder) if args.tensorboard and first_process else None
 
     used = parts | (compiled(parts) if args.compile else {})
-    first_row = distributed.share(args.batch_size).start
+    first_row = torchrun.share(args.batch_size).start
     step_on = functools.partial(
         take_step, used, prior_weight=args.prior_weight, batch=args.batch_size, first_row=first_row
     )
-    if device.type == "cuda" and distributed.size() == 1:  # nccl within a graph was never tried here
+    if device.type == "cuda" and torchrun.size() == 1:  # nccl within a graph was never tried here
         step_on = Captured(step_on)
 
     for epoch in range(len(history) + 1, args.epochs + 1):
@@ -346,7 +353,7 @@ def train(
         seconds = time.perf_counter() - start
 
         encoder.eval(), decoder.eval()
-        validation_mse = metrics.reconstruction_mse(encoder, decoder, evaluated(validation_images))
+        validation_mse = evaluation.reconstruction_mse(encoder, decoder, evaluated(validation_images))
         encoder.train(), decoder.train()
         if not math.isfinite(validation_mse):
             raise not_finite(f"the validation loss after epoch {epoch}", folder)
@@ -369,8 +376,8 @@ def train(
         figures.losses(history, folder / "losses.png")
         shown = next(evaluated(validation_images, 8, of_rank=False))
         figures.reconstructions(encoder, decoder, shown, folder / "reconstructions.png")
-    codes = metrics.encode(encoder, evaluated(validation_images, STATISTICS_IMAGES, of_rank=False))
-    summary = metrics.latent_summary(*codes)
+    codes = evaluation.encode(encoder, evaluated(validation_images, STATISTICS_IMAGES, of_rank=False))
+    summary = evaluation.latent_summary(*codes)
     print(
         f"{folder}: validation MSE {history[-1][4]:.6f}; on validation images the Gaussian dimensions have means "
         f"within {summary['mean']:.2f} of 0, deviations {summary['deviation_min']:.2f} to "
@@ -406,7 +413,7 @@ def take_step(parts: dict, images: Tensor, prior_weight: float, batch: int | Non
     # Reconstruction phase: encoder and decoder rebuild the image.
     gaussian, logits = encode(images)
     reconstruction_loss = part * F.mse_loss(decoder(torch.cat((gaussian, logits.softmax(1)), 1)), images)
-    codes = [distributed.all_rows(codes, first_row, batch) for codes in (gaussian, logits)]
+    codes = [torchrun.all_rows(codes, first_row, batch) for codes in (gaussian, logits)]
     spread_loss = DECORRELATION * sum(map(excess_moment, codes))
     descend(reconstruction_loss + prior_weight * spread_loss, parts["reconstruction_optimizer"])
 
@@ -423,7 +430,7 @@ def take_step(parts: dict, images: Tensor, prior_weight: float, batch: int | Non
     logits = torch.stack([tell(fake) for tell, fake in zip(discriminators, encoded, strict=True)])
     encoder_loss = part * generator_loss(logits)
     descend(encoder_loss, parts["generator_optimizer"])
-    return distributed.total(torch.stack((reconstruction_loss, adversary_loss, encoder_loss)).detach())[0]
+    return torchrun.total(torch.stack((reconstruction_loss, adversary_loss, encoder_loss)).detach())[0]
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -431,14 +438,14 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     optimizer.zero_grad()
     loss.backward(inputs=parameters)
-    distributed.sum_gradients(parameters)
+    torchrun.sum_gradients(parameters)
     ops.adam_step(optimizer)
 
 
 def fingerprint_of(*parts: Tensor | FolderImages) -> str:
     """Which images these are; of those that are not in memory by their files' names and sizes."""
     if isinstance(parts[0], Tensor):
-        return files.fingerprint(dict(zip(("train", "validation"), parts, strict=True)))
+        return pt.fingerprint(dict(zip(("train", "validation"), parts, strict=True)))
     return "files " + " ".join(part.fingerprint() for part in parts)
 
 
@@ -475,7 +482,7 @@ def export(folder: Path, parts: dict, history: list[list[float]]) -> None:
     """Write what a finished epoch leaves beside its checkpoint: encoder, private decoder and metrics."""
     fingerprint = checkpoints.save_encoder(parts["encoder"], folder / "encoder.pt")
     checkpoints.save_decoder(parts["decoder"], fingerprint, folder / "decoder.pt")
-    files.write_csv(folder / "metrics.csv", COLUMNS, history)
+    tables.write_csv(folder / "metrics.csv", COLUMNS, history)
 
 
 def stop_if_not_finite(losses: Tensor, epoch: int, folder: Path) -> None:
@@ -503,7 +510,7 @@ def environment(device: torch.device, is_compiled: bool) -> dict[str, str]:
         "backend of the ops": ops.backend(device) + (f", {ops.step_kernels()}" if device.type == "cpu" else ""),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "bfloat16": str(has_bfloat16(device)),
-        "processes": str(distributed.size()),
+        "processes": str(torchrun.size()),
         "compiled": str(is_compiled),
     }
 
@@ -512,7 +519,7 @@ def say_what_differs(saved: dict, facts: dict, folder: Path) -> None:
     """Print what keeps a resumed run from the bits of an unbroken one; a number of threads is restored."""
     for name, value in facts["environment"].items():
         if saved["environment"].get(name) != value:
-            before = cli.printable(files.shown(saved["environment"].get(name)))
+            before = command_line.printable(pt.shown(saved["environment"].get(name)))
             print(f"{folder}: {name} was {before} and is {value}: the weights will be as good, not the same to the bit")
     if threads_of(saved, facts) != facts["threads"]:
         print(f"{folder}: goes on with {saved['threads']} thread(s), as it began")
@@ -547,7 +554,7 @@ def find_checkpoint(folder: Path, args: argparse.Namespace) -> dict | None:
         before = checkpoint["settings"].get(name)
         if type(before) is not type(value) or before != value:
             raise InputError(
-                f"{path} was made with --{name.replace('_', '-')} {files.shown(before)}, not {value}; "
+                f"{path} was made with --{name.replace('_', '-')} {pt.shown(before)}, not {value}; "
                 "resume with the same value or choose another --output-dir"
             )
     if any(len(row) != len(COLUMNS) for row in checkpoint["history"]):
@@ -564,34 +571,39 @@ def open_tensorboard(folder: Path):
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = cli.ArgumentParser(__doc__)
+    parser = command_line.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--dataset", default="cifar10", help="public images: cifar10, cifar100, mnist, photos, digits or folder:PATH")
     add("--output-dir", type=Path, default=Path("runs/aae"), help="instances go to OUTPUT_DIR/0, /1, ...")
-    add("--epochs", type=cli.integer(1), default=50, help="passes over the training images")
+    add("--epochs", type=command_line.integer(1), default=50, help="passes over the training images")
     add(
         "--instances",
-        type=cli.integer(1),
+        type=command_line.integer(1),
         default=1,
         help="autoencoders to train, side by side (on a CPU: with threads to spare); instance i has seed SEED + i",
     )
-    add("--batch-size", type=cli.integer(2), default=16, help="images a mini-batch")
-    add("--lr", type=cli.positive_float, default=1e-3, help="Adam's learning rate")
-    add("--limit", type=cli.integer(8), help="keep the first LIMIT training and LIMIT // 4 validation images")
-    add("--image-size", type=cli.image_size, default=32, help="side of the images in pixels, 8 to 256")
-    add("--gaussian-dim", type=cli.integer(1, 2**16), default=384, help="length of the Gaussian part")
-    add("--categories", type=cli.integer(1, 2**16), default=20, help="length of the categorical part")
+    add("--batch-size", type=command_line.integer(2), default=16, help="images a mini-batch")
+    add("--lr", type=command_line.positive_float, default=1e-3, help="Adam's learning rate")
+    add("--limit", type=command_line.integer(8), help="keep the first LIMIT training and LIMIT // 4 validation images")
+    add("--image-size", type=image_size_argument, default=32, help="side of the images in pixels, 8 to 256")
+    add("--gaussian-dim", type=command_line.integer(1, 2**16), default=384, help="length of the Gaussian part")
+    add("--categories", type=command_line.integer(1, 2**16), default=20, help="length of the categorical part")
     add("--preset", choices=tuple(PRESETS), default="maskbench", help="networks: ours, or the sizes of the paper")
     add(
         "--prior-weight",
-        type=cli.nonnegative_float,
+        type=command_line.nonnegative_float,
         default=1.0,
         help="pull of the priors: multiplies the encoder's step against the discriminators and the decorrelation",
     )
     compiles = "torch.compile the networks: slower on the CPUs it was measured on, not yet timed on a GPU"
     add("--compile", action="store_true", help=compiles)
     add("--resume", action="store_true", help="go on from each instance's checkpoint; without one it starts")
-    add("--checkpoint-minutes", type=cli.positive_float, default=10.0, help="save this often within an epoch, too")
+    add(
+        "--checkpoint-minutes",
+        type=command_line.positive_float,
+        default=10.0,
+        help="save this often within an epoch, too",
+    )
     add("--tensorboard", action="store_true", help="also write TensorBoard event files")
     parser.add_data()
     parser.add_common()
@@ -609,4 +621,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

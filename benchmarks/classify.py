@@ -29,8 +29,8 @@ from sklearn.neural_network import MLPClassifier
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from maskbench.collate import markdown
-from maskbench.masked import MaskedSet
+from maskbench.data.masked_set import MaskedSet
+from maskbench.storage.tables import markdown
 
 REPEATS = (1, 3, 10, 30)
 EPOCHS, BATCH, CLASSES = 2, 4, 3

@@ -14,9 +14,10 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the scripts are not part of the package
 
-from maskbench import cli, files  # noqa: E402
-from maskbench.collate import read  # noqa: E402
-from maskbench.reproduce import commit, processor  # noqa: E402
+from maskbench.runtime import command_line
+from maskbench.runtime.machine import commit, processor
+from maskbench.storage import atomic, tables
+from maskbench.storage.tables import read
 
 RESULTS = ROOT / "results"
 QUESTIONS = ("train_step", "instances", "processes", "classify", "mask", "memory")  # in the order of the page
@@ -26,20 +27,20 @@ WARM_UP = 3  # calls at the start of a turn: the contestant before has emptied t
 Row = tuple[str, str, int, str, float, float, float]
 
 
-def parser(description: str, seconds: float | None = None, gpu: bool = False) -> cli.ArgumentParser:
+def parser(description: str, seconds: float | None = None, gpu: bool = False) -> command_line.ArgumentParser:
     """A benchmark's flags.
 
     Args:
         seconds: what is measured for by default, for a line of a table.
         gpu: whether it can be run on a GPU.
     """
-    flags = cli.ArgumentParser(description)
+    flags = command_line.ArgumentParser(description)
     if gpu:
         default = "cuda" if torch.cuda.is_available() else "cpu"
         flags.add_argument("--device", choices=("cpu", "cuda"), default=default, help="what is measured")
     if seconds:
         what = "of measuring, a line of a table"
-        flags.add_argument("--seconds", type=cli.positive_float, default=seconds, help=what)
+        flags.add_argument("--seconds", type=command_line.positive_float, default=seconds, help=what)
     flags.add_argument("--save", action="store_true", help="also write into results/")
     return flags
 
@@ -128,14 +129,14 @@ def save(question: str, title: str, lines: list[str], rows: list[Row], device: t
     if path.exists():
         before = [tuple(row.values()) for row in read(path) if row["benchmark"] != question]
     every = sorted([*before, *rows], key=lambda row: QUESTIONS.index(row[0]))
-    files.write_csv(path, COLUMNS, every)
+    tables.write_csv(path, COLUMNS, every)
     draw(every, RESULTS / f"{stem}.png")
     introduction = (
         "# Speed\n\nMedians, in parentheses the 10% and 90% quantiles of the calls; contestants take turns in one run. "
         '"x" is how many times as fast as the peer whose figure is 1.00x.\n\n'
         f"![Cost against size]({stem}.png)\n"
     )
-    files.write_text(page, "\n".join([introduction, *body]))
+    atomic.write_text(page, "\n".join([introduction, *body]))
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -164,6 +165,6 @@ def draw(rows: list[Row], path: Path) -> None:
         axis.xaxis.set_minor_locator(ticker.NullLocator())
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=8)
-    with files.writing(path) as file:
+    with atomic.writing(path) as file:
         figure.savefig(file, dpi=110, format="png")
     plt.close(figure)

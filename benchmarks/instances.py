@@ -17,8 +17,8 @@ import common
 import numpy as np
 import torch
 
-from maskbench import cli
-from maskbench.collate import markdown
+from maskbench.runtime import command_line
+from maskbench.storage.tables import markdown
 
 COUNTS = (1, 2, 4)
 IMAGES = 20_000  # as many as there are crops: a real training is a hundred times as long
@@ -26,7 +26,7 @@ IMAGES = 20_000  # as many as there are crops: a real training is a hundred time
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--images", type=cli.integer(64), default=IMAGES, help="training images")
+    parser.add_argument("--images", type=command_line.integer(64), default=IMAGES, help="training images")
     args = parser.parse_args()
     device = torch.device("cpu")
     lines, cells, rows = [*common.header(device), ""], [], []

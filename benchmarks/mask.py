@@ -26,10 +26,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import mask_dataset
-from maskbench.collate import markdown
-from maskbench.datasets import ImageSet
+from maskbench.data.image_set import ImageSet
+from maskbench.data.torchvision_import import torchvision
 from maskbench.models import PRESETS, Encoder
-from maskbench.vision import torchvision
+from maskbench.storage.tables import markdown
 
 COUNTS = (1_000, 10_000, 60_000)
 BATCH = 500

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from maskbench import checkpoints, cli
-from maskbench.collate import markdown
-from maskbench.models import PRESETS, Encoder
+from maskbench.models import PRESETS, Encoder, checkpoints
+from maskbench.runtime import command_line
+from maskbench.storage.tables import markdown
 
 OF_A_CLASS = 1_000
 SHARD = 10_000
@@ -34,7 +34,7 @@ def main() -> None:
     parser = common.parser(__doc__)
     counts = (10_000, 1_000_000)
     images = "how many, a multiple of 10,000 each"
-    parser.add_argument("--images", type=cli.integer(SHARD), nargs="+", default=counts, help=images)
+    parser.add_argument("--images", type=command_line.integer(SHARD), nargs="+", default=counts, help=images)
     args = parser.parse_args()
     device = torch.device("cpu")
     lines, cells, rows = [*common.header(device), ""], [], []

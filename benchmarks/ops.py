@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskbench import files, ops
+from maskbench import ops
+from maskbench.storage import atomic
 
 GAUSSIAN_DIM, CATEGORIES, DISCRIMINATORS = 384, 20, 2
 BATCHES = (16, 128, 4096, 65536)
@@ -48,7 +49,7 @@ def main() -> None:
     if args.save:
         path = common.RESULTS / RESULTS[device.type]
         text = f"# The compiled ops\n\n`python benchmarks/ops.py --device {device} --save`\n\n{report}\n"
-        files.write_text(path, text)
+        atomic.write_text(path, text)
 
 
 # Contestants: functions to be timed, by name, for one batch size

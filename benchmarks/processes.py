@@ -18,9 +18,9 @@ import common
 import torch
 from instances import images_per_second
 
-from maskbench import cli, distributed
-from maskbench.collate import markdown
 from maskbench.models import PRESETS, Decoder, Discriminator, Encoder
+from maskbench.runtime import command_line, torchrun
+from maskbench.storage.tables import markdown
 
 COUNTS = (1, 2, 3)
 RUNS = (("paper", 16), ("paper", 256), ("maskbench", 16), ("maskbench", 256))
@@ -31,12 +31,12 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--images", type=cli.integer(512), default=IMAGES, help="training images")
+    parser.add_argument("--images", type=command_line.integer(512), default=IMAGES, help="training images")
     parser.add_argument("--sum", type=int, metavar="BYTES", help="only time a sum, started by torchrun")
     args = parser.parse_args()
     device = torch.device("cpu")
     if args.sum:
-        with distributed.processes(device):
+        with torchrun.processes(device):
             print(time_of_sum(args.sum, device))
         return
     lines, cells, rows = [*common.header(device), ""], [], []
@@ -87,7 +87,7 @@ def started(processes: int, command: list[str]) -> str:
 def time_of_sum(size: int, device: torch.device) -> float:
     """Median seconds of one sum over the processes."""
     numbers = torch.ones(size // 4)
-    return statistics.median(common.timed(lambda: distributed.total(numbers), device) for _ in range(30))
+    return statistics.median(common.timed(lambda: torchrun.total(numbers), device) for _ in range(30))
 
 
 if __name__ == "__main__":

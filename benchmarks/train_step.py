@@ -28,10 +28,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskbench.collate import markdown
-from maskbench.graphs import Captured
-from maskbench.models import PRESETS, Decoder, Discriminator, Encoder
-from maskbench.priors import PriorSampler
+from maskbench.models import PRESETS, Decoder, Discriminator, Encoder, PriorSampler
+from maskbench.runtime.cuda_graphs import Captured
+from maskbench.storage.tables import markdown
 from train_aae import BETAS, GENERATOR_STEP, OPTIMIZERS, take_step
 
 GAUSSIAN_DIM, CATEGORIES = 384, 20

@@ -9,11 +9,14 @@ of what masked); a masked file, an encoder and a decoder with one fingerprint be
 
 from pathlib import Path
 
-from maskbench import checkpoints, cli, files, ledger, masked
+from maskbench.data import masked_set
 from maskbench.errors import InputError
+from maskbench.models import checkpoints
+from maskbench.runtime import command_line
+from maskbench.storage import ledger, pt
 
 _FORMATS = {
-    masked.FORMAT: "masked set",
+    masked_set.FORMAT: "masked set",
     checkpoints.ENCODER_FORMAT: "encoder",
     checkpoints.DECODER_FORMAT: "decoder, the private key",
     checkpoints.CHECKPOINT_FORMAT: "checkpoint of a training, with the private key in it",
@@ -23,7 +26,7 @@ _NOBODY = "nobody: with it masks turn back into pictures"
 
 
 def main() -> None:
-    parser = cli.ArgumentParser(__doc__)
+    parser = command_line.ArgumentParser(__doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".pt files of maskbench")
     found = [(path, *describe(path)) for path in parser.parse_args().files]
     prints = {path: fingerprint for path, _, fingerprint in found if fingerprint}
@@ -33,7 +36,7 @@ def main() -> None:
     for path, lines, fingerprint in found:
         print(path)
         for name, text in [*lines, ("fingerprint", fingerprint or "none")]:
-            print(f"  {name:12} {cli.printable(text)}")
+            print(f"  {name:12} {command_line.printable(text)}")
 
 
 def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
@@ -42,12 +45,12 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
     Raises:
         InputError: missing, damaged, not ours, or of another version.
     """
-    found = files.read(path)["format"]
+    found = pt.read(path)["format"]
     if found not in _FORMATS:
-        raise InputError(f"{path}: holds {files.shown(found)}, which this maskbench does not know")
+        raise InputError(f"{path}: holds {pt.shown(found)}, which this maskbench does not know")
     give_to, details, fingerprint = "anyone", [], None
-    if found == masked.FORMAT:
-        data = masked.load_file(path)
+    if found == masked_set.FORMAT:
+        data = masked_set.load_file(path)
         fingerprint = data.encoder
         details = [
             (
@@ -57,9 +60,9 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
             ("images", f"{data.dataset}, {len(data.classes)} classes, masked by {data.method}"),
         ]
         give_to = "whom you trust with its labels and with what the mask leaks (see README)"
-        if data.method.endswith(masked.KEYED):
+        if data.method.endswith(masked_set.KEYED):
             details.append(("key", "turned by a secret key: the decoder alone does not fit"))
-        if data.method.removesuffix(masked.KEYED) == "identity":
+        if data.method.removesuffix(masked_set.KEYED) == "identity":
             give_to = "whom you would give the images: these are their pixels"
     elif found == checkpoints.ENCODER_FORMAT:
         encoder, fingerprint = checkpoints.load_encoder(path)
@@ -70,7 +73,7 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
         details, give_to = [("sizes", _sizes(decoder.config))], _NOBODY
     elif found == checkpoints.CHECKPOINT_FORMAT:
         checkpoint = checkpoints.load_checkpoint(path)
-        settings = {key: files.shown(value) for key, value in checkpoint["settings"].items()}
+        settings = {key: pt.shown(value) for key, value in checkpoint["settings"].items()}
         place = f"{len(checkpoint['history'])} epochs and {len(checkpoint['losses'])} steps"
         details, give_to = [("trained", place), ("flags", _sizes(settings))], _NOBODY
         if len(checkpoint["losses"]) == 0:  # within an epoch it has an encoder that was never written
@@ -85,4 +88,4 @@ def _sizes(values: dict) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

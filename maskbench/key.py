@@ -8,103 +8,19 @@ angles stay, so classifiers learn as before; and so an attacker has these too. W
 how many known pairs on it does not, is measured by ``crosspair.py --audit``.
 """
 
-import hashlib
-import os
-import re
-import secrets
-import stat
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from maskbench import cli, files
-from maskbench.errors import InputError
-
-BITS = 256
-_FORM = re.compile(rb"[0-9a-f]{%d}\n?" % (BITS // 4))
+from maskbench.masking import key
+from maskbench.runtime import command_line
 
 
 def main() -> None:
-    parser = cli.ArgumentParser(__doc__)
+    parser = command_line.ArgumentParser(__doc__)
     parser.add_argument("key", type=Path, metavar="FILE", help="the key file to make; one that exists is kept")
     path = parser.parse_args().key
-    create(path)
+    key.create(path)
     print(f"{path}: a new key; keep it and hand it to nobody. Masks made with it stay comparable only with each other")
 
 
-def create(path: Path) -> None:
-    """Write a new random key, 64 hexadecimal digits, mode 0600.
-
-    Raises:
-        InputError: the file exists (a key is never overwritten), or cannot be written.
-    """
-    if path.exists():
-        raise InputError(f"{path}: exists already, and a key is never overwritten; name another file")
-    with files.writing(path, private=True) as file:
-        file.write(f"{secrets.token_hex(BITS // 8)}\n".encode())
-
-
-def load(path: Path) -> bytes:
-    """The 32 bytes of a key file.
-
-    Raises:
-        InputError: it is missing, no key, or others than its owner may read or write it.
-    """
-    try:
-        with open(path, "rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            content = file.read(BITS)  # more than a key has
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such key; make one with: python -m maskbench.key {path}") from None
-    if mode & 0o077:
-        raise InputError(
-            f"{path}: others than you may read this key (mode {mode:04o}); chmod 600 it, or make a new one"
-        )
-    if not _FORM.fullmatch(content):
-        raise InputError(
-            f"{path}: is not a key ({BITS // 4} hexadecimal digits); make one with python -m maskbench.key"
-        )
-    return bytes.fromhex(content.decode())
-
-
-class KeyedTransform:
-    """What a key does to masks: z -> Q z, a secret rotation (or reflection), and a permutation of the categories.
-
-    Q is drawn from the Haar measure: the orthogonal factor of a matrix of normals, with the signs of the triangular
-    one's diagonal (Mezzadri, "How to generate random matrices from the classical compact groups", Notices of the AMS
-    2007). All numbers come from SHAKE-256 of the key and the sizes, in float64: another machine makes the same matrix
-    up to rounding, 1e-12.
-
-    Args:
-        key: 32 bytes.
-        gaussian_dim: length G of the Gaussian part.
-        categories: length K of the categorical part, may be 0.
-    """
-
-    def __init__(self, key: bytes, gaussian_dim: int, categories: int):
-        stream = hashlib.shake_256(b"maskbench key 1: %d %d\n" % (gaussian_dim, categories) + key)
-        count = gaussian_dim**2 + gaussian_dim**2 % 2
-        words = np.frombuffer(stream.digest(8 * (count + categories)), dtype="<u8")
-        # Box-Muller on the upper 53 bits; the half keeps the logarithm finite
-        first, second = ((words[:count] >> np.uint64(11)).astype(np.float64) + 0.5).reshape(2, -1) * 2.0**-53
-        radius = np.sqrt(-2 * np.log(first))
-        normals = np.concatenate((radius * np.cos(2 * np.pi * second), radius * np.sin(2 * np.pi * second)))
-        orthogonal, triangular = np.linalg.qr(normals[: gaussian_dim**2].reshape(gaussian_dim, gaussian_dim))
-        self.matrix = torch.from_numpy(orthogonal * np.sign(np.diag(triangular)))  # float64 [G, G]
-        self.permutation = torch.from_numpy(np.argsort(words[count:], kind="stable"))  # int64 [K]
-
-    def apply(self, gaussian: Tensor, categorical: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn masks: float32 ``[N, G]`` and ``[N, K]``, twice; the products are taken in float64."""
-        matrix, permutation = self.matrix.to(gaussian.device), self.permutation.to(gaussian.device)
-        return (gaussian.double() @ matrix.T).to(gaussian.dtype), categorical[:, permutation]
-
-    def invert(self, gaussian: Tensor, categorical: Tensor) -> tuple[Tensor, Tensor]:
-        """Undo :meth:`apply`, as the owner of the key can."""
-        matrix, permutation = self.matrix.to(gaussian.device), self.permutation.to(gaussian.device)
-        return (gaussian.double() @ matrix).to(gaussian.dtype), categorical[:, permutation.argsort()]
-
-
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -9,8 +9,8 @@ import torch
 from test_training import PRIOR_WEIGHT, SIZES, make, mini_batches
 from torch import nn
 
-from maskbench import distributed, models
-from maskbench.models import calibrate
+from maskbench.models import calibrate, decoder
+from maskbench.runtime import torchrun
 from train_aae import OPTIMIZERS, take_step
 
 
@@ -21,7 +21,7 @@ def steps_of(sizes: str, dtype: torch.dtype, steps: int, learning: bool = True) 
         for group in [group for name in OPTIMIZERS for group in parts[name].param_groups]:
             group["lr"] = 0.0
     batches = mini_batches(steps, dtype)
-    mine = distributed.share(len(batches[0]))
+    mine = torchrun.share(len(batches[0]))
     for images in batches:
         losses.append(take_step(parts, images[mine], PRIOR_WEIGHT, len(images), mine.start))
     networks = {name: part for name, part in parts.items() if isinstance(part, nn.Module) and name != "prior"}
@@ -42,8 +42,8 @@ def everything() -> dict:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    models.has_bfloat16 = lambda device: False  # its rounding depends on the share
-    with distributed.processes(torch.device("cpu")):
+    decoder.has_bfloat16 = lambda device: False  # its rounding depends on the share
+    with torchrun.processes(torch.device("cpu")):
         result = everything()
-        if distributed.rank() == 0:
+        if torchrun.rank() == 0:
             torch.save(result, sys.argv[1])

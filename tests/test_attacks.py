@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from maskbench import attacks
+from maskbench.leakage import attacks
 
 SIZE = 16  # of images; 3 * 16 * 16 = 768 pixels
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import ROOT
 
-from maskbench import audit, audit_report
-from maskbench.attacks import gradient_inversion
+from maskbench.leakage import audit, report
+from maskbench.leakage.attacks import gradient_inversion
 
 COLUMNS = ["mask", "images", "threat", "attack", "pairs", "measure", "mean", "low", "high"]
 ATTACKS = {
@@ -41,7 +41,7 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     assert list(rows[0]) == COLUMNS and {row["attack"] for row in rows} == ATTACKS
     assert {row["mask"] for row in rows} == {"aae", "aae+key", "identity"}
     assert {row["images"] for row in rows} == {"photos", "digits"}
-    assert {row["threat"] for row in rows} == set(audit_report.THREATS)
+    assert {row["threat"] for row in rows} == set(report.THREATS)
     assert {row["pairs"] for row in rows} >= {"0", "10", "30"}
     assert {row["measure"] for row in rows} == {
         *audit.IMAGE_MEASURES,
@@ -86,7 +86,7 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     assert (folder / "audit.csv").read_bytes() == before
 
 
-def given(best: dict[tuple[str, str, int], float]) -> audit_report.Table:
+def given(best: dict[tuple[str, str, int], float]) -> report.Table:
     """A table in which one attack has an SSIM for each mask, threat and number of pairs."""
     rows = [
         ("aae", "masks-only", "mean-image", "ssim", 0, 0.2),
@@ -97,7 +97,7 @@ def given(best: dict[tuple[str, str, int], float]) -> audit_report.Table:
             (mask, threat, "ridge", "ssim", pairs, value),
             (mask, threat, "re-identification", "reid_at_1", pairs, 0.5),
         ]
-    return audit_report.Table(
+    return report.Table(
         [
             dict(zip(COLUMNS, (mask, "cifar10", threat, attack, str(pairs), measure, *[str(value)] * 3), strict=True))
             for mask, threat, attack, measure, pairs, value in rows
@@ -109,14 +109,14 @@ def test_the_verdict_follows_the_figures():
     figures = {("aae", "masks-only", 0): 0.2, ("aae", "known-pairs", 100): 0.6, ("aae", "known-pairs", 1000): 0.89}
     figures |= {("aae", "stolen-encoder", 0): 0.9}
     keyed = {("aae+key", *key[1:]): value for key, value in figures.items()}
-    said = audit_report.verdict(given(figures | keyed), [], 1000)
+    said = report.verdict(given(figures | keyed), [], 1000)
     assert "with masks alone recovers nothing beyond the mean image (SSIM 0.20)" in said
     assert "with 100 known pairs most of what the matching decoder shows (SSIM 0.60)" in said
     assert "with 1000 as much as the matching decoder shows (SSIM 0.89)" in said
     assert "it makes no difference to any number of known pairs" in said
     assert "accuracy" not in said and "trained the autoencoder" not in said  # what was not measured is not told
     weaker = keyed | {("aae+key", "known-pairs", 100): 0.3, ("aae+key", "stolen-encoder", 0): 0.2}
-    said = audit_report.verdict(given(figures | weaker), [], 1000)
+    said = report.verdict(given(figures | weaker), [], 1000)
     assert "from 1,000 known pairs on it no longer helps" in said
 
 

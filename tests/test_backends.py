@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import run_script
 
-from maskbench import collate
+from maskbench.storage import tables
 
 SMALL = ("--jobs", 2, "--classes", 3, "--repeats", 2, "--epochs", 2, "--estimators", 20, "--output-dir", ".")
 
@@ -26,7 +26,7 @@ def one_after_another(workplace, tmp_path_factory) -> list[dict]:
 
 
 def scores(folder: Path) -> list[dict]:
-    rows = collate.read(folder / "digits-runs.csv")
+    rows = tables.read(folder / "digits-runs.csv")
     return [{column: value for column, value in row.items() if column != "seconds"} for row in rows]
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import classify
 from maskbench import ops
-from maskbench.masked import MaskedSet
+from maskbench.data.masked_set import MaskedSet
 from maskbench.models import ClassifierStack, MaskClassifier
 
 

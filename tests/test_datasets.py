@@ -9,9 +9,11 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from maskbench import datasets
-from maskbench.datasets import TEST, TRAIN, FolderImages
+from maskbench.data import datasets
+from maskbench.data.folders import FolderImages
+from maskbench.data.image_set import TEST, TRAIN, ImageSet, resize
 from maskbench.errors import InputError
+from maskbench.runtime import machine
 
 REAL = ROOT / "data"
 
@@ -121,7 +123,7 @@ def test_what_stands_in_a_picture_does_not_depend_on_how_the_camera_was_held(tmp
 @pytest.fixture
 def little_memory(monkeypatch):
     """Room for 10 images of 16 x 16 and no more."""
-    monkeypatch.setattr(datasets, "_memory", lambda: 20 * 3 * 16**2)
+    monkeypatch.setattr(machine, "memory", lambda: 20 * 3 * 16**2)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -130,7 +132,7 @@ def test_a_folder_larger_than_memory_is_decoded_when_needed(tmp_path, little_mem
     assert isinstance(datasets.load(f"folder:{tmp_path / 'few'}", image_size=16).images, torch.Tensor)
     write_folder(tmp_path / "many")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "_memory", lambda: 2**30)
+        patch.setattr(machine, "memory", lambda: 2**30)
         whole = datasets.load(f"folder:{tmp_path / 'many'}", image_size=16)
     lazy = datasets.load(f"folder:{tmp_path / 'many'}", image_size=16, workers=workers)
     assert isinstance(whole.images, torch.Tensor) and isinstance(lazy.images, FolderImages)
@@ -191,7 +193,7 @@ def test_corrupt_images_are_refused_or_listed_and_skipped(tmp_path, capsys, requ
         datasets.load(name, image_size=16, skip_corrupt=True)
 
 
-def path_of(images: datasets.ImageSet, root: Path, row: int) -> str:
+def path_of(images: ImageSet, root: Path, row: int) -> str:
     """The file that a row of a folder of two classes with ten files each was read from."""
     order = np.random.RandomState(0).permutation(20)
     return str(root / images.classes[order[row] // 10] / f"{order[row] % 10}.png")
@@ -208,9 +210,9 @@ def test_folder_of_other_parts_is_refused(tmp_path):
 
 def test_resize_keeps_flat_areas_and_averages():
     flat = torch.full((2, 1, 28, 28), 77, dtype=torch.uint8)
-    assert (datasets._resize(flat, 32) == 77).all()
+    assert (resize(flat, 32) == 77).all()
     checkers = torch.from_numpy(np.indices((64, 64)).sum(0) % 2 * 255).to(torch.uint8)[None, None]
-    assert (datasets._resize(checkers, 8).float() - 127.5).abs().max() <= 20  # antialiased, not sampled
+    assert (resize(checkers, 8).float() - 127.5).abs().max() <= 20  # antialiased, not sampled
 
 
 def test_damaged_files_are_refused(tmp_path):

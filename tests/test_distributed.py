@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT
 from ranks import everything
 
-from maskbench import checkpoints, models
+from maskbench.models import checkpoints, decoder
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 PHOTOS = ("--dataset", "photos", "--limit", "256")
@@ -54,7 +54,7 @@ def metrics(folder: Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def alone() -> dict:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "has_bfloat16", lambda device: False)
+        patch.setattr(decoder, "has_bfloat16", lambda device: False)
         return everything()
 
 

@@ -26,11 +26,13 @@ from conftest import ROOT, run_script
 from PIL import Image
 
 import train_aae
-from maskbench import checkpoints, figures, files, ledger, masked
+from maskbench.data import masked_set
+from maskbench.data.masked_set import MaskedSet
 from maskbench.errors import InputError
-from maskbench.masked import MaskedSet
-from maskbench.models import Decoder, Encoder
-from maskbench.stopping import Stopper
+from maskbench.models import Decoder, Encoder, checkpoints
+from maskbench.runtime.stopping import Stopper
+from maskbench.storage import atomic, ledger, pt, tables
+from maskbench.training import figures
 
 KILLS = int(os.environ.get("MASKBENCH_KILLS", 3))
 TRAINING = ("--dataset", "photos", "--limit", 256, "--epochs", 2)  # what instance 0 of the workplace ran: 2 x 16 steps
@@ -45,7 +47,7 @@ def read_csv(path: Path) -> list[list[str]]:
 def assert_same_bits(folder: Path, unbroken: Path) -> None:
     """Weights, optimisers, metrics and files of two trainings; speed and flags that change nothing aside."""
     checkpoint, wanted = (torch.load(path / "checkpoint.pt", weights_only=True) for path in (folder, unbroken))
-    files.check_like(wanted["states"], checkpoint["states"], "states")
+    pt.check_like(wanted["states"], checkpoint["states"], "states")
 
     def equal(a: object, b: object) -> bool:
         if isinstance(a, dict):
@@ -286,14 +288,14 @@ def test_the_checkpoint_that_was_kept_is_good(complaint, tmp_path, preset, lr):
     path = tmp_path / "runs" / "aae" / "0" / "checkpoint.pt"
     assert "is not finite" in said and ("good and was kept" in said) == path.exists()
     if path.exists():
-        assert files.first_not_finite(checkpoints.load_checkpoint(path)["states"]) is None
+        assert pt.first_not_finite(checkpoints.load_checkpoint(path)["states"]) is None
 
 
 def test_first_not_finite():
     states = {"a": {"b": torch.ones(2), "c": [1]}, "d": {0: {"e": torch.tensor([0.0, torch.inf])}}}
-    assert files.first_not_finite(states) == "d.0.e"
+    assert pt.first_not_finite(states) == "d.0.e"
     states["d"][0]["e"][1] = 0
-    assert files.first_not_finite(states) is None
+    assert pt.first_not_finite(states) is None
 
 
 def test_images_that_are_all_the_same(run_here, tmp_path):
@@ -359,12 +361,12 @@ def all_writers(folder: Path) -> dict[str, object]:
     table = torch.randn(5000, 3).tolist()
     history = [[epoch + 1, *torch.rand(5).tolist()] for epoch in range(3)]
     return {
-        "masked.pt": lambda path: masked.save(data, path),
+        "masked.pt": lambda path: masked_set.save(data, path),
         "encoder.pt": lambda path: checkpoints.save_encoder(Encoder(**(SIZES | {"width": 16})), path),
         "decoder.pt": lambda path: checkpoints.save_decoder(Decoder(**(SIZES | {"width": 16})), "0" * 64, path),
         "checkpoint.pt": lambda path: checkpoints.save_checkpoint(kept, path),
         "runs.pt": lambda path: ledger.Ledger(path, "code").add({"run": time.time()}, kept),
-        "metrics.csv": lambda path: files.write_csv(path, ("a", "b", "c"), table),
+        "metrics.csv": lambda path: tables.write_csv(path, ("a", "b", "c"), table),
         "losses.png": lambda path: figures.losses(history, path),
     }
 
@@ -394,11 +396,11 @@ def failing(fault: str, monkeypatch):
         if fault == "fsync":
             patch.setattr(os, "fsync", refuse(errno.EIO))
         elif fault == "fsync of the folder":
-            patch.setattr(files, "_flush_folder", refuse(errno.EIO))
+            patch.setattr(atomic, "_flush_folder", refuse(errno.EIO))
         elif fault == "rename":
             patch.setattr(os, "replace", refuse(errno.ENOSPC))
         elif fault == "open":
-            patch.setattr(files.tempfile, "mkstemp", refuse(errno.EROFS))
+            patch.setattr(atomic.tempfile, "mkstemp", refuse(errno.EROFS))
         elif fault == "mode":
             patch.setattr(os, "fchmod", refuse(errno.EPERM))
         yield
@@ -424,7 +426,7 @@ def test_a_failing_write_keeps_the_file_before_it(tmp_path, monkeypatch, kind):
         write(path)
     assert list(tmp_path.iterdir()) == [path]
     if kind.endswith(".pt"):
-        files.read(path)  # the old one or the new one, whole
+        pt.read(path)  # the old one or the new one, whole
     shutil.rmtree(tmp_path)
     with pytest.raises(InputError, match="No such file or directory"):
         write(path)
@@ -475,7 +477,7 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / ".hidden").write_bytes(b"the user's")
     with open(tmp_path / ".encoder.pt.def.partial", "wb") as alive:
         fcntl.flock(alive, fcntl.LOCK_EX)  # another process is writing it
-        with files.output_folder(tmp_path):
+        with atomic.output_folder(tmp_path):
             pass
     assert sorted(path.name for path in tmp_path.iterdir()) == [".encoder.pt.def.partial", ".hidden"]
 
@@ -487,7 +489,7 @@ def test_two_processes_and_one_output_folder(complaint, workplace, tmp_path, scr
         "classify.py": ("--masked", workplace / "masked" / "digits.pt"),
         "crosspair.py": ("--models", workplace / "runs" / "aae", "--dataset", "photos"),
     }[script]
-    with files.output_folder(tmp_path / "out"):  # flock tells apart who opened the folder, not which process did
+    with atomic.output_folder(tmp_path / "out"):  # flock tells apart who opened the folder, not which process did
         said = complaint(script, *inputs, "--output-dir", "out")
         assert "--output-dir out: another process is writing there" in said and not list((tmp_path / "out").iterdir())
     assert not (tmp_path / "out").exists()  # nothing was written
@@ -497,18 +499,18 @@ def test_the_lock_ends_with_its_process(tmp_path):
     code = f"""
 import time
 from pathlib import Path
-from maskbench import files
-with files.output_folder(Path({str(tmp_path)!r})):
+from maskbench.storage import atomic
+with atomic.output_folder(Path({str(tmp_path)!r})):
     print("held", flush=True)
     time.sleep(60)
 """
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match="another process"), files.output_folder(tmp_path):
+    with pytest.raises(InputError, match="another process"), atomic.output_folder(tmp_path):
         pass
     process.kill()
     process.wait()
-    with files.output_folder(tmp_path):
+    with atomic.output_folder(tmp_path):
         pass
 
 
@@ -516,11 +518,11 @@ def test_workers_die_with_their_parent(tmp_path):
     pictures(tmp_path / "mine", 4)
     code = f"""
 import os, time
-from maskbench import datasets
+from maskbench.data import folders, datasets
 def hang(self, index):
     print(os.getpid(), flush=True)
     time.sleep(120)
-datasets.FolderImages.__getitems__ = hang
+folders.FolderImages.__getitems__ = hang
 datasets.load("folder:{tmp_path}/mine", workers=2)
 """
     process = subprocess.Popen(
@@ -550,13 +552,13 @@ def test_keys_are_private_from_the_start(tmp_path, monkeypatch):
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", watching)
-    files.make_folder(tmp_path / "a" / "0", private=True)
+    atomic.make_folder(tmp_path / "a" / "0", private=True)
     assert stat.S_IMODE((tmp_path / "a" / "0").stat().st_mode) == 0o700
     checkpoints.save_decoder(Decoder(**SIZES), "0" * 64, tmp_path / "a" / "0" / "decoder.pt")
     checkpoints.save_checkpoint({"settings": {}}, tmp_path / "a" / "0" / "checkpoint.pt")
     assert modes == [0o600, 0o600]
     (tmp_path / "open").mkdir(mode=0o755)
-    files.make_folder(tmp_path / "open", private=True)
+    atomic.make_folder(tmp_path / "open", private=True)
     assert stat.S_IMODE((tmp_path / "open").stat().st_mode) == 0o700
 
 
@@ -591,8 +593,8 @@ def test_classify_keeps_finished_runs(run_here, workplace, tmp_path, monkeypatch
     assert len(fits) == 4 and "3 of 6 runs" in capsys.readouterr().out
     run_here("classify.py", *arguments, 1, "--seed", 1)
     assert len(fits) == 5
-    content = files.load(tmp_path / "digits.pt", masked.FORMAT)
-    files.save(content | {"gaussian": -content["gaussian"]}, tmp_path / "digits.pt")
+    content = pt.load(tmp_path / "digits.pt", masked_set.FORMAT)
+    pt.save(content | {"gaussian": -content["gaussian"]}, tmp_path / "digits.pt")
     run_here("classify.py", *arguments, 1)  # another masked set of the same name
     assert len(fits) == 6
 
@@ -605,7 +607,7 @@ def test_crosspair_keeps_finished_sets(run_here, workplace, tmp_path, monkeypatc
     def asked_again(*arguments):
         raise AssertionError
 
-    monkeypatch.setattr("maskbench.metrics.image_mse", asked_again)
+    monkeypatch.setattr("maskbench.models.evaluation.image_mse", asked_again)
     capsys.readouterr()
     run_here("crosspair.py", *arguments)
     assert "finished before and kept: patterns, train, validation" in capsys.readouterr().out

@@ -6,15 +6,16 @@ import stat
 import pytest
 import torch
 
-from maskbench import checkpoints, files, masked
+from maskbench.data import masked_set
+from maskbench.data.masked_set import MaskedSet
 from maskbench.errors import InputError
-from maskbench.masked import MaskedSet
-from maskbench.models import Decoder, Encoder
+from maskbench.models import Decoder, Encoder, checkpoints
+from maskbench.storage import atomic, pt
 
 SIZES = dict(image_size=8, width=2, gaussian_dim=3, categories=2)
 
 
-def masked_set(rows: int = 20, **changes) -> MaskedSet:
+def make_set(rows: int = 20, **changes) -> MaskedSet:
     values = dict(
         method="aae",
         encoder="0" * 64,
@@ -31,9 +32,9 @@ def masked_set(rows: int = 20, **changes) -> MaskedSet:
 
 
 def test_masked_set_round_trip(tmp_path):
-    written = masked_set()
-    masked.save(written, tmp_path / "set.pt")
-    read = masked.load(tmp_path / "set.pt")
+    written = make_set()
+    masked_set.save(written, tmp_path / "set.pt")
+    read = masked_set.load(tmp_path / "set.pt")
     for field in dataclasses.fields(MaskedSet):
         a, b = getattr(written, field.name), getattr(read, field.name)
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
@@ -57,12 +58,12 @@ def test_masked_set_round_trip(tmp_path):
 )
 def test_masked_set_refuses(tmp_path, changes, complaint):
     with pytest.raises(InputError, match=complaint):
-        masked.save(masked_set(**changes), tmp_path / "set.pt")
+        masked_set.save(make_set(**changes), tmp_path / "set.pt")
     assert not (tmp_path / "set.pt").exists()
-    content = {"format": masked.FORMAT, "version": 1, **vars(masked_set(**changes))}
+    content = {"format": masked_set.FORMAT, "version": 1, **vars(make_set(**changes))}
     torch.save(content, tmp_path / "set.pt")
     with pytest.raises(InputError, match=complaint):
-        masked.load(tmp_path / "set.pt")
+        masked_set.load(tmp_path / "set.pt")
 
 
 class Payload:
@@ -78,40 +79,40 @@ class Payload:
 def test_load_refuses_what_is_not_ours(tmp_path):
     path = tmp_path / "file.pt"
     with pytest.raises(InputError, match="no such file"):
-        files.load(path, masked.FORMAT)
+        pt.load(path, masked_set.FORMAT)
     with pytest.raises(InputError, match="folder"):
-        files.load(tmp_path, masked.FORMAT)
-    masked.save(masked_set(), path)
+        pt.load(tmp_path, masked_set.FORMAT)
+    masked_set.save(make_set(), path)
     whole = path.read_bytes()
     for damaged in (b"", b"hello", whole[: len(whole) // 2]):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r"file\.pt: damaged"):
-            files.load(path, masked.FORMAT)
+            pt.load(path, masked_set.FORMAT)
     for content in ([1, 2], {"format": 3}):
         torch.save(content, path)
         with pytest.raises(InputError, match="not a maskbench file"):
-            files.load(path, masked.FORMAT)
+            pt.load(path, masked_set.FORMAT)
     torch.save({"format": "maskbench.encoder", "version": 1}, path)
     with pytest.raises(InputError, match=r"holds maskbench\.encoder, expected maskbench\.masked$"):
-        files.load(path, masked.FORMAT)
+        pt.load(path, masked_set.FORMAT)
     for private in ("maskbench.decoder", "maskbench.checkpoint"):
         torch.save({"format": private, "version": 1}, path)
         with pytest.raises(InputError, match=rf"holds {private}, expected maskbench\.masked; it is private"):
-            files.load(path, masked.FORMAT)
+            pt.load(path, masked_set.FORMAT)
     for version, advice in ((2, "version 2.*update maskbench"), (0, "version 0.*make it again"), ("x", "version x")):
-        torch.save({"format": masked.FORMAT, "version": version}, path)
+        torch.save({"format": masked_set.FORMAT, "version": version}, path)
         with pytest.raises(InputError, match=advice):
-            files.load(path, masked.FORMAT)
-    torch.save({"format": masked.FORMAT, "version": 1, "method": Payload(tmp_path / "called")}, path)
+            pt.load(path, masked_set.FORMAT)
+    torch.save({"format": masked_set.FORMAT, "version": 1, "method": Payload(tmp_path / "called")}, path)
     with pytest.raises(InputError, match="damaged"):
-        files.load(path, masked.FORMAT)
+        pt.load(path, masked_set.FORMAT)
     assert not (tmp_path / "called").exists()
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file.txt"
-    files.write_text(path, "old")
-    with pytest.raises(RuntimeError), files.writing(path) as file:
+    atomic.write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic.writing(path) as file:
         file.write(b"half of the new")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -140,19 +141,19 @@ def test_encoder_and_decoder_round_trip(tmp_path):
 
 def test_fingerprint_depends_on_every_byte():
     tensors = {"a": torch.zeros(3), "b": torch.ones(2, 2)}
-    first = files.fingerprint(tensors)
-    assert first == files.fingerprint(dict(reversed(tensors.items())))
+    first = pt.fingerprint(tensors)
+    assert first == pt.fingerprint(dict(reversed(tensors.items())))
     for change in ({"a": torch.tensor([0.0, 0.0, 1e-38])}, {"b": torch.ones(4)}, {"a": torch.zeros(3).double()}):
-        assert files.fingerprint(tensors | change) != first
+        assert pt.fingerprint(tensors | change) != first
 
 
 def test_validation_rows():
-    small = masked_set(rows=20)  # 15 training images: the first three
+    small = make_set(rows=20)  # 15 training images: the first three
     assert small.validation_rows().nonzero().flatten().tolist() == [0, 1, 2]
     rows = 70_000
-    full = masked_set(rows, dataset="mnist", split=(torch.arange(rows) >= 60_000).to(torch.uint8))
+    full = make_set(rows, dataset="mnist", split=(torch.arange(rows) >= 60_000).to(torch.uint8))
     assert full.validation_rows().nonzero().flatten().tolist() == list(range(10_000))
-    copies = masked_set(
+    copies = make_set(
         rows=6,
         source=torch.tensor([0, 1, 2, 3, 4, 0]),
         split=torch.zeros(6, dtype=torch.uint8),

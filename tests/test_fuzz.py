@@ -26,10 +26,11 @@ import pytest
 import torch
 from PIL import Image
 
-from maskbench import checkpoints, datasets, files, ledger, masked
+from maskbench.data import folders, masked_set
+from maskbench.data.masked_set import MaskedSet
 from maskbench.errors import InputError
-from maskbench.masked import MaskedSet
-from maskbench.models import Decoder, Encoder
+from maskbench.models import Decoder, Encoder, checkpoints
+from maskbench.storage import ledger, pt
 
 MUTATIONS = int(os.environ.get("MASKBENCH_FUZZ", 10_000))
 SIZES = dict(image_size=8, width=2, gaussian_dim=3, categories=2)
@@ -60,7 +61,7 @@ def load_ledger(path):
 
 
 def load_masked(path):
-    data = masked.load(path)
+    data = masked_set.load(path)
     assert len(data.gaussian) == len(data.labels) == len(data.source) == len(data.view) == len(data.split) > 0
     assert data.features(torch.arange(len(data.labels))).isfinite().all()
     assert data.labels.min() >= 0 and data.labels.max() < len(data.classes) and data.split.max() <= 1
@@ -109,7 +110,7 @@ def originals(tmp_path_factory) -> dict[str, bytes]:
         source=torch.arange(rows),
         view=torch.zeros(rows, dtype=torch.uint8),
     )
-    masked.save(data, folder / "masked")
+    masked_set.save(data, folder / "masked")
     fingerprint = checkpoints.save_encoder(Encoder(**SIZES), folder / "encoder")
     checkpoints.save_decoder(Decoder(**SIZES), fingerprint, folder / "decoder")
     checkpoints.save_encoder(Encoder(**SIZES, frequencies=5), folder / "encoder of frequencies")
@@ -382,7 +383,7 @@ def test_hostile_pictures(tmp_path, limited_memory):
             (tmp_path / "class" / f"picture.{ending}").write_bytes(mutated)
             if number % 100 == 0:
                 faulthandler.dump_traceback_later(60, exit=True)
-            item = datasets._decode(tmp_path / "class" / f"picture.{ending}", 8)
+            item = folders._decode(tmp_path / "class" / f"picture.{ending}", 8)
             if isinstance(item, InputError):
                 assert f"picture.{ending}: " in str(item), (number, how)
             else:
@@ -398,7 +399,7 @@ def test_what_torch_would_not_mind(originals, tmp_path):
 
     def refused(reason: str) -> None:
         with pytest.raises(InputError, match=reason):
-            files.read(path)
+            pt.read(path)
 
     base = {"format": "maskbench.masked", "version": 1}
     for tensor, reason in (

@@ -11,13 +11,17 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from maskbench import checkpoints, cli, datasets, files, inspect, masked
+from maskbench import inspect
+from maskbench.data import datasets, masked_set
 from maskbench.errors import InputError
+from maskbench.models import checkpoints
+from maskbench.runtime import command_line
+from maskbench.storage import pt
 
 
 def test_every_file_says_what_it_is(workplace):
     folder = workplace / "runs" / "aae" / "0"
-    fingerprint = files.load(workplace / "masked" / "digits.pt", masked.FORMAT)["encoder"]
+    fingerprint = pt.load(workplace / "masked" / "digits.pt", masked_set.FORMAT)["encoder"]
     for path, is_a, give_to, prints in (
         (workplace / "masked" / "digits.pt", "masked set", "whom you trust", fingerprint),
         (folder / "encoder.pt", "encoder", "who masks images; not", fingerprint),
@@ -73,7 +77,7 @@ def test_a_masked_file_holds_nothing_beside_its_fields(tmp_path):
     class Note(str):
         pass
 
-    data = masked.MaskedSet(
+    data = masked_set.MaskedSet(
         method="aae",
         encoder="0" * 64,
         dataset="digits",
@@ -86,8 +90,8 @@ def test_a_masked_file_holds_nothing_beside_its_fields(tmp_path):
         view=torch.zeros(4, dtype=torch.uint8),
     )
     path = tmp_path / "set.pt"
-    masked.save(data, path)
-    assert torch.equal(masked.load(path).gaussian, secret[:4, :3])
+    masked_set.save(data, path)
+    assert torch.equal(masked_set.load(path).gaussian, secret[:4, :3])
     assert np.float32(999).tobytes() not in path.read_bytes()
     tagged = torch.zeros(4, 3)
     tagged.path = "/home/me/patients"
@@ -97,34 +101,34 @@ def test_a_masked_file_holds_nothing_beside_its_fields(tmp_path):
         dict(gaussian=torch.nn.Parameter(secret[:4])),
     ):
         with pytest.raises(InputError):
-            masked.save(masked.MaskedSet(**(vars(data) | changes)), tmp_path / "other.pt")
+            masked_set.save(masked_set.MaskedSet(**(vars(data) | changes)), tmp_path / "other.pt")
         assert not (tmp_path / "other.pt").exists()
-    files.save(files.load(path, masked.FORMAT) | {"names": ["a.png"]}, path)
+    pt.save(pt.load(path, masked_set.FORMAT) | {"names": ["a.png"]}, path)
     with pytest.raises(InputError, match=r"holds more than a masked set does \(names\)"):
-        masked.load(path)
+        masked_set.load(path)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.pt")
     with pytest.raises(InputError, match="expected a file"):
-        files.read(tmp_path / "pipe.pt")
+        pt.read(tmp_path / "pipe.pt")
 
 
 def test_text_of_a_file_cannot_steer_the_terminal():
-    assert cli.printable("a\x1b[2J\nb\u202ec") == "a?[2J b?c"
+    assert command_line.printable("a\x1b[2J\nb\u202ec") == "a?[2J b?c"
 
 
 def test_a_claimed_size_is_not_allocated(tmp_path):
     encoder = checkpoints.Encoder(8, 2, 3, 2)
     checkpoints.save_encoder(encoder, tmp_path / "encoder.pt")
-    content = files.load(tmp_path / "encoder.pt", checkpoints.ENCODER_FORMAT)
+    content = pt.load(tmp_path / "encoder.pt", checkpoints.ENCODER_FORMAT)
     petabytes = dict(width=2**16, gaussian_dim=2**16, image_size=2**15)
     for sizes in (petabytes, dict(width=2**40), dict(width=-2), dict(width=1e308)):
-        files.save(content | {"config": content["config"] | sizes}, tmp_path / "huge.pt")
+        pt.save(content | {"config": content["config"] | sizes}, tmp_path / "huge.pt")
         with pytest.raises(InputError, match=r"huge\.pt: its sizes and weights do not fit together"):
             checkpoints.load_encoder(tmp_path / "huge.pt")
     state = content["state_dict"] | {"gaussian.1.variance": torch.tensor([1.0, -1.0, 1.0])}
-    files.save(content | {"state_dict": state}, tmp_path / "negative.pt")
+    pt.save(content | {"state_dict": state}, tmp_path / "negative.pt")
     with pytest.raises(InputError, match="negative variances"):
         checkpoints.load_encoder(tmp_path / "negative.pt")
 
@@ -167,7 +171,7 @@ class Payload:
 def test_pickles_of_datasets_are_loaded_by_their_checksum_alone(tmp_path, monkeypatch, name):
     import pickle
 
-    from maskbench.vision import torchvision
+    from maskbench.data.torchvision_import import torchvision
 
     kind = getattr(torchvision.datasets, name.upper())
     folder = tmp_path / kind.base_folder
@@ -211,10 +215,10 @@ def test_a_decoder_of_other_sizes_is_no_pair(tmp_path):
 
 @pytest.mark.parametrize("name", ["a\ud800", "a\x1b[2J", "a\nb"])
 def test_class_names_that_cannot_be_written_are_refused(workplace, tmp_path, name):
-    content = files.load(workplace / "masked" / "digits.pt", masked.FORMAT)
-    files.save(content | {"classes": [name, *content["classes"][1:]]}, tmp_path / "masked.pt")
+    content = pt.load(workplace / "masked" / "digits.pt", masked_set.FORMAT)
+    pt.save(content | {"classes": [name, *content["classes"][1:]]}, tmp_path / "masked.pt")
     with pytest.raises(InputError, match="printable"):
-        masked.load(tmp_path / "masked.pt")
+        masked_set.load(tmp_path / "masked.pt")
 
 
 def test_sizes_that_do_not_fit_into_memory_are_refused_before_they_take_it(tmp_path):

@@ -6,8 +6,11 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from maskbench import files, inspect, key, masked
+from maskbench import inspect
+from maskbench.data import masked_set
 from maskbench.errors import InputError
+from maskbench.masking import key
+from maskbench.storage import pt
 
 KEY = bytes(range(32))
 PINNED = [-0.22570846465192607, -0.018114316980847065, -0.2006027282041116]
@@ -79,14 +82,14 @@ def test_keyed_masks(run_here, workplace, tmp_path, capsys):
     arguments = ("--dataset", "digits", "--encoder", encoder, "--limit", 400)
     run_here("mask_dataset.py", *arguments)
     run_here("mask_dataset.py", *arguments, "--key", "owner.key")
-    plain, turned = (masked.load(tmp_path / "masked" / f"digits{name}.pt") for name in ("", "-key"))
+    plain, turned = (masked_set.load(tmp_path / "masked" / f"digits{name}.pt") for name in ("", "-key"))
     assert turned.method == "aae+key" and turned.encoder == plain.encoder
     transform = key.KeyedTransform(key.load(tmp_path / "owner.key"), 384, 20)
     torch.testing.assert_close(
         transform.invert(turned.gaussian, turned.categorical)[0], plain.gaussian, atol=1e-5, rtol=0
     )
-    assert set(files.load(tmp_path / "masked" / "digits-key.pt", masked.FORMAT)) == set(
-        files.load(tmp_path / "masked" / "digits.pt", masked.FORMAT)
+    assert set(pt.load(tmp_path / "masked" / "digits-key.pt", masked_set.FORMAT)) == set(
+        pt.load(tmp_path / "masked" / "digits.pt", masked_set.FORMAT)
     )
     assert "turned by a secret key" in str(inspect.describe(tmp_path / "masked" / "digits-key.pt"))
     run_here("classify.py", "--masked", "masked/digits-key.pt", "--classes", 3, "--repeats", 1, "--methods", "forest")

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from maskbench import figures, metrics
+from maskbench.classification import scores
+from maskbench.data import image_quality
+from maskbench.models import evaluation
+from maskbench.training import figures
 
 
 def test_image_mse():
@@ -12,7 +15,7 @@ def test_image_mse():
     shifted = images.clone()
     shifted[1] += 0.5
     shifted[1, 0] = 0
-    torch.testing.assert_close(metrics.image_mse(shifted, images), torch.tensor([0.0, 0.25 * 2 / 3]))
+    torch.testing.assert_close(image_quality.image_mse(shifted, images), torch.tensor([0.0, 0.25 * 2 / 3]))
 
 
 def test_latent_summary():
@@ -21,7 +24,7 @@ def test_latent_summary():
     gaussian[:, 3] += 3
     shares = torch.tensor([0.5, 0.495, 0.005])
     categorical = torch.eye(3)[torch.multinomial(shares, 50_000, replacement=True, generator=generator)]
-    summary = metrics.latent_summary(gaussian, categorical)
+    summary = evaluation.latent_summary(gaussian, categorical)
     assert summary["mean"] == pytest.approx(3, abs=0.02)
     assert summary["deviation_min"] == pytest.approx(0.5, rel=0.02)
     assert summary["deviation_max"] == pytest.approx(2, rel=0.02)
@@ -31,12 +34,12 @@ def test_latent_summary():
     assert summary["category_max"] == pytest.approx(0.5, rel=0.02)
     paired = gaussian.clone()
     paired[:, 1] = paired[:, 0] + paired[:, 3]  # two of six pairs of dimensions, each correlated by sqrt(1/2)
-    assert metrics.latent_summary(paired, categorical)["correlation"] == pytest.approx(0.5**0.5 / 3, rel=0.02)
+    assert evaluation.latent_summary(paired, categorical)["correlation"] == pytest.approx(0.5**0.5 / 3, rel=0.02)
 
 
 def test_classification_scores_are_macro_averages():
-    scores = metrics.classification_scores(np.array([0, 0, 0, 1, 2]), np.array([0, 0, 1, 1, 1]))
-    assert scores == pytest.approx({"accuracy": 3 / 5, "precision": (1 + 1 / 3 + 0) / 3, "recall": (2 / 3 + 1 + 0) / 3})
+    found = scores.classification_scores(np.array([0, 0, 0, 1, 2]), np.array([0, 0, 1, 1, 1]))
+    assert found == pytest.approx({"accuracy": 3 / 5, "precision": (1 + 1 / 3 + 0) / 3, "recall": (2 / 3 + 1 + 0) / 3})
 
 
 @pytest.mark.parametrize(("length", "side"), [(384, 20), (400, 20), (401, 21), (1, 1)])

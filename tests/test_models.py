@@ -6,22 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from maskbench.metrics import latent_summary
 from maskbench.models import (
     PRESETS,
     Decoder,
     Discriminator,
     Encoder,
     MaskClassifier,
-    RadialGaussianization,
-    RunningNorm,
-    Spectrum,
-    _decorrelate,
     calibrate,
-    depth,
-    normal_log_radius,
     start_from_principal_components,
 )
+from maskbench.models.calibration import _decorrelate
+from maskbench.models.evaluation import latent_summary
+from maskbench.models.heads import RadialGaussianization, RunningNorm, normal_log_radius
+from maskbench.models.sizes import depth
+from maskbench.models.spectrum import Spectrum
 
 
 def test_the_papers_sizes():

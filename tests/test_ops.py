@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 
 import classify
-from maskbench import ops, reference
-from maskbench.models import ClassifierStack, MaskClassifier
-from maskbench.priors import PriorSampler
+from maskbench import ops
+from maskbench.models import ClassifierStack, MaskClassifier, PriorSampler
+from maskbench.ops import reference
 
 DEVICES = [
     "cpu",
@@ -657,7 +657,7 @@ IMPORT_TWICE = "from maskbench import ops; import maskbench.ops; print(ops.backe
 
 @pytest.mark.parametrize("extension", ["missing", "for another torch", "broken"])
 def test_without_a_usable_extension_the_reference_runs_with_one_warning(tmp_path, extension):
-    package = Path(ops.__file__).parent
+    package = Path(ops.__file__).parent.parent
     shutil.copytree(package, tmp_path / "maskbench", ignore=shutil.ignore_patterns("_C.*", "__pycache__"))
     library = tmp_path / f"maskbench/_C{importlib.machinery.EXTENSION_SUFFIXES[0]}"
     if extension == "for another torch":
@@ -671,7 +671,7 @@ def test_without_a_usable_extension_the_reference_runs_with_one_warning(tmp_path
 
 
 def test_the_reference_can_be_forced(monkeypatch):
-    root = Path(ops.__file__).parent.parent
+    root = Path(ops.__file__).parent.parent.parent
     done = run_python(IMPORT_TWICE, root, MASKBENCH_BACKEND="reference")
     assert done.returncode == 0 and done.stdout == "reference\n" and "Warning" not in done.stderr, done.stderr
     monkeypatch.setenv("MASKBENCH_BACKEND", "fast")
@@ -680,7 +680,7 @@ def test_the_reference_can_be_forced(monkeypatch):
 
 
 def test_facts_are_printed():
-    root = Path(ops.__file__).parent.parent
+    root = Path(ops.__file__).parent.parent.parent
     done = subprocess.run([sys.executable, "-m", "maskbench.ops"], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"runs on cpu         {ops.backend('cpu')}" in done.stdout

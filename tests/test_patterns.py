@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-from maskbench.patterns import test_patterns as make_patterns
+from maskbench.data.patterns import test_patterns as make_patterns
 
 
 def test_patterns_are_frozen():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from maskbench import reference
+from maskbench.ops import reference
 
 
 def state(seed: int, offset: int = 0) -> torch.Tensor:

@@ -18,13 +18,15 @@ import classify
 import crosspair
 import mask_dataset
 import train_aae
-from maskbench import checkpoints, collate, figures, files, measure, metrics, reproduce
 from maskbench.errors import InputError
-from maskbench.models import Decoder
-from maskbench.reproduce import Step
+from maskbench.models import Decoder, checkpoints, evaluation
+from maskbench.reproduce import __main__, collate, figures, measure, pages, paper, plan, runner, summary
+from maskbench.reproduce.pictures import copied_pictures
+from maskbench.reproduce.plan import Step
+from maskbench.storage import tables
 
 SCORES = ("method", "classes", "metric", "mean", "std", "draws")
-RUNS = ("masked", "method", "classes", "repeat", *collate.METRICS, "train_rows", "test_rows", "seconds", "class_names")
+RUNS = ("masked", "method", "classes", "repeat", *summary.METRICS, "train_rows", "test_rows", "seconds", "class_names")
 PAIRS = ("images", "pair", "mean", "std", "paper_mean", "paper_std")
 
 
@@ -36,7 +38,7 @@ def test_the_scripts_accept_the_plans_commands(monkeypatch):
     monkeypatch.setattr(measure, "measure_prior", lambda *arguments: called.append(arguments))
     monkeypatch.setattr(measure, "measure_pca", lambda *arguments: called.append(arguments))
     parsers["-m"] = measure.main
-    steps = reproduce.plan(Path("runs/reproduce"), Path("data"), draws=30, instances=4)
+    steps = plan.plan(Path("runs/reproduce"), Path("data"), draws=30, instances=4)
     used = set()
     for step in steps:
         for command in step.commands:
@@ -52,7 +54,7 @@ def test_the_scripts_accept_the_plans_commands(monkeypatch):
 
 
 def test_every_output_has_one_command():
-    steps = reproduce.plan(Path("r"), Path("data"), draws=30, instances=4)
+    steps = plan.plan(Path("r"), Path("data"), draws=30, instances=4)
     commands = [command for step in steps for command in step.commands]
     outputs = [
         command[command.index(flag) + 1]
@@ -70,15 +72,15 @@ def note(path: Path, text: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def look_often(monkeypatch):
-    monkeypatch.setattr(reproduce, "POLL", 0.02)
+    monkeypatch.setattr(runner, "POLL", 0.02)
 
 
 def run_all(steps: list[Step], runs: Path, jobs: int = 1, after=lambda: None) -> None:
-    reproduce.run_steps(steps, runs, jobs, after)
+    runner.run_steps(steps, runs, jobs, after)
 
 
 def states(runs: Path) -> dict[str, str]:
-    return {name: row["state"] for name, row in reproduce.read_log(runs).items()}
+    return {name: row["state"] for name, row in runner.read_log(runs).items()}
 
 
 def test_a_failing_step_ends_the_run_and_nothing_is_repeated(tmp_path, capsys):
@@ -92,7 +94,7 @@ def test_a_failing_step_ends_the_run_and_nothing_is_repeated(tmp_path, capsys):
         Step("d", 4, [note(notes, "d")], needs=("step c",)),
     ]
     with pytest.raises(SystemExit) as ended:
-        run_all(steps, tmp_path, after=lambda: collated.append(len(reproduce.read_log(tmp_path))))
+        run_all(steps, tmp_path, after=lambda: collated.append(len(runner.read_log(tmp_path))))
     assert ended.value.code == 3
     printed = capsys.readouterr()
     path = tmp_path / "logs" / "step-c.log"
@@ -101,15 +103,15 @@ def test_a_failing_step_ends_the_run_and_nothing_is_repeated(tmp_path, capsys):
     assert f"[1/3] a: {steps[0].command}\n[1/3] a: finished in " in printed.out
     assert collated == [1] and not masked.exists()
     assert states(tmp_path) == {"a": "finished", "step c": "stopped"}
-    log = reproduce.read_log(tmp_path)
-    assert log["a"]["command"] == " && ".join(map(reproduce._shown, steps[0].commands))
+    log = runner.read_log(tmp_path)
+    assert log["a"]["command"] == " && ".join(map(plan.shown_command, steps[0].commands))
     spent = float(log["step c"]["seconds"])
 
     repaired.touch()
     run_all(steps, tmp_path)
     assert notes.read_text().split() == ["a1", "a2", "c1", "c1", "d"]
-    log = reproduce.read_log(tmp_path)
-    assert reproduce.finished(steps, log) == {"a", "step c", "d"}
+    log = runner.read_log(tmp_path)
+    assert runner.finished(steps, log) == {"a", "step c", "d"}
     assert float(log["step c"]["seconds"]) >= spent  # both starts
     assert path.read_text().count("why\n") == 2
     run_all(steps, tmp_path, after=lambda: pytest.fail("something was repeated"))
@@ -170,7 +172,7 @@ def test_a_failing_step_stops_the_others(tmp_path):
         run_all(steps, tmp_path, jobs=3)
     assert ended.value.code == 4 and heard.read_text() == f"{signal.SIGTERM:d} " and not notes.exists()
     assert states(tmp_path) == {"fails": "stopped", "waits": "stopped"}
-    assert float(reproduce.read_log(tmp_path)["waits"]["seconds"]) > 0.5
+    assert float(runner.read_log(tmp_path)["waits"]["seconds"]) > 0.5
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -214,7 +216,7 @@ def test_a_changed_command_is_done_again_with_what_needs_it(tmp_path):
     ]
     run_all(steps, tmp_path)
     steps[0] = Step("a", 1, [note(notes, "new")])
-    assert reproduce.finished(steps, reproduce.read_log(tmp_path)) == {"other"}
+    assert runner.finished(steps, runner.read_log(tmp_path)) == {"other"}
     run_all(steps, tmp_path)
     assert notes.read_text().split() == ["a", "b", "c", "other", "new", "b", "c"]
 
@@ -223,7 +225,7 @@ def test_a_killed_run_goes_on_after_its_finished_steps(tmp_path):
     notes, pid = tmp_path / "notes", tmp_path / "pid"
     sleep = ["-c", f"import os, time; open({str(pid)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(60)"]
     program = (
-        "from maskbench.reproduce import *\n"
+        "from maskbench.reproduce.runner import *\n"
         f"steps = [Step('a', 1, [{note(notes, 'a')}]), Step('b', 1, [{sleep}])]\n"
         f"run_steps(steps, Path({str(tmp_path)!r}), 1, lambda: None)"
     )
@@ -244,12 +246,12 @@ def test_a_killed_run_goes_on_after_its_finished_steps(tmp_path):
 
 def test_the_time_left_is_scaled_by_what_was_measured():
     steps = [Step(name, minutes, [["-c", ""]]) for name, minutes in (("a", 10), ("b", 20), ("c", 5))]
-    assert reproduce.seconds_left(steps, {}, set(), 1) == 35 * 60
+    assert runner.seconds_left(steps, {}, set(), 1) == 35 * 60
     log = {"a": {"seconds": "300"}}
-    assert reproduce.seconds_left(steps, log, {"a"}, 1) == 25 * 60 / 2
-    assert reproduce.seconds_left(steps, log, {"a"}, 8) == 25 * 60 / 2 / 2  # two steps are left
-    assert reproduce.seconds_left(steps, dict.fromkeys("abc", log["a"]), {"a", "b", "c"}, 8) == 0
-    assert [collate.duration(seconds) for seconds in (12.4, 60, 5400, 36_000)] == [
+    assert runner.seconds_left(steps, log, {"a"}, 1) == 25 * 60 / 2
+    assert runner.seconds_left(steps, log, {"a"}, 8) == 25 * 60 / 2 / 2  # two steps are left
+    assert runner.seconds_left(steps, dict.fromkeys("abc", log["a"]), {"a", "b", "c"}, 8) == 0
+    assert [pages.duration(seconds) for seconds in (12.4, 60, 5400, 36_000)] == [
         "12 s",
         "1 min",
         "1 h 30 min",
@@ -259,39 +261,39 @@ def test_the_time_left_is_scaled_by_what_was_measured():
 
 def write(path: Path, columns: tuple, rows: list) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_csv(path, columns, rows)
+    tables.write_csv(path, columns, rows)
 
 
 @pytest.fixture(scope="module")
 def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
     """Made-up runs of every step: (runs, results, names of the steps)."""
     runs, results = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("results")
-    presets = (*collate.PRESETS, *collate.YARDSTICKS)
+    presets = (*summary.PRESETS, *summary.BASELINES)
     for number, preset in enumerate(presets):
         for dataset, counts in (("cifar100", (2, 3, 4)), ("mnist", (10,))):
             cells = [(method, count) for method in classify.METHODS for count in counts]
             draws = 1 if dataset == "mnist" else 25
             # preset maskbench is above the paper, preset paper below
             scores = [
-                [*cell, metric, round(collate.PAPER[cell][i] + 0.01 - 0.02 * number, 4), 0.05 * (draws > 1), draws]
+                [*cell, metric, round(paper.PAPER[cell][i] + 0.01 - 0.02 * number, 4), 0.05 * (draws > 1), draws]
                 for cell in cells
-                for i, metric in enumerate(collate.METRICS)
+                for i, metric in enumerate(summary.METRICS)
             ]
             write(runs / preset / f"classify-{dataset}" / f"{dataset}.csv", SCORES, scores)
             # a run's accuracy is its number / 10: the first ten have mean 0.45
             raw = 2 if preset == "identity" else 1
             rows = [["x.pt", *cell, i, i / 10 / raw, 0, 0, 1, 2, 0.5, "a b"] for cell in cells for i in range(12)]
             write(runs / preset / f"classify-{dataset}" / f"{dataset}-runs.csv", RUNS, rows)
-    for preset in (*collate.PRESETS, "pca"):
-        pairs = [[images, "matched", 0.002, 0.001, 0.0035, 0.0007] for images in collate.RATIO_GOALS]
+    for preset in (*summary.PRESETS, "pca"):
+        pairs = [[images, "matched", 0.002, 0.001, 0.0035, 0.0007] for images in paper.RATIO_GOALS]
         if preset != "pca":
-            pairs += [[images, "unmatched", 0.1, 0.01, 0.11, 0.01] for images in collate.RATIO_GOALS]
+            pairs += [[images, "unmatched", 0.1, 0.01, 0.11, 0.01] for images in paper.RATIO_GOALS]
         write(runs / preset / "crosspair" / "crosspair.csv", PAIRS, pairs)
-    measures = dict(zip(collate.PRIOR_GOALS, (0.05, 0.95, 1.05, 3.5, 0.01, 0.04, 0.06, 0.51, 0.57), strict=True))
-    for folder in (*collate.PRESETS, *(f"prior-{weight}" for weight in collate.PRIOR_WEIGHTS)):
+    measures = dict(zip(paper.PRIOR_GOALS, (0.05, 0.95, 1.05, 3.5, 0.01, 0.04, 0.06, 0.51, 0.57), strict=True))
+    for folder in (*summary.PRESETS, *(f"prior-{weight}" for weight in summary.PRIOR_WEIGHTS)):
         write(runs / folder / "prior" / "prior.csv", ("measure", "value"), list(measures.items()))
-    others = [f"gaussian-{size}" for size in collate.GAUSSIAN_DIMS] + [f"image-{size}" for size in collate.IMAGE_SIZES]
-    for folder in ("maskbench", *others, *(f"prior-{weight}" for weight in collate.PRIOR_WEIGHTS)):
+    others = [f"gaussian-{size}" for size in summary.GAUSSIAN_DIMS] + [f"image-{size}" for size in summary.IMAGE_SIZES]
+    for folder in ("maskbench", *others, *(f"prior-{weight}" for weight in summary.PRIOR_WEIGHTS)):
         history = [[1, 0, 0, 0, 0.004, 500], [2, 0, 0, 0, 0.003, 510]]
         write(runs / folder / "aae" / "0" / "metrics.csv", train_aae.COLUMNS, history)
     for folder in (
@@ -301,8 +303,8 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
     ):
         rows = [["x.pt", method, 3, i, 0.6, 0, 0, 1, 2, 0.5, "a"] for method in classify.METHODS for i in range(10)]
         write(runs / folder / "cifar100-runs.csv", RUNS, rows)
-    steps = reproduce.plan(runs, Path("data"), draws=25, instances=4)
-    for step, name, source, _ in collate.copied_pictures(runs):
+    steps = plan.plan(runs, Path("data"), draws=25, instances=4)
+    for step, name, source, _ in copied_pictures(runs):
         assert step in {step.name for step in steps}
         source.parent.mkdir(parents=True, exist_ok=True)
         source.write_text(name)
@@ -320,7 +322,7 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
 def table(results: Path, name: str) -> list[list[str]]:
     with open(results / f"{name}.csv", newline="") as file:
         header, *rows = csv.reader(file)
-    assert tuple(header) == collate.COLUMNS[name]
+    assert tuple(header) == summary.COLUMNS[name]
     return rows
 
 
@@ -335,7 +337,7 @@ def test_tables_hold_what_the_runs_do(collated):
     assert runs[3] == ["maskbench", "mlp", "2", "3", "0.3", "0", "0", "1", "2", "0.5", "a b"]
     pairs = table(results, "crosspair")
     assert ["paper", "train", "unmatched", "0.1", "0.01", "0.11", "0.01"] in pairs
-    assert [row[1:3] for row in pairs if row[0] == "pca"] == [[images, "matched"] for images in collate.RATIO_GOALS]
+    assert [row[1:3] for row in pairs if row[0] == "pca"] == [[images, "matched"] for images in paper.RATIO_GOALS]
     assert ["maskbench", "kurtosis", "3.5", "2.7", "3.3"] in table(results, "priors")
     trees = {(row[0], row[1]): [float(value) for value in row[2:]] for row in table(results, "estimators")}
     assert trees["adaboost", "100"] == pytest.approx([0.2, np.std(np.arange(5) / 10), 5])
@@ -363,7 +365,7 @@ def test_pages_say_what_is_missed(collated):
     assert "`python crosspair.py --models" in page and "| 2 min |" in page
     for picture in page.split("(figures/")[1:]:
         assert (results / "figures" / picture.split(")")[0]).exists()
-    section = collate.readme_tables(results)
+    section = pages.readme_tables(results)
     assert "preset maskbench: 27 of 27 cells" in section and "preset paper: 0 of 27 cells" in section
     assert (
         "| CIFAR-100, 3 classes, random forest | 0.625 | 0.635 ± 0.010 | 0.615 ± 0.010 ▼ | 0.595 ± 0.010 |" in section
@@ -379,10 +381,10 @@ def test_steps_that_have_not_run_leave_no_table(collated, tmp_path):
     assert {row[0] for row in table(tmp_path, "table1")} == {"paper"}
     pictures = {path.name for path in (tmp_path / "figures").iterdir()}
     assert pictures > {"table1.png", "s1-pattern-rings-paper.png"} and "latent_sizes.png" not in pictures
-    assert "preset maskbench" not in collate.readme_tables(tmp_path)
+    assert "preset maskbench" not in pages.readme_tables(tmp_path)
     collate.collate(runs, tmp_path, set(), [])
     assert not list(tmp_path.glob("*.csv")) and not list((tmp_path / "figures").iterdir())
-    assert collate.readme_tables(tmp_path) == ""
+    assert pages.readme_tables(tmp_path) == ""
 
 
 def test_weights_are_those_of_the_first_instance(collated):
@@ -394,7 +396,7 @@ def test_the_committed_pair_belongs_together():
     if not folder.exists():
         pytest.skip("results/weights is not there")
     encoder, _, _ = checkpoints.load_pair(folder)
-    assert encoder.config["gaussian_dim"] + encoder.config["categories"] == collate.NUMBERS
+    assert encoder.config["gaussian_dim"] + encoder.config["categories"] == summary.NUMBERS
     assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
 
 
@@ -404,7 +406,7 @@ def test_nothing_is_collated_from_nothing(tmp_path, monkeypatch):
     flags = ["--collate", "--runs", tmp_path / "none", "--results", tmp_path / "results"]
     monkeypatch.setattr(sys, "argv", ["reproduce.py", *map(str, flags)])
     with pytest.raises(InputError, match="holds no finished step"):
-        reproduce.main()
+        __main__.main()
     assert (tmp_path / "results" / "table1.csv").read_text() == "kept"
 
 
@@ -412,17 +414,17 @@ def test_only_the_marked_section_is_rewritten(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
     for text, inside in (("", "old\n"), ("| new |\n", "| new |\n"), ("| new |\n", "| new |\n")):
-        collate.rewrite_section(readme, text)
+        pages.rewrite_section(readme, text)
         assert readme.read_text() == f"before\n<!-- results -->\n{inside}<!-- /results -->\nafter\n"
     readme.write_text("no markers")
     with pytest.raises(InputError, match="no section"):
-        collate.rewrite_section(readme, "new")
+        pages.rewrite_section(readme, "new")
 
 
 @pytest.mark.skipif(not (ROOT / "results" / "table1.csv").exists(), reason="nothing was reproduced yet")
 def test_the_readme_shows_what_results_holds():
-    section = (ROOT / "README.md").read_text().split(collate.MARKERS[0])[1].split(collate.MARKERS[1])[0]
-    assert section == "\n" + collate.readme_tables(ROOT / "results")
+    section = (ROOT / "README.md").read_text().split(pages.MARKERS[0])[1].split(pages.MARKERS[1])[0]
+    assert section == "\n" + pages.readme_tables(ROOT / "results")
 
 
 def test_codes_told_from_the_prior():
@@ -433,9 +435,9 @@ def test_codes_told_from_the_prior():
         (normal.sign(), (0.45, 0.55), (0.9, 1)),  # means and deviations are the same
         (normal + 1, (0.85, 1), (0.85, 1)),
     ):
-        told = metrics.told_from_prior(codes)
+        told = evaluation.told_from_prior(codes)
         assert logistic[0] < told["logistic"] < logistic[1] and mlp[0] < told["mlp"] <= mlp[1]
-    assert told == metrics.told_from_prior(codes)
+    assert told == evaluation.told_from_prior(codes)
 
 
 def test_pictures_are_drawn(collated, tmp_path):

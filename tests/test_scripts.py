@@ -11,7 +11,9 @@ from conftest import run_script
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from maskbench import datasets
+from maskbench.data import datasets
+from maskbench.data.image_set import to_float
+from maskbench.runtime import machine
 
 PNG = b"\x89PNG"
 PAPER_TABLE = {"train": "0.003543", "validation": "0.003550", "patterns": "0.001811"}
@@ -134,9 +136,7 @@ def test_yardsticks(run_here, tmp_path, method, width):
     assert content["gaussian"].shape == (1_797, width)
     assert content["categorical"].shape == (1_797, 20 if method == "untrained" else 0)
     if method == "identity":
-        from maskbench import datasets
-
-        assert torch.equal(content["gaussian"], datasets.to_float(datasets.load("digits").images).flatten(1))
+        assert torch.equal(content["gaussian"], to_float(datasets.load("digits").images).flatten(1))
 
 
 def test_classify_leaves_everything(workplace):
@@ -243,7 +243,7 @@ def test_training_on_a_folder_larger_than_memory(run_here, monkeypatch, tmp_path
     arguments = ("--dataset", "folder:photographs", "--image-size", 16, "--preset", "paper", "--batch-size", 8)
     states = {}
     for name, memory in (("whole", 2**30), ("streamed", 20_000)):
-        monkeypatch.setattr(datasets, "_memory", lambda memory=memory: memory)
+        monkeypatch.setattr(machine, "memory", lambda memory=memory: memory)
         run_here("train_aae.py", *arguments, "--epochs", 2, "--output-dir", name)
         states[name] = torch.load(tmp_path / name / "0" / "encoder.pt", weights_only=True)["state_dict"]
         run_here("mask_dataset.py", "--dataset", "folder:photographs", "--encoder", f"{name}/0/encoder.pt")

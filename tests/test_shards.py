@@ -7,9 +7,9 @@ import pytest
 import torch
 from test_distributed import run
 
-from maskbench import masked
+from maskbench.data import masked_set
+from maskbench.data.masked_set import MaskedSet
 from maskbench.errors import InputError
-from maskbench.masked import MaskedSet
 
 COLUMNS = ("labels", "split", "source", "view")
 AUGMENT = ("--augment", "shift", "--copies", 2, "--seed", 3)
@@ -42,17 +42,17 @@ def mask(run_here, workplace, capsys):
 
 def test_shards_are_the_set_and_finished_ones_are_kept(mask, workplace, tmp_path):
     mask(*AUGMENT, "--output", "masked/one.pt")
-    whole = masked.load(tmp_path / "masked" / "one.pt")
+    whole = masked_set.load(tmp_path / "masked" / "one.pt")
     assert "0 of 3 were finished" in mask(*AUGMENT, "--shards", 3)
-    paths = masked.shard_paths(tmp_path / "masked" / "digits.pt", 3)
+    paths = masked_set.shard_paths(tmp_path / "masked" / "digits.pt", 3)
     assert sorted((tmp_path / "masked").iterdir()) == sorted([*paths, tmp_path / "masked" / "one.pt"])
     for path in paths:
-        shard = masked.load_file(path)  # complete in itself: images of both parts, with all their copies
+        shard = masked_set.load_file(path)  # complete in itself: images of both parts, with all their copies
         assert abs(len(shard.labels) - len(whole.labels) / 3) <= 4
         assert {split.item() for split in shard.split.unique()} == {0, 1}
         assert set(shard.labels.tolist()) == set(range(10)) and set(shard.view.tolist()) == {0, 1, 2}
     for name in ("digits.pt", paths[1].name):
-        assert_same(masked.load(tmp_path / "masked" / name), whole)
+        assert_same(masked_set.load(tmp_path / "masked" / name), whole)
 
     stamps = [path.stat().st_mtime_ns for path in paths]
     assert "3 of 3 were finished" in mask(*AUGMENT, "--shards", 3)
@@ -60,7 +60,7 @@ def test_shards_are_the_set_and_finished_ones_are_kept(mask, workplace, tmp_path
     paths[0].unlink()  # as if stopped before it
     paths[2].write_bytes(paths[2].read_bytes()[:5000])
     assert "1 of 3 were finished" in mask(*AUGMENT, "--shards", 3)
-    assert_same(masked.load(paths[0]), whole)
+    assert_same(masked_set.load(paths[0]), whole)
 
     # another encoder, other copies of the same images, a key: nothing is kept
     other = workplace / "runs" / "aae" / "1" / "encoder.pt"
@@ -75,12 +75,12 @@ def test_processes_share_the_shards(mask, workplace, tmp_path):
     arguments = ("mask_dataset.py", "--dataset", "digits", "--encoder", encoder)
     printed = run(2, *arguments, cwd=tmp_path)  # one shard a process
     assert "1 more shards by 2 processes" in printed
-    assert_same(masked.load(tmp_path / "masked" / "digits.pt"), masked.load(workplace / "masked" / "digits.pt"))
-    for path in masked.shard_paths(tmp_path / "masked" / "digits.pt", 2):
+    assert_same(masked_set.load(tmp_path / "masked" / "digits.pt"), masked_set.load(workplace / "masked" / "digits.pt"))
+    for path in masked_set.shard_paths(tmp_path / "masked" / "digits.pt", 2):
         path.unlink()
     args = (*arguments, "--shards", 3, "--output", "masked/three.pt")
     assert "0 of 3 were finished" in run(2, *args, cwd=tmp_path)
-    masked.shard_paths(tmp_path / "masked" / "three.pt", 3)[1].unlink()  # of the second process
+    masked_set.shard_paths(tmp_path / "masked" / "three.pt", 3)[1].unlink()  # of the second process
     assert "2 of 3 were finished" in run(2, *args, cwd=tmp_path)
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "masked").iterdir()}
     assert len(stamps) == 3
@@ -90,28 +90,28 @@ def test_processes_share_the_shards(mask, workplace, tmp_path):
 
 def test_sets_that_are_not_whole_are_refused(mask, tmp_path):
     mask("--shards", 2)
-    paths = masked.shard_paths(tmp_path / "masked" / "digits.pt", 2)
+    paths = masked_set.shard_paths(tmp_path / "masked" / "digits.pt", 2)
     whole = paths[0].read_bytes()
     paths[0].unlink()
     with pytest.raises(InputError, match=r"of 2 shards 1 are missing, such as digits-00000-of-00002\.pt"):
-        masked.load(paths[1])
+        masked_set.load(paths[1])
     paths[0].write_bytes(paths[1].read_bytes())
     with pytest.raises(InputError, match="an image is in two shards"):
-        masked.load(paths[1])
+        masked_set.load(paths[1])
     paths[0].write_bytes(whole)
-    data = masked.load(paths[1])
+    data = masked_set.load(paths[1])
     paths[0].write_bytes(whole)
     with pytest.raises(InputError, match=f"{re.escape(str(paths[0]))}: was changed"):
         data.features(torch.arange(10))
     mask("--shards", 3)
     with pytest.raises(InputError, match="shards of 00002 and of 00003"):
-        masked.load(tmp_path / "masked" / "digits.pt")
+        masked_set.load(tmp_path / "masked" / "digits.pt")
     mask("--shards", 2, "--method", "identity")
     (tmp_path / "masked" / "digits-identity-00000-of-00002.pt").rename(paths[0])
     with pytest.raises(InputError, match="is not of one set"):
-        masked.load(paths[0])
+        masked_set.load(paths[0])
     with pytest.raises(InputError, match="no such file"):
-        masked.load(Path(tmp_path / "masked" / "none.pt"))
+        masked_set.load(Path(tmp_path / "masked" / "none.pt"))
 
 
 def test_a_file_that_would_be_read_instead_of_the_shards(mask, tmp_path):
@@ -123,6 +123,6 @@ def test_a_file_that_would_be_read_instead_of_the_shards(mask, tmp_path):
 
 def test_names_of_sets():
     path = Path("masked/mine.pt")
-    assert masked.shard_paths(path, 1) == [path]
-    assert masked.shard_paths(path, 8)[3] == Path("masked/mine-00003-of-00008.pt")
-    assert {masked.set_name(name) for name in (path, *masked.shard_paths(path, 8))} == {"mine"}
+    assert masked_set.shard_paths(path, 1) == [path]
+    assert masked_set.shard_paths(path, 8)[3] == Path("masked/mine-00003-of-00008.pt")
+    assert {masked_set.set_name(name) for name in (path, *masked_set.shard_paths(path, 8))} == {"mine"}

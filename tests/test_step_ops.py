@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskbench import ops
-from maskbench.models import Decoder, Discriminator, Encoder, RadialGaussianization
+from maskbench.models import Decoder, Discriminator, Encoder
+from maskbench.models.heads import RadialGaussianization
 
 pytestmark = pytest.mark.skipif(ops.backend("cpu") == "reference", reason="no compiled kernels in this run")
 

@@ -12,10 +12,9 @@ from torch import Tensor
 
 import train_aae
 from maskbench import ops
-from maskbench.graphs import Captured
-from maskbench.models import Decoder, Discriminator, Encoder
-from maskbench.priors import PriorSampler
-from maskbench.stopping import Stopper
+from maskbench.models import Decoder, Discriminator, Encoder, PriorSampler
+from maskbench.runtime.cuda_graphs import Captured
+from maskbench.runtime.stopping import Stopper
 from train_aae import DECORRELATION, OPTIMIZERS, compiled, take_step
 
 SIZES = {"convolutions": {"frequencies": 0}, "frequencies": {"frequencies": 40}}

@@ -1,0 +1,1 @@
+"""What ``classify.py`` needs beside its loops: draws of classes, features, jobs, tables."""

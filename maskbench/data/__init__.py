@@ -1,0 +1,1 @@
+"""Images and masked files: what goes into a mask, and what comes out."""

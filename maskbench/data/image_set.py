@@ -1,0 +1,73 @@
+"""A set of images with labels and splits, as every dataset is loaded."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskbench.errors import InputError
+from maskbench.runtime import machine
+
+if TYPE_CHECKING:
+    from maskbench.data.folders import FolderImages
+
+TRAIN, TEST = 0, 1
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A dataset, the training part first.
+
+    Attributes:
+        name: what ``--dataset`` said.
+        images: uint8 ``[N, 3, S, S]``, RGB; see :func:`batches` for those that are not in memory.
+        labels: int64 ``[N]``, indices into ``classes``.
+        split: uint8 ``[N]``, 0 for training, 1 for test.
+        classes: one name per class.
+    """
+
+    name: str
+    images: "Tensor | FolderImages"
+    labels: Tensor
+    split: Tensor
+    classes: list[str]
+
+    def rows(self, split: int) -> Tensor:
+        """Indices (int64) of the images of one split."""
+        return torch.nonzero(self.split == split).flatten()
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 pixels to the models' float32 in [0, 1]."""
+    return images.to(torch.float32).div_(255)
+
+
+def check_memory(what: str, needed: int) -> None:
+    memory = machine.memory()
+    if needed > memory // 2:
+        raise InputError(
+            f"{what}: its pixels take {needed / 2**30:.1f} GiB, and this machine has {memory / 2**30:.1f} GiB of "
+            "memory; use a smaller --image-size or fewer images"
+        )
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """uint8 ``[N, 1 or 3, H, W]`` to uint8 ``[N, 3, size, size]``: bilinear, antialiased when it shrinks."""
+    if images.shape[-2:] != (size, size):
+        check_memory(f"--image-size {size}", len(images) * 3 * size**2)
+        images = torch.cat(
+            [
+                F.interpolate(chunk.to(torch.float32), (size, size), mode="bilinear", antialias=True)
+                .round_()
+                .clamp_(0, 255)
+                .to(torch.uint8)
+                for chunk in images.split(4096)
+            ]
+        )
+    return images.expand(-1, 3, -1, -1).contiguous()
+
+
+def split_flags(train: int, test: int) -> Tensor:
+    return torch.cat((torch.zeros(train, dtype=torch.uint8), torch.ones(test, dtype=torch.uint8)))

@@ -1,0 +1,52 @@
+"""CIFAR-10, CIFAR-100 and MNIST by torchvision: from disk, or downloaded when missing."""
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from maskbench.data.image_set import ImageSet, resize, split_flags
+from maskbench.errors import InputError
+
+
+def torchvision_set(name: str, data_dir: Path, image_size: int) -> ImageSet:
+    from maskbench.data.torchvision_import import torchvision
+
+    kind = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST"}[name]
+    with contextlib.ExitStack() as stack:
+        # one process at a time: what another one is still downloading would look damaged
+        with contextlib.suppress(OSError):  # no such folder can be made, or a file system without locks
+            data_dir.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(data_dir, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        parts = [_torchvision_part(getattr(torchvision.datasets, kind), data_dir, train) for train in (True, False)]
+    if name == "mnist":
+        images = torch.cat([part.data for part in parts])[:, None]
+    else:
+        images = torch.from_numpy(np.concatenate([part.data for part in parts])).permute(0, 3, 1, 2)
+    labels = torch.cat([torch.as_tensor(part.targets, dtype=torch.int64) for part in parts])
+    sizes = [len(part.data) for part in parts]
+    return ImageSet(name, resize(images, image_size), labels, split_flags(*sizes), list(parts[0].classes))
+
+
+def _torchvision_part(dataset: type, data_dir: Path, train: bool):
+    """One split from disk; what is missing or fails its MD5 is downloaded first."""
+    try:
+        return dataset(data_dir, train=train, download=False)
+    except Exception as error:  # torchvision has no narrower promise for damaged bytes
+        if not str(error).startswith("Dataset not found"):
+            raise InputError(
+                f"--data-dir {data_dir}: the files of {dataset.__name__} are damaged "
+                f"({error or type(error).__name__}); delete them, then they are downloaded again"
+            ) from None
+    try:
+        return dataset(data_dir, train=train, download=True)
+    except (RuntimeError, OSError) as error:
+        raise InputError(
+            f"{dataset.__name__} is missing or damaged in --data-dir {data_dir} and cannot be downloaded ({error}); "
+            "connect to the network, or put torchvision's files there"
+        ) from None

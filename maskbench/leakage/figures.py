@@ -1,0 +1,152 @@
+"""Pictures of what masks leak."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from maskbench.classification.figures import METHOD_STYLES
+from maskbench.classification.scores import standard_error
+from maskbench.data.image_set import to_float
+from maskbench.models import Decoder, Encoder
+from maskbench.reproduce.figures import PRESET_STYLES
+from maskbench.runtime.plotting import plt, show, write
+
+
+@torch.no_grad()
+def pair_grid(encoders: list[Encoder], decoders: list[Decoder], image: Tensor, path: Path) -> None:
+    """One image through every pair: encoders down, decoders across, the original in the corner (paper, Figs 8-9).
+
+    Args:
+        image: uint8 ``[3, S, S]``, on the networks' device.
+    """
+    pixels = to_float(image)
+    rows, columns = len(encoders) + 1, len(decoders) + 1
+    figure, axes = plt.subplots(rows, columns, figsize=(1.15 * columns + 0.3, 1.15 * rows + 0.3), layout="constrained")
+    show(axes[0, 0], pixels)
+    axes[0, 0].set_title("original", fontsize=9)
+    for j in range(len(decoders)):
+        axes[0, j + 1].text(0.5, 0.08, f"decoder {j}", ha="center", fontsize=9)
+        axes[0, j + 1].axis("off")
+    for i, encoder in enumerate(encoders):
+        axes[i + 1, 0].text(0.95, 0.5, f"encoder {i}", ha="right", va="center", fontsize=9)
+        axes[i + 1, 0].axis("off")
+        latent = torch.cat(encoder(pixels[None]), 1)
+        for j, decoder in enumerate(decoders):
+            show(axes[i + 1, j + 1], decoder(latent)[0])
+            for spine in axes[i + 1, j + 1].spines.values():
+                spine.set(color="C2" if i == j else "none", linewidth=2.5)
+    write(figure, path)
+
+
+@torch.no_grad()
+def attack_grid(
+    originals: Tensor,
+    examples: dict[tuple[str, str, int], Tensor],
+    attacks: dict[str, tuple[str, ...]],
+    anchors: tuple[str, ...],
+    pairs: list[int],
+    path: Path,
+    shown: int = 2,
+) -> None:
+    """What attacks make of masks: a row an attack, a column a number of pairs, some images in each cell.
+
+    Args:
+        originals: uint8 ``[E, 3, S, S]``.
+        examples: what became of them, by threat, attack and pairs; cells without are left empty.
+        attacks: by threat, the rows.
+        anchors: attacks of the first row, where the originals are too.
+        pairs: the columns.
+    """
+
+    def side_by_side(images: Tensor) -> Tensor:
+        return torch.cat(list(to_float(images[:shown])), 2)
+
+    rows = [(threat, attack) for threat, names in attacks.items() for attack in names]
+    figure, axes = plt.subplots(
+        len(rows) + 1, len(pairs), figsize=(1.15 * len(pairs) + 1.9, 0.64 * (len(rows) + 1) + 0.3), layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    top = [("original", originals), *((name, examples["masks-only", name, 0]) for name in anchors)]
+    for axis, (name, images) in zip(axes[0], top, strict=False):
+        show(axis, side_by_side(images))
+        axis.set_title(name.replace("-", " "), fontsize=8)
+    for row, (threat, attack) in zip(axes[1:], rows, strict=True):
+        label = f"{attack.replace('-', ' ')}\n({threat.replace('-', ' ')})"
+        row[0].text(-0.08, 0.5, label, ha="right", va="center", fontsize=8, transform=row[0].transAxes)
+        for axis, count in zip(row, pairs, strict=True):
+            if (threat, attack, count) in examples:
+                show(axis, side_by_side(examples[threat, attack, count]))
+    for axis, count in zip(axes[1], pairs, strict=True):
+        axis.set_title("no pairs" if count == 0 else f"{count:,} pairs", fontsize=8)
+    write(figure, path)
+
+
+MASK_STYLES = {
+    "aae": dict(color="C0", marker="o", label="autoencoder"),
+    "aae+key": dict(color="C3", marker="D", label="autoencoder, secret key"),
+    **{name: PRESET_STYLES[name] for name in ("pca", "random-projection", "untrained", "identity")},
+}
+
+
+def leakage(
+    pairs: list[int],
+    similarity: dict[str, list[float]],
+    found: dict[str, list[float]],
+    anchors: dict[str, float],
+    path: Path,
+) -> None:
+    """How much the best attack recovers against the pairs it knows, a line a mask.
+
+    Args:
+        similarity: SSIM of each mask, a value for each number of pairs.
+        found: share of images re-identified at the first guess, likewise.
+        anchors: SSIM by name, drawn as horizontal lines.
+    """
+    places = range(len(pairs))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    for axis, curves in zip(axes, (similarity, found), strict=True):
+        for mask, values in curves.items():
+            axis.plot(places, values, alpha=0.85, **MASK_STYLES[mask])
+        axis.set_xticks(places, [f"{count:,}" for count in pairs])
+        axis.set(xlabel="known pairs of image and mask", ylim=(-0.03, 1.05))
+        axis.grid(alpha=0.3)
+    for (name, value), style in zip(anchors.items(), (":", "--"), strict=True):
+        axes[0].axhline(value, color="black", linestyle=style, linewidth=1, label=name.replace("-", " "))
+    axes[0].set_ylabel("SSIM of the best reconstruction")
+    axes[1].set_ylabel("images re-identified at the first guess")
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
+    write(figure, path)
+
+
+def frontier(table: list[dict[str, str]], path: Path) -> None:
+    """What a mask is good for against what it gives away: a point a mask and latent size.
+
+    Args:
+        table: rows of ``frontier.csv`` by column name.
+    """
+    methods = [name for name in METHOD_STYLES if sum(row["method"] == name for row in table) > 2]
+    figure, axes = plt.subplots(
+        1, len(methods), figsize=(4.8 * len(methods), 4.2), sharey=True, layout="constrained", squeeze=False
+    )
+    for axis, method in zip(axes[0], methods, strict=True):
+        labelled = set()
+        for row in (row for row in table if row["method"] == method):
+            x, y = float(row["ssim"]), float(row["accuracy"])
+            style = dict(MASK_STYLES[row["mask"]])
+            if row["mask"] in labelled:
+                style["label"] = None
+            labelled.add(row["mask"])
+            errors = [[x - float(row["low"])], [float(row["high"]) - x]]
+            error = standard_error(float(row["std"]), int(row["draws"]))
+            axis.errorbar(x, y, error, errors, linestyle="none", capsize=2, **style)
+            if row["mask"] == "aae":
+                near = dict(xytext=(-4, 5), ha="right", textcoords="offset points", fontsize=8)
+                axis.annotate(row["gaussian_dim"], (x, y), **near)
+        axis.set(title=METHOD_STYLES[method]["label"], xlabel="leakage: SSIM of the best attack, 1,000 known pairs")
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("accuracy on masks, three classes\n(± standard error)")
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, loc="outside lower center", ncols=3, title="number: Gaussian part's length")
+    write(figure, path)

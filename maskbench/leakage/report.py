@@ -1,0 +1,277 @@
+"""What ``crosspair.py --audit`` measured, as a page with pictures and a verdict that is made from the figures alone."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from maskbench.classification.scores import NAMES, standard_error
+from maskbench.data.masked_set import KEYED
+from maskbench.leakage import figures
+from maskbench.storage import atomic
+from maskbench.storage.tables import Row, markdown, read
+
+ORACLE = ("oracle",)
+EQUAL = 0.02  # difference of SSIM, or of a share of images, that is called none
+ATTACKS = {  # rows of the picture, by threat
+    "masks-only": ("mismatched-decoder", "unpaired"),
+    "known-pairs": ("ridge", "procrustes", "latent-ridge", "inverse-decoder"),
+    "oracle": ("ridge",),
+    "stolen-encoder": ("gradient-inversion", "ridge", "inverse-decoder"),
+}
+ANCHORS = ("mean-image", "matched-decoder")
+THREATS = {
+    "masks-only": "masked vectors, and public images of the same kind",
+    "known-pairs": "also k of the images behind masks",
+    "oracle": "no known pairs, but may have n images of their choice masked",
+    "stolen-encoder": "the encoder's weights (of keyed masks: without the key), so unlimited pairs of public images",
+}
+
+
+def write(folder: Path, originals: Tensor, examples: dict[tuple[str, str, str, int], Tensor], candidates: int) -> str:
+    """Write ``audit.md`` and its pictures from ``audit.csv`` and ``frontier.csv`` in a folder; returns the verdict.
+
+    Args:
+        originals: the first judged images, uint8 ``[E, 3, S, S]``.
+        examples: uint8 ``[E, 3, S, S]`` by mask, threat, attack and pairs: what became of them.
+        candidates: among how many images re-identification had to find the right one.
+    """
+    table = Table(read(folder / "audit.csv"))
+    path = folder / "frontier.csv"
+    frontier = read(path) if path.exists() else []
+    pictures = folder / "figures"
+    atomic.make_folder(pictures)
+    of_aae = {key[1:]: pixels for key, pixels in examples.items() if key[0] == "aae"}
+    figures.attack_grid(originals, of_aae, ATTACKS, ANCHORS, table.pairs, pictures / "audit-attacks.png")
+    curves = {mask: [table.best(mask, k) for k in table.pairs] for mask in table.masks}
+    found = {mask: [table.best_reid(mask, k) for k in table.pairs] for mask in table.masks}
+    anchors = {name: table.anchor(name) for name in ANCHORS}
+    figures.leakage(table.pairs, curves, found, anchors, pictures / "audit-leakage.png")
+    if frontier:
+        figures.frontier(frontier, pictures / "audit-frontier.png")
+    said = verdict(table, frontier, candidates)
+    atomic.write_text(folder / "audit.md", page(table, frontier, said))
+    return said
+
+
+class Table:
+    """The rows of ``audit.csv``; figures are of the first set of images unless a set is named."""
+
+    def __init__(self, rows: list[Row]):
+        names = ("mask", "images", "threat", "attack", "measure")
+        self.cells = {(*(row[name] for name in names), int(row["pairs"])): row for row in rows}
+        self.masks, self.sets, self.threats = (list(dict.fromkeys(row[name] for row in rows)) for name in names[:3])
+        self.pairs = sorted({int(row["pairs"]) for row in rows if row["threat"] in ("masks-only", "known-pairs")})
+        self.fewest = min((k for k in self.pairs if k), default=0)  # but none
+
+    def value(self, mask: str, threat: str, attack: str, measure: str, pairs: int, images: str = "") -> float | None:
+        row = self.cells.get((mask, images or self.sets[0], threat, attack, measure, pairs))
+        return None if row is None else float(row["mean"])
+
+    def anchor(self, name: str) -> float:
+        return self.value("aae", "masks-only", name, "ssim", 0)
+
+    def best(self, mask: str, pairs: int, threats: tuple[str, ...] = ("masks-only", "known-pairs")) -> float:
+        """SSIM of the best attack with so many pairs or fewer."""
+        return max(
+            float(row["mean"])
+            for (name, images, threat, attack, measure, count), row in self.cells.items()
+            if (name, images, measure) == (mask, self.sets[0], "ssim")
+            and threat in threats
+            and attack not in ANCHORS
+            and count <= pairs
+        )
+
+    def best_reid(self, mask: str, pairs: int, threats: tuple[str, ...] = ("masks-only", "known-pairs")) -> float:
+        """Share of images that are re-identified at the first guess, with so many pairs or fewer."""
+        return max(
+            float(row["mean"])
+            for (name, images, threat, _, measure, count), row in self.cells.items()
+            if (name, images, measure) == (mask, self.sets[0], "reid_at_1") and threat in threats and count <= pairs
+        )
+
+
+def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
+    """Plain words that follow from the figures by fixed rules, and say no more than they do.
+
+    Args:
+        candidates: among how many images the right one was to be found.
+    """
+    nothing, everything = (table.anchor(name) for name in ANCHORS)
+
+    def recovered(ssim: float) -> str:
+        share = (ssim - nothing) / max(everything - nothing, 1e-9)
+        words = "nothing beyond the mean image"
+        for least, text in ((0.1, "a little"), (0.5, "most"), (0.95, "as much as the matching decoder shows")):
+            if share >= least:
+                words = text
+        if words in ("a little", "most"):
+            words += " of what the matching decoder shows"
+        return f"{words} (SSIM {ssim:.2f})"
+
+    few, many = (max(k for k in table.pairs if k <= most) for most in (100, 1000))
+    said = [
+        "What follows is what the attacks tried here find; that they fail proves nothing about others. "
+        f"The mean image, which needs no mask, has SSIM {nothing:.2f} and the owner's own decoder {everything:.2f}. "
+        f"From the masks of the autoencoder, somebody with masks alone recovers {recovered(table.best('aae', 0))}; "
+        f"with {few} known pairs {recovered(table.best('aae', few))}; with {many} "
+        f"{recovered(table.best('aae', many))}; with the encoder "
+        f"{recovered(table.best('aae', 10**9, ('stolen-encoder',)))}."
+    ]
+    if "oracle" in table.threats:
+        said.append(
+            f"Who may have {few} images of their choice masked recovers {recovered(table.best('aae', few, ORACLE))}, "
+            f"with {many} {recovered(table.best('aae', many, ORACLE))}."
+        )
+    said.append(
+        f"Which of {candidates:,} candidate images is behind a mask is answered rightly at the first guess for "
+        f"{table.best_reid('aae', 0):.1%} of the masks without a pair, for "
+        f"{table.best_reid('aae', table.fewest):.1%} with {table.fewest} known pairs, and for "
+        f"{table.best_reid('aae', 0, ('stolen-encoder',)):.1%} with the encoder."
+    )
+    said.append(key_verdict(table, frontier, recovered))
+    if member := table.cells.get(("aae", table.sets[0], "stolen-encoder", "membership", "accuracy", 0)):
+        low, mean, high = (float(member[name]) for name in ("low", "mean", "high"))
+        told = "is not shown to be told" if low <= 0.5 else "is told"
+        said.append(
+            f"Whether an image trained the autoencoder {told} from the encoder and decoder (accuracy {mean:.2f}, "
+            f"interval {low:.2f} to {high:.2f}, chance 0.50)."
+        )
+    most = max(table.pairs)
+    hidden, raw = (
+        table.value(mask, "known-pairs", "attribute", "accuracy", most, table.sets[-1]) for mask in ("aae", "identity")
+    )
+    if hidden is not None and raw is not None:
+        said.append(
+            f"A label that was withheld, the superclass of CIFAR-100, is learned from {most:,} masks with an accuracy "
+            f"of {hidden:.2f}; from as many images {raw:.2f}, by chance 0.05."
+        )
+    return " ".join(said)
+
+
+def key_verdict(table: Table, frontier: list[Row], recovered) -> str:
+    keyed = "aae" + KEYED
+    said = f"A secret key leaves somebody with masks alone {recovered(table.best(keyed, 0))}"
+    helps = [k for k in table.pairs if table.best(keyed, k) < table.best("aae", k) - EQUAL]
+    useless = [k for k in table.pairs if k > max(helps, default=-1)]
+    if not helps:
+        said += "; it makes no difference to any number of known pairs."
+    elif useless:
+        said += f"; from {useless[0]:,} known pairs on it no longer helps."
+    else:
+        said += f"; it still helps at {max(table.pairs):,} known pairs."
+    stolen = [
+        k
+        for k in table.pairs
+        if table.best(keyed, k, ("stolen-encoder",)) >= table.best("aae", 10**9, ("stolen-encoder",)) - EQUAL
+    ]
+    if "oracle" in table.threats:
+        said += " Against an oracle "
+        worse = [k for k in table.pairs[1:] if table.best(keyed, k, ORACLE) < table.best("aae", k, ORACLE) - EQUAL]
+        said += "it makes no difference." if not worse else f"it helps up to {max(worse):,} images."
+    without = recovered(table.best(keyed, 0, ("stolen-encoder",)))
+    said += f" With the encoder but neither key nor pairs, one recovers {without}"
+    said += f", and from {stolen[0]:,} known pairs on the key no longer helps. " if stolen else ". "
+    said += (
+        "Who has the candidates and keyed masks of all of them answers rightly at the first guess which is behind "
+        f"which for {table.best_reid(keyed, 0):.1%} without the encoder and a known pair, for "
+        f"{table.best_reid(keyed, table.fewest):.1%} with {table.fewest} known pairs, and for "
+        f"{table.best_reid(keyed, 0, ('stolen-encoder',)):.1%} with the encoder; right answers are known pairs."
+    )
+    if costs := key_costs(frontier):
+        said += " Accuracies without and with the key are " + ", ".join(
+            f"{before:.3f} and {after:.3f} ({NAMES[name]})" for name, before, after in costs
+        )
+        draws = int(frontier[0]["draws"])
+        error = max(standard_error(float(row["std"]), draws) for row in frontier)
+        said += f", means of {draws} draws of three classes with standard errors of up to {error:.3f}."
+    return said
+
+
+def key_costs(frontier: list[Row]) -> list[tuple[str, float, float]]:
+    """Classifier, its accuracy without and with the key."""
+    plain, keyed = (
+        {row["method"]: float(row["accuracy"]) for row in reversed(frontier) if row["mask"] == mask}
+        for mask in ("aae", "aae" + KEYED)
+    )
+    return [(name, plain[name], keyed[name]) for name in NAMES if name in plain and name in keyed]
+
+
+def page(table: Table, frontier: list[Row], said: str) -> str:
+    """``audit.md``."""
+    lines = [
+        "# What a mask leaks\n",
+        f"Made by `python crosspair.py --audit`. {said}\n",
+        "The words of this verdict follow a rule: of the way from the mean image's SSIM to the matched decoder's, \"a "
+        'little" is a tenth, "most" is half, and "as much" is 95%. A key "no longer helps" where the best attack comes '
+        f"within {EQUAL} of SSIM of the best without it. The best attack of several is picked by its result, which an "
+        "attacker cannot quite do.\n",
+        "![Reconstructions by attack and pairs](figures/audit-attacks.png)\n",
+        "![SSIM and re-identification against known pairs](figures/audit-leakage.png)\n",
+    ]
+    if frontier:
+        lines.append("![Accuracy against leakage](figures/audit-frontier.png)\n")
+    lines += ["## Threat models\n", markdown(["threat", "the attacker has"], list(THREATS.items()))]
+    lines.append(
+        "Under `oracle`, up to 1,000 queries are mixtures of principal components, and the way back is a Wiener "
+        "filter after a ridge regression of the answers on the queries; more are photographs, with ridge regression "
+        "from masks to images. Re-identification supposes that each of the candidates is behind one of the masks.\n"
+    )
+    for images in table.sets:
+        lines += [f"## SSIM of reconstructions: {images}\n", reconstruction_table(table, images)]
+        lines += [f"## Re-identification at the first guess: {images}\n", reid_table(table, images)]
+    for attack, chance in (("attribute", "1 of 20 superclasses, 0.05"), ("membership", "0.5")):
+        rows = [row for key, row in table.cells.items() if key[3] == attack]
+        if rows:
+            lines += [f"## {attack.capitalize()} inference\n", f"Accuracy; chance is {chance}.\n"]
+            cells = [[row["mask"], row["threat"], row["pairs"], with_interval(row)] for row in rows]
+            lines.append(markdown(["mask", "threat", "pairs", "accuracy"], cells))
+    if frontier:
+        lines += [
+            "## Accuracy against leakage\n",
+            f"{frontier[0]['draws']} draws of three classes; SSIM is of the best attack with 1,000 known pairs.\n",
+        ]
+        cells = [
+            (row["mask"], row["gaussian_dim"], NAMES[row["method"]], *shortened(row, "accuracy", "std", "ssim"))
+            for row in frontier
+        ]
+        lines.append(markdown(["mask", "Gaussian part", "classifier", "accuracy", "deviation", "SSIM"], cells))
+    lines.append(
+        "MSE, PSNR, medians, the best 1% of the images (the 1% or 99% quantile), ranks and 95% bootstrap intervals "
+        "over images: [audit.csv](audit.csv). Gradient inversion is judged on the first 100 images of each set.\n"
+    )
+    return "\n".join(lines)
+
+
+def shortened(row: Row, *names: str) -> list[str]:
+    return [f"{float(row[name]):.3f}" for name in names]
+
+
+def with_interval(row: Row) -> str:
+    return f"{float(row['mean']):.3f} ({float(row['low']):.3f} to {float(row['high']):.3f})"
+
+
+def reconstruction_table(table: Table, images: str) -> str:
+    """Attacks down, pairs across."""
+    rows = []
+    for mask, threat, attack in dict.fromkeys(
+        (key[0], key[2], key[3]) for key in table.cells if key[1] == images and key[4] == "ssim"
+    ):
+        values = [table.value(mask, threat, attack, "ssim", k, images) for k in table.pairs]
+        if all(value is None for value in values):  # unlimited pairs, where the known ones are fewer
+            continue
+        rows.append([mask, threat, attack, *("" if value is None else f"{value:.3f}" for value in values)])
+    return markdown(["mask", "threat", "attack", *(f"{k:,}" for k in table.pairs)], rows)
+
+
+def reid_table(table: Table, images: str) -> str:
+    rows = []
+    for mask, threat in dict.fromkeys((key[0], key[2]) for key in table.cells if key[4] == "reid_at_1"):
+        cells = []
+        for k in table.pairs:
+            first, guesses = (
+                table.value(mask, threat, "re-identification", name, k, images) for name in ("reid_at_1", "median_rank")
+            )
+            cells.append("" if first is None else f"{first:.3f} ({guesses:.0f})")
+        rows.append([mask, threat, *cells])
+    columns = ["mask, in parentheses the median of guesses needed", "threat", *(f"{k:,}" for k in table.pairs)]
+    return markdown(columns, rows)

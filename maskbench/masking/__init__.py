@@ -1,0 +1,1 @@
+"""Masking methods, and what is done around them: a secret key, augmented copies, shards."""

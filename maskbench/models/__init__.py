@@ -1,0 +1,21 @@
+"""The networks of the method, the prior that they are held to, and their files."""
+
+from maskbench.models.classifier import ClassifierStack, MaskClassifier
+from maskbench.models.closed_forms import calibrate, start_from_principal_components
+from maskbench.models.decoder import Decoder
+from maskbench.models.discriminator import Discriminator
+from maskbench.models.encoder import Encoder
+from maskbench.models.prior import PriorSampler
+from maskbench.models.sizes import PRESETS
+
+__all__ = [
+    "PRESETS",
+    "ClassifierStack",
+    "Decoder",
+    "Discriminator",
+    "Encoder",
+    "MaskClassifier",
+    "PriorSampler",
+    "calibrate",
+    "start_from_principal_components",
+]

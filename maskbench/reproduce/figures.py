@@ -1,0 +1,170 @@
+"""Pictures of the reproduction's tables, and of how the codes follow the prior."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskbench.classification.figures import METHOD_STYLES
+from maskbench.classification.scores import standard_error
+from maskbench.models import Decoder, PriorSampler
+from maskbench.runtime.plotting import plt, show, write
+
+PRESET_STYLES = {  # the same marker and colour in every picture
+    "maskbench": dict(color="C0", marker="o", label="preset maskbench"),
+    "paper": dict(color="C1", marker="s", label="preset paper"),
+    "identity": dict(color="C7", marker="^", label="raw pixels"),
+    "pca": dict(color="C2", marker="v", label="PCA"),
+    "random-projection": dict(color="C4", marker="<", label="random projection"),
+    "untrained": dict(color="C5", marker=">", label="untrained encoder"),
+}
+
+
+def prior_fit(gaussian: Tensor, categorical: Tensor, path: Path) -> None:
+    """Encoded images beside the prior: standardised dimensions, lengths of the codes, quantiles, categories.
+
+    Args:
+        gaussian: ``[N, G]``.
+        categorical: ``[N, K]``; an image belongs to its largest category.
+    """
+    gaussian = gaussian.double().cpu()
+    size = gaussian.shape[1]
+    deviation, mean = torch.std_mean(gaussian, 0, correction=0)
+    values = ((gaussian - mean) / deviation.clamp_min(1e-30)).flatten().sort().values
+    lengths = gaussian.norm(dim=1)
+    shares = torch.bincount(categorical.argmax(1).cpu(), minlength=categorical.shape[1]) / len(categorical)
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
+
+    x = torch.linspace(-5, 5, 201, dtype=torch.float64)
+    axes[0, 0].hist(values.numpy(), bins=100, range=(-5, 5), density=True, color="C0", alpha=0.5, label="codes")
+    axes[0, 0].plot(x, torch.exp(-0.5 * x**2) / math.sqrt(2 * math.pi), color="black", label="normal")
+    axes[0, 0].set(title="all dimensions", xlabel="value (standardised)", ylabel="density")
+
+    # the density of the length of a normal vector (chi with `size` degrees of freedom)
+    low, high = min(lengths.min().item(), size**0.5 - 3), max(lengths.max().item(), size**0.5 + 3)
+    x = torch.linspace(max(low, 1e-3), high, 400, dtype=torch.float64)
+    log_density = (size - 1) * x.log() - x**2 / 2 - (size / 2 - 1) * math.log(2) - math.lgamma(size / 2)
+    axes[0, 1].hist(lengths.numpy(), bins=80, range=(low, high), density=True, color="C0", alpha=0.5, label="codes")
+    axes[0, 1].plot(x, log_density.exp(), color="black", label=f"chi({size})")
+    axes[0, 1].set(title="length of the code", xlabel="Euclidean norm", ylabel="density")
+
+    # a few hundred quantiles, closer together in the tails
+    normal = torch.linspace(-4.5, 4.5, 300, dtype=torch.float64)
+    ranks = (torch.special.ndtr(normal) * (len(values) - 1)).round().long()
+    inside = (ranks > 0) & (ranks < len(values) - 1)
+    axes[1, 0].plot([-5, 5], [-5, 5], color="black", linewidth=1, label="normal")
+    axes[1, 0].plot(normal[inside], values[ranks[inside]], ".", color="C0", markersize=3, label="codes")
+    axes[1, 0].set(title="Q-Q plot, all dimensions", xlabel="quantile of the normal", ylabel="quantile of the codes")
+
+    axes[1, 1].bar(range(len(shares)), 100 * shares.numpy(), color="C0", alpha=0.5, label="codes")
+    axes[1, 1].axhline(100 / len(shares), color="black", label="uniform")
+    highest = 130 * shares.max().item()  # room for the legend
+    axes[1, 1].set(title="largest category", xlabel="category", ylabel="images (%)", ylim=(0, highest))
+    axes[1, 1].xaxis.get_major_locator().set_params(integer=True)
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False, loc="upper right" if axis is axes[1, 1] else "upper left")
+    write(figure, path)
+
+
+@torch.no_grad()
+def prior_samples(decoder: Decoder, path: Path, rows: int = 3, columns: int = 12) -> None:
+    """Images that a decoder (on the CPU) makes of draws of the prior."""
+    sampler = PriorSampler(decoder.config["gaussian_dim"], decoder.config["categories"])
+    images = decoder(torch.cat(sampler(rows * columns), 1))
+    figure, axes = plt.subplots(rows, columns, figsize=(0.75 * columns, 0.75 * rows + 0.3), layout="constrained")
+    for axis, image in zip(axes.flat, images, strict=True):
+        show(axis, image)
+    figure.suptitle("decoded draws of the prior", fontsize=10)
+    write(figure, path)
+
+
+def accuracies(table: list[dict[str, str]], path: Path) -> None:
+    """Accuracy of every preset and yardstick with its deviation, beside the paper's (paper, Table 1).
+
+    Args:
+        table: rows of ``table1.csv`` by column name.
+    """
+    table = [row for row in table if row["metric"] == "accuracy"]
+    methods, counts, presets = (
+        list(dict.fromkeys(row[column] for row in table)) for column in ("method", "classes", "preset")
+    )
+    cells = {(row["preset"], row["method"], row["classes"]): row for row in table}
+    figure, axes = plt.subplots(
+        1, len(methods), figsize=(3.6 * len(methods), 4.2), sharey=True, layout="constrained", squeeze=False
+    )
+    for axis, method in zip(axes[0], methods, strict=True):
+        for number, preset in enumerate(presets):
+            places = np.arange(len(counts)) + (number - (len(presets) - 1) / 2) * 0.8 / len(presets)
+            found = [cells.get((preset, method, count)) for count in counts]
+            means, deviations = (
+                [float(row[column]) if row else math.nan for row in found] for column in ("mean", "std")
+            )
+            axis.errorbar(places, means, deviations, linestyle="none", capsize=2, **PRESET_STYLES[preset])
+        for place, count in enumerate(counts):
+            paper = next(float(row["paper"]) for row in table if (row["method"], row["classes"]) == (method, count))
+            both = dict(xmin=place - 0.45, xmax=place + 0.45, color="black")
+            axis.hlines(paper, **both, linewidth=1.5, label=None if place else "the paper's")
+            axis.hlines(1 / int(count), **both, linewidth=1, linestyle=":", label=None if place else "chance")
+        name = METHOD_STYLES[method]["label"]
+        axis.set(title=name, xticks=range(len(counts)), xticklabels=counts, xlabel="classes", ylim=(0.2, 1.02))
+        axis.grid(axis="y", alpha=0.3)
+    axes[0, 0].set_ylabel("accuracy on test images,\nmean and deviation of the draws")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
+    write(figure, path)
+
+
+def latent_sizes(table: list[dict[str, str]], path: Path) -> None:
+    """Reconstruction error and accuracies against the length of the Gaussian part.
+
+    Args:
+        table: rows of ``latent_sizes.csv`` by column name.
+    """
+    column = {name: np.array([float(row[name]) for row in table]) for name in table[0]}
+    sizes = column["gaussian_dim"]
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    axes[0].plot(sizes, column["validation_mse"], marker="o", color="black", label="preset maskbench, one epoch")
+    axes[0].set(ylabel="validation MSE (pixels in 0..1)", ylim=(0, None))
+    for method in ("mlp", "forest"):
+        errors = standard_error(column[f"{method}_std"], column["draws"])
+        axes[1].errorbar(sizes, column[method], errors, capsize=3, **METHOD_STYLES[method])
+    axes[1].set_ylabel("accuracy, 3 classes of CIFAR-100\n(± standard error)")
+    for axis in axes:
+        axis.set_xscale("log")
+        axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
+        axis.minorticks_off()
+        axis.set_xlabel("length of the Gaussian part")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    write(figure, path)
+
+
+def trade_off(table: list[dict[str, str]], path: Path) -> None:
+    """What the prior costs: reconstruction error, and how well the prior holds, against its weight.
+
+    Args:
+        table: rows of ``trade_off.csv`` by column name.
+    """
+    column = {name: np.array([float(row[name]) for row in table]) for name in table[0]}
+    weights = column["prior_weight"]
+    smallest = min((weight for weight in weights if weight > 0), default=1)
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    axes[0].plot(weights, column["validation_mse"], marker="o", label="validation images")
+    axes[0].set(title="reconstruction", ylabel="MSE (pixels in 0..1)")
+    axes[1].plot(weights, column["mlp"], **METHOD_STYLES["mlp"])
+    axes[1].plot(weights, column["logistic"], color="C1", marker="s", label="logistic regression")
+    axes[1].axhline(0.5, color="black", linestyle=":", label="chance")
+    axes[1].set(title="codes told from prior draws", ylabel="held-out accuracy", ylim=(0.45, 1.02))
+    axes[2].plot(weights, column["kurtosis"], marker="o", label="codes")
+    axes[2].axhline(3, color="black", linestyle=":", label="normal")
+    axes[2].set(title="kurtosis", ylabel="kurtosis, all dimensions")
+    for axis in axes:
+        axis.set_xscale("symlog", linthresh=smallest)  # 0 is among them
+        axis.set_xticks(weights, [f"{weight:g}" for weight in weights])
+        axis.minorticks_off()
+        axis.set(xlabel="weight of the prior (--prior-weight)", xlim=(-0.2 * smallest, 1.6 * weights.max()))
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    write(figure, path)

@@ -1,0 +1,78 @@
+"""What the reproduction measures beside the four scripts.
+
+    python -m maskbench.reproduce.measure prior FOLDER   # FOLDER/aae/0 -> FOLDER/prior: how codes follow the prior
+    python -m maskbench.reproduce.measure pca FOLDER     # FOLDER/crosspair: the MSE of PCA of as many numbers
+
+Both read CIFAR-10's images.
+"""
+
+from pathlib import Path
+
+import torch
+
+from maskbench.data import datasets, image_quality
+from maskbench.data.image_set import to_float
+from maskbench.data.patterns import test_patterns
+from maskbench.models import checkpoints, evaluation
+from maskbench.reproduce import figures, summary
+from maskbench.runtime import command_line
+from maskbench.storage import atomic, tables
+
+
+def main() -> None:
+    parser = command_line.ArgumentParser(__doc__)
+    measures = {"prior": measure_prior, "pca": measure_pca}
+    parser.add_argument("measure", choices=measures, help="what is measured")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds the outputs, and what is measured")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where datasets are or are downloaded to")
+    args = parser.parse_args()
+    measures[args.measure](args.folder, args.data_dir)
+
+
+def measure_prior(folder: Path, data_dir: Path) -> None:
+    """How well the codes of CIFAR-10's validation images follow the prior: ``prior/prior.csv`` and two pictures.
+
+    Args:
+        folder: holds ``aae/0``, a trained instance; ``prior`` is made in it.
+    """
+    encoder, decoder, _ = checkpoints.load_pair(folder / "aae" / "0")
+    images = datasets.load("cifar10", data_dir, encoder.config["image_size"])
+    _, rows = datasets.autoencoder_split(images)
+    gaussian, categorical = evaluation.encode(encoder, datasets.batches(images.images, rows, 500))
+    measures = evaluation.latent_summary(gaussian, categorical) | evaluation.told_from_prior(gaussian)
+    output = folder / "prior"
+    atomic.make_folder(output)
+    tables.write_csv(output / "prior.csv", ("measure", "value"), measures.items())
+    figures.prior_fit(gaussian, categorical, output / "prior-fit.png")
+    figures.prior_samples(decoder, output / "prior-samples.png")
+
+
+def measure_pca(folder: Path, data_dir: Path) -> None:
+    """MSE of PCA with as many numbers as a mask, fitted on the autoencoders' training images: ``crosspair.csv``."""
+    from sklearn.decomposition import PCA
+
+    images = datasets.load("cifar10", data_dir)
+    train_rows, validation_rows = datasets.autoencoder_split(images)
+    sets = {
+        "patterns": torch.stack(list(test_patterns().values())),
+        "train": images.images[train_rows],
+        "validation": images.images[validation_rows],
+    }
+    model = PCA(summary.NUMBERS, svd_solver="covariance_eigh").fit(to_float(sets["train"]).flatten(1).numpy())
+    mean, components = torch.from_numpy(model.mean_), torch.from_numpy(model.components_)
+    table = []
+    for name, part in sets.items():
+        errors = []
+        for batch in part.split(500):
+            pixels = to_float(batch)
+            rebuilt = ((pixels.flatten(1) - mean) @ components.T @ components + mean).clamp(0, 1)
+            errors.append(image_quality.image_mse(rebuilt.view_as(pixels), pixels).double())
+        deviation, average = torch.std_mean(torch.cat(errors), correction=0)
+        table.append([name, "matched", average.item(), deviation.item(), "", ""])
+    output = folder / "crosspair"
+    atomic.make_folder(output)
+    tables.write_csv(output / "crosspair.csv", summary.COLUMNS["crosspair"][1:], table)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

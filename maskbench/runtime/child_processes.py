@@ -1,0 +1,96 @@
+"""Child processes that do not outlive their parent."""
+
+import ctypes
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import torch.multiprocessing
+from torch import Tensor
+from tqdm import tqdm
+
+from maskbench.runtime import command_line
+
+_PR_SET_PDEATHSIG = 1
+_POLL = 0.2  # seconds until a signal is passed on
+_SHARED = Path("/dev/shm")  # where Linux keeps memory that processes share
+
+
+def die_with_parent(_worker: int = 0) -> None:
+    """For a child process to call: it is killed when its parent ends, however that ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def can_share(*tensors: Tensor) -> bool:
+    """Whether these fit into the memory that processes may share; containers often have little."""
+    size = sum(tensor.nbytes for tensor in tensors)
+    return not _SHARED.exists() or shutil.disk_usage(_SHARED).free > 1.1 * size
+
+
+def run_in_parallel(work: Callable[..., None], calls: Sequence[tuple], jobs: int) -> None:
+    """``work(*call)`` for every call in a process of its own, at most ``jobs`` at once, in order.
+
+    Each process ends as a script does (:func:`maskbench.runtime.command_line.run`): with a line of its own where it
+    fails. Where one fails, and at SIGINT or SIGTERM, no other is begun, and those that run are sent SIGTERM and waited
+    for.
+
+    Args:
+        work: a function of an importable module or of the script that runs.
+        calls: its arguments; tensors in them are shared, not copied.
+
+    Raises:
+        SystemExit: one failed, or a signal came.
+    """
+    context = torch.multiprocessing.get_context("spawn")
+    lock = context.RLock()
+    waiting, running = list(calls), []
+    status, heard, passed_on = 0, [], 0
+
+    def hear(number: int, _frame: object) -> None:
+        heard.append(number)
+        print("\nstopping every process; what is finished is kept", file=sys.stderr)
+
+    before = {
+        number: signal.signal(number, hear)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
+    try:
+        while running or (waiting and not heard and not status):
+            while waiting and len(running) < jobs and not heard and not status:
+                process = context.Process(target=_child, args=(work, waiting.pop(0), lock))
+                # a child inherits this: Ctrl-C reaches it through its parent, and only once
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                try:
+                    process.start()
+                finally:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+                running.append(process)
+            wait([process.sentinel for process in running], _POLL)
+            ended = [process for process in running if process.exitcode is not None]
+            running = [process for process in running if process not in ended]
+            failed = [process.exitcode for process in ended if process.exitcode]
+            if passed_on < len(heard) or (failed and not status and not heard):
+                passed_on = len(heard)
+                for process in running:
+                    process.terminate()
+            status = status or next(iter(failed), 0)
+    finally:
+        for process in running:
+            process.kill()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if heard:
+        sys.exit(128 + heard[0])
+    if status:
+        sys.exit(status if status > 0 else 128 - status)
+
+
+def _child(work: Callable[..., None], call: tuple, lock: object) -> None:
+    die_with_parent()
+    tqdm.set_lock(lock)  # progress bars of several processes in one terminal
+    command_line.run(lambda: work(*call))

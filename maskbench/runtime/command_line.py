@@ -1,0 +1,165 @@
+"""What the scripts share at the command line: one-line errors, flag types, the device."""
+
+import argparse
+import atexit
+import math
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.dummy import DummyProcess
+from pathlib import Path
+
+import torch
+
+from maskbench.errors import InputError
+from maskbench.runtime import torchrun
+from maskbench.runtime.stopping import Stopped
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse with the module's docstring as help, defaults shown, and errors in one line."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
+
+    def error(self, message: str):
+        if _rank():  # every process of torchrun has the same mistake, one tells
+            self.exit(2)
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+    def add_data(self) -> None:
+        """The flags of every script that reads images."""
+        self.add_argument("--data-dir", type=Path, default=Path("data"), help="where datasets are or are downloaded to")
+        workers = "processes that decode the files of folder:PATH; 0: the script itself"
+        self.add_argument("--workers", type=integer(0), default=torchrun.spare_cores(), help=workers)
+        skip = "leave out files of folder:PATH that cannot be decoded, and list them, instead of stopping there"
+        self.add_argument("--skip-corrupt", action="store_true", help=skip)
+
+    def add_common(self) -> None:
+        """The flags that every script has."""
+        self.add_argument(
+            "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the GPU if there is one"
+        )
+        self.add_argument("--seed", type=integer(0), default=0, help="every random choice follows from it")
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    pass
+
+
+def integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
+    """An argparse type: a whole number from ``minimum`` to ``maximum``."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if not minimum <= value <= maximum:
+            raise argparse.ArgumentTypeError(f"{value} is not within {minimum} and {maximum}")
+        return value
+
+    return parse
+
+
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number above zero."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return value
+
+
+def nonnegative_float(text: str) -> float:
+    """An argparse type: a finite number, zero or above."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number of 0 or more")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def pick_device(name: str) -> torch.device:
+    """``--device`` as a torch device; InputError when CUDA is asked for and absent."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    elif name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine (or this build of torch) has no CUDA device; use --device cpu")
+    return torch.device(name)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's ``main``; what the user can mend ends in one line and exit status 2."""
+    try:
+        _run(main)
+    except SystemExit as leaving:
+        atexit.register(_leave_threads, leaving.code)
+        raise
+
+
+def _leave_threads(status: int) -> None:
+    """End at once where threads of a pool still compute: none can be stopped, and Python's own end would crash them."""
+    if any(isinstance(thread, DummyProcess) for thread in threading.enumerate()):
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def _run(main: Callable[[], None]) -> None:
+    program = Path(sys.argv[0]).name
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        main()
+    except InputError as error:
+        sys.exit(_complain(program, str(error)))
+    except OSError as error:  # no permission, a folder that vanished
+        sys.exit(_complain(program, f"{error.filename or 'input/output'}: {error.strerror or error}"))
+    except (MemoryError, RuntimeError) as error:
+        said_by_torch = "can't allocate memory" in str(error) or "out of memory" in str(error)
+        if not isinstance(error, MemoryError) and not said_by_torch:
+            raise
+        sys.exit(_complain(program, "this machine's memory is not enough; use fewer or smaller images, or --limit"))
+    except Stopped as stopped:
+        if _rank() == 0:
+            print(f"\n{program}: {stopped}; go on with: {shlex.join(_command_to_resume())}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted; what is finished is kept", file=sys.stderr)
+        sys.exit(130)
+
+
+def _terminate(number: int, _frame: object) -> None:
+    """End as Python does on its own accord, so that half-written files are removed."""
+    print(f"\n{Path(sys.argv[0]).name}: terminated; what is finished is kept", file=sys.stderr)
+    sys.exit(128 + number)
+
+
+def _command_to_resume() -> list[str]:
+    arguments = [argument for argument in sys.argv if argument != "--resume"]
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    start = ["torchrun", "--nproc-per-node", str(processes)] if processes > 1 else ["python"]
+    return [*start, *arguments, "--resume"]
+
+
+def printable(text: str) -> str:
+    """Text of a file for a terminal: in one line, without characters that steer it."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
+def _complain(program: str, message: str) -> int:
+    program += f" (process {_rank()})" if _rank() else ""
+    print(f"{program}: error: {printable(message)}", file=sys.stderr)
+    return 2
+
+
+def _rank() -> int:
+    """torchrun's number of this process, also where it has not joined the others or left them already."""
+    return int(os.environ.get("RANK", 0))

@@ -1,0 +1,38 @@
+"""What this machine is, and which commit runs on it."""
+
+import contextlib
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+
+def memory() -> int:
+    """Bytes that this machine, or this process's container, has."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # another system, no limit
+            limits.append(int(Path(path).read_text()))
+    return min(limits)
+
+
+def commit() -> str:
+    """The commit that is checked out, with a + where the program differs from it."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # a collation changes results and README.md, which no step depends on
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!README.md")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def processor() -> str:
+    """The processor's name."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,89 @@
+"""What joblib runs tasks in: threads, processes of this machine, or a cluster of dask or ray."""
+
+import contextlib
+import logging
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+
+import joblib
+
+from maskbench.errors import InputError
+from maskbench.runtime.child_processes import die_with_parent
+
+NAMES = ("threading", "loky", "dask", "ray")
+
+
+@contextlib.contextmanager
+def workers(name: str, jobs: int | None) -> Iterator[int]:
+    """Within, ``joblib.Parallel`` runs its tasks in a back end, and may return generators; at the end it is closed.
+
+    Args:
+        name: one of ``NAMES``.
+        jobs: tasks at once; None for one a core. A dask cluster that runs already has its own number.
+
+    Yields:
+        Cores that tasks share: this machine's; of a cluster 1, the core of one worker.
+
+    Raises:
+        InputError: the back end is not installed.
+    """
+    cores = jobs or joblib.cpu_count()
+    cluster = {"dask": _dask, "ray": _ray}.get(name)
+    options = {"initializer": die_with_parent} if name == "loky" else {}
+    with (
+        cluster(cores) if cluster else contextlib.nullcontext(),
+        joblib.parallel_config(name, n_jobs=jobs or -1, **options),
+        warnings.catch_warnings(),
+    ):
+        # of tasks that were given up, as they are when a script is stopped or fails
+        warnings.filterwarnings("ignore", ".*tasks.*", module="joblib")
+        yield 1 if cluster else cores
+
+
+@contextlib.contextmanager
+def _dask(cores: int) -> Iterator[None]:
+    """The cluster of DASK_SCHEDULER_ADDRESS, or processes of this machine with one thread each."""
+    try:
+        import dask
+        import distributed
+    except ImportError:
+        raise InputError("--backend dask: not installed; run pip install 'dask[distributed]'") from None
+    local = {"n_workers": cores, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    if dask.config.get("scheduler-address", None):
+        local = {}
+    # a task brings its rows along, and none is used twice
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
+        # workers inherit this: Ctrl-C is for the script, which closes them
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            client = distributed.Client(**local)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        with client:
+            yield
+
+
+@contextlib.contextmanager
+def _ray(cores: int) -> Iterator[None]:
+    """The cluster of RAY_ADDRESS, or processes of this machine."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report home
+    try:
+        import ray
+        from ray.util.joblib.ray_backend import RayBackend
+    except ImportError:
+        raise InputError("--backend ray: not installed; run pip install ray") from None
+
+    class Backend(RayBackend):
+        supports_return_generator = True  # it does; joblib denies it of all that derive from multiprocessing's
+
+    joblib.register_parallel_backend("ray", Backend)
+    local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": cores, "include_dashboard": False}
+    terminate = signal.getsignal(signal.SIGTERM)
+    ray.init(**local, log_to_driver=False, logging_level="ERROR")
+    signal.signal(signal.SIGTERM, terminate)  # ray has put its own in the place of the script's
+    try:
+        yield
+    finally:
+        ray.shutdown()

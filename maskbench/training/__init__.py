@@ -1,0 +1,1 @@
+"""What a training of ``train_aae.py`` needs beside its two phases."""

@@ -1,0 +1,67 @@
+"""Pictures of a training: its losses, and what the networks make of images."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskbench.data.image_set import to_float
+from maskbench.models import Decoder, Encoder
+from maskbench.runtime.plotting import plt, show, write
+
+
+def losses(history: list[list[float]], path: Path) -> None:
+    """The three losses over the epochs (paper, Figs 5-7).
+
+    Args:
+        history: one row an epoch: epoch, reconstruction, discriminator, generator loss, validation MSE, ...
+    """
+    epochs, reconstruction, discriminator, generator, validation = np.array(history).T[:5]
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    style = dict(marker=".", markersize=4)
+    axes[0].plot(epochs, reconstruction, label="training", **style)
+    axes[0].plot(epochs, validation, label="validation", **style)
+    axes[0].set(title="reconstruction", ylabel="MSE (pixels in 0..1)", yscale="log")
+    axes[0].legend(frameon=False)
+    axes[1].plot(epochs, generator, color="C2", **style)
+    axes[1].set(title="generating (encoder against both)", ylabel="BCE (nats, both parts)")
+    axes[2].plot(epochs, discriminator, color="C3", **style)
+    axes[2].set(title="discriminators, total", ylabel="BCE (nats, both parts)")
+    for axis in axes:
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+    write(figure, path)
+
+
+@torch.no_grad()
+def reconstructions(encoder: Encoder, decoder: Decoder, images: Tensor, path: Path) -> None:
+    """Original, Gaussian part as a square picture, reconstruction: one column an image (paper, Fig 1).
+
+    Args:
+        images: uint8 ``[N, 3, S, S]``.
+    """
+    gaussian, categorical = encoder(to_float(images))
+    rebuilt = decoder(torch.cat((gaussian, categorical), 1))
+    figure, axes = plt.subplots(
+        3, len(images), figsize=(1.1 * len(images) + 0.9, 3.6), layout="constrained", squeeze=False
+    )
+    for column in range(len(images)):
+        show(axes[0, column], to_float(images[column]))
+        axes[1, column].imshow(latent_picture(gaussian[column]), cmap="gray", vmin=-3, vmax=3)
+        show(axes[2, column], rebuilt[column])
+    for axis, name in zip(axes[:, 0], ("original", "mask\n(Gaussian part)", "reconstruction"), strict=True):
+        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    write(figure, path)
+
+
+def latent_picture(gaussian: Tensor) -> np.ndarray:
+    """A vector ``[G]`` as a square of side ceil(sqrt(G)), padded with zeros."""
+    side = math.isqrt(len(gaussian) - 1) + 1
+    padded = torch.zeros(side * side)
+    padded[: len(gaussian)] = gaussian.cpu()
+    return padded.view(side, side).numpy()
