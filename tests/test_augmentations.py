@@ -2,7 +2,7 @@
 
 import torch
 
-from mask_dataset import augmented
+from maskbench.masking.augmentation import augmented
 
 IMAGES = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

@@ -18,8 +18,8 @@ from maskbench.errors import InputError
 from maskbench.storage import atomic, pt
 
 FORMAT = "maskbench.masked"
-METHODS = ("aae", "untrained", "pca", "random-projection", "identity")
-KEYED = "+key"  # ends the method of masks that a secret key turned, see maskbench.key
+KEYED = "+key"  # ends the method of masks that a secret key turned, see maskbench.masking.key
+_METHOD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(\+key)?")  # one that this copy has not may have masked it
 
 _LAYOUT = {  # dtype and number of dimensions of the tensors
     "gaussian": (torch.float32, 2),
@@ -38,7 +38,7 @@ class MaskedSet:
     """A masked dataset of N rows.
 
     Attributes:
-        method: one of ``METHODS``, followed by ``+key`` where a secret key turned the masks.
+        method: name of the masking method, followed by ``+key`` where a secret key turned the masks.
         encoder: sha256 of what masked (the encoder's weights, the PCA's matrix, ...).
         dataset: the name ``--dataset`` gave.
         classes: one name per class.
@@ -236,8 +236,8 @@ def parse(content: dict, path: Path) -> MaskedSet:
 
 
 def _check(masked: MaskedSet, path: Path) -> None:
-    if not isinstance(masked.method, str) or masked.method.removesuffix(KEYED) not in METHODS:
-        raise InputError(f"{path}: method is none of {', '.join(METHODS)}, nor one with {KEYED}")
+    if not isinstance(masked.method, str) or not _METHOD.fullmatch(masked.method):
+        raise InputError(f"{path}: method is not the name of a masking method, such as aae or aae{KEYED}")
     if not isinstance(masked.encoder, str) or not re.fullmatch(r"[0-9a-f]{64}", masked.encoder):
         raise InputError(f"{path}: encoder is not a sha256")
     if not isinstance(masked.dataset, str):

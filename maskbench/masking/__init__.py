@@ -1,1 +1,30 @@
-"""Masking methods, and what is done around them: a secret key, augmented copies, shards."""
+"""Masking methods, and what is done around them: a secret key, augmented copies, shards.
+
+A method is one file that defines a :class:`MaskingMethod`, and one line of ``METHODS``; docs/extending.md adds one.
+"""
+
+from collections.abc import Callable
+
+from maskbench.masking.autoencoder import Autoencoder
+from maskbench.masking.identity import Identity
+from maskbench.masking.method import MaskingMethod, Recipe
+from maskbench.masking.pca import Pca
+from maskbench.masking.random_projection import RandomProjection
+from maskbench.masking.untrained import Untrained
+
+# --method: what makes it
+METHODS: dict[str, Callable[[Recipe], MaskingMethod]] = {
+    "aae": Autoencoder.make,
+    "pca": Pca.make,
+    "random-projection": RandomProjection.make,
+    "untrained": Untrained.make,
+    "identity": Identity.make,
+}
+BASELINES = tuple(sorted(METHODS.keys() - {"aae"}))  # what the paper's method is compared with
+
+__all__ = ["BASELINES", "METHODS", "Autoencoder", "MaskingMethod", "Recipe", "make"]
+
+
+def make(name: str, recipe: Recipe) -> MaskingMethod:
+    """The method of this name, made from a recipe; InputError where it cannot be."""
+    return METHODS[name](recipe)

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskbench.data.masked_set import KEYED
 from maskbench.errors import InputError
+from maskbench.masking.method import MaskingMethod
 from maskbench.storage import atomic
 
 BITS = 256
@@ -92,3 +94,30 @@ class KeyedTransform:
         """Undo :meth:`apply`, as the owner of the key can."""
         matrix, permutation = self.matrix.to(gaussian.device), self.permutation.to(gaussian.device)
         return (gaussian.double() @ matrix).to(gaussian.dtype), categorical[:, permutation.argsort()]
+
+
+class Keyed(MaskingMethod):
+    """Another method's masks, turned by a key. The fingerprint stays: it says which encoder, not which key.
+
+    Args:
+        method: whose masks are turned.
+        key: 32 bytes.
+    """
+
+    def __init__(self, method: MaskingMethod, key: bytes):
+        self.method = method
+        self.name = method.name + KEYED
+        self.image_size, self.widths, self.fingerprint = method.image_size, method.widths, method.fingerprint
+        self.transform = KeyedTransform(key, *method.widths)
+        if method.rebuild is not None:
+            self.rebuild = lambda *codes: method.rebuild(*self.transform.invert(*codes))
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.transform.apply(*self.method.encode(images))
+
+    def read(self, gaussian: Tensor, categorical: Tensor) -> Tensor:
+        return self.method.read(gaussian, categorical)
+
+    def to(self, device: torch.device) -> "Keyed":
+        self.method.to(device)
+        return self

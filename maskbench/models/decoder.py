@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from maskbench.models.heads import normal_log_radius, with_power_of_radius
+from maskbench.models.heads import normal_log_radius, undo_heads
 from maskbench.models.layers import SLOPE, channels_last, convolve, multiply
 from maskbench.models.sizes import depth, has_bfloat16
 from maskbench.models.spectrum import Spectrum
@@ -87,9 +87,4 @@ class Decoder(nn.Module):
     def unmask(self, latent: Tensor) -> Tensor:
         """Undo what is not linear in the heads: the radius of the Gaussian part, the softmax; ``[N, G + K]`` twice."""
         gaussian, categorical = latent[:, : self.gaussian_dim], latent[:, self.gaussian_dim :]
-        normal_mean, normal_deviation = self.normal_log_radius
-        mean, deviation = self.contrast
-        power = deviation / normal_deviation
-        gaussian = with_power_of_radius(gaussian, power, mean - power * normal_mean)
-        # a one-hot draw of the prior has no logarithm: 1e-3 is below what encoded images reach
-        return torch.cat((gaussian, categorical.clamp_min(1e-3).log()), 1)
+        return undo_heads(gaussian, categorical, self.normal_log_radius, self.contrast)

@@ -141,6 +141,28 @@ def with_power_of_radius(x: Tensor, power: Tensor, offset: Tensor) -> Tensor:
     return x * ((power - 1) * radius(x).log() + offset).exp()
 
 
+def undo_heads(
+    gaussian: Tensor,
+    categorical: Tensor,
+    normal_log_radius: tuple[float, float],
+    log_radius: tuple[Tensor, Tensor] | Tensor,
+) -> Tensor:
+    """Both latent parts without what is not linear in the heads, the radius and the softmax: ``[N, G + K]``.
+
+    Args:
+        gaussian: ``[N, G]``.
+        categorical: ``[N, K]``.
+        normal_log_radius: mean and standard deviation of the log radius under the prior.
+        log_radius: the mean and standard deviation that it is given back.
+    """
+    normal_mean, normal_deviation = normal_log_radius
+    mean, deviation = log_radius
+    power = deviation / normal_deviation
+    gaussian = with_power_of_radius(gaussian, power, mean - power * normal_mean)
+    # a one-hot draw of the prior has no logarithm: 1e-3 is below what encoded images reach
+    return torch.cat((gaussian, categorical.clamp_min(1e-3).log()), 1)
+
+
 def shrinkage(x: Tensor) -> float:
     features = x.shape[1]
     return features / (torchrun.count(x) + features)
