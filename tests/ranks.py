@@ -7,27 +7,26 @@ import sys
 
 import torch
 from test_training import PRIOR_WEIGHT, SIZES, make, mini_batches
-from torch import nn
 
 from maskbench.models import calibrate, decoder
 from maskbench.runtime import torchrun
-from train_aae import OPTIMIZERS, take_step
+from train_aae import take_step
 
 
 def steps_of(sizes: str, dtype: torch.dtype, steps: int, learning: bool = True) -> dict:
     """Losses of each step, the last step's gradients and the final states, from this process's rows of each batch."""
-    parts, losses = make(sizes, dtype), []
+    state, losses = make(sizes, dtype), []
     if not learning:
-        for group in [group for name in OPTIMIZERS for group in parts[name].param_groups]:
+        for group in [group for optimizer in state.optimizers for group in optimizer.param_groups]:
             group["lr"] = 0.0
     batches = mini_batches(steps, dtype)
     mine = torchrun.share(len(batches[0]))
     for images in batches:
-        losses.append(take_step(parts, images[mine], PRIOR_WEIGHT, len(images), mine.start))
-    networks = {name: part for name, part in parts.items() if isinstance(part, nn.Module) and name != "prior"}
+        losses.append(take_step(state, images[mine], PRIOR_WEIGHT, len(images), mine.start))
+    networks = state.networks()
     gradients = {f"{name}.{key}": p.grad for name, part in networks.items() for key, p in part.named_parameters()}
     if learning:
-        calibrate(parts["encoder"], parts["decoder"], [images[mine] for images in batches])
+        calibrate(state.encoder, state.decoder, [images[mine] for images in batches])
     states = {f"{name}.{key}": value for name, part in networks.items() for key, value in part.state_dict().items()}
     return {"losses": torch.stack(losses), "gradients": gradients, "states": states}
 

@@ -3,7 +3,6 @@
 MASKBENCH_KILLS=50 python -m pytest tests/test_faults.py -k sigkill -s    # longer, by hand; 3 is the usual number
 """
 
-import argparse
 import contextlib
 import csv
 import errno
@@ -25,7 +24,6 @@ import torch
 from conftest import ROOT, run_script
 from PIL import Image
 
-import train_aae
 from maskbench.data import masked_set
 from maskbench.data.masked_set import MaskedSet
 from maskbench.errors import InputError
@@ -33,6 +31,9 @@ from maskbench.models import Decoder, Encoder, checkpoints
 from maskbench.runtime.stopping import Stopper
 from maskbench.storage import atomic, ledger, pt, tables
 from maskbench.training import figures
+from maskbench.training.journal import stop_if_not_finite
+from maskbench.training.resume import find_checkpoint
+from maskbench.training.settings import Settings
 
 KILLS = int(os.environ.get("MASKBENCH_KILLS", 3))
 TRAINING = ("--dataset", "photos", "--limit", 256, "--epochs", 2)  # what instance 0 of the workplace ran: 2 x 16 steps
@@ -220,15 +221,15 @@ def test_the_number_of_threads_is_restored(run_here, tmp_path, capsys):
 def test_every_flag_that_changes_results_is_refused_by_name(workplace):
     folder = workplace / "runs" / "aae" / "0"
     before = checkpoints.load_checkpoint(folder / "checkpoint.pt")["settings"]
-    assert tuple(before) == train_aae.SETTINGS
-    assert train_aae.find_checkpoint(folder, argparse.Namespace(**before, resume=True))
-    readme = (ROOT / "README.md").read_text()
-    for name in train_aae.SETTINGS:
+    assert tuple(before) == Settings.names()
+    assert find_checkpoint(folder, Settings(**before), resume=True)
+    readme = (ROOT / "docs" / "files.md").read_text()
+    for name in Settings.names():
         flag = "--" + name.replace("_", "-")
         assert flag in readme
-        other = argparse.Namespace(**(before | {name: "something else"}), resume=True)
+        other = Settings(**(before | {name: "something else"}))
         with pytest.raises(InputError, match=rf"checkpoint\.pt was made with {flag} "):
-            train_aae.find_checkpoint(folder, other)
+            find_checkpoint(folder, other, resume=True)
 
 
 def pictures(folder: Path, count: int, classes: int = 1) -> None:
@@ -272,13 +273,13 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(complaint, workplace, tmp
     assert re.search(r"loss of epoch 1, step [1-9] is not finite; there was no checkpoint before it", said)
     folder = workplace / "runs" / "aae" / "0"
     losses = torch.ones(9, 3)
-    train_aae.stop_if_not_finite(losses, 3, folder)
+    stop_if_not_finite(losses, 3, folder)
     losses[4, 1], losses[6, 0] = torch.inf, torch.nan
     wanted = (
         r"the discriminator loss of epoch 3, step 5 is not finite; \S+checkpoint\.pt, of 2 epochs and 0 steps, is good"
     )
     with pytest.raises(InputError, match=wanted):
-        train_aae.stop_if_not_finite(losses, 3, folder)
+        stop_if_not_finite(losses, 3, folder)
 
 
 @pytest.mark.parametrize(("preset", "lr"), [("maskbench", 1), ("maskbench", 1e8), ("paper", 100)])

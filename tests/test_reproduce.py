@@ -24,6 +24,7 @@ from maskbench.reproduce import __main__, collate, figures, measure, pages, pape
 from maskbench.reproduce.pictures import copied_pictures
 from maskbench.reproduce.plan import Step
 from maskbench.storage import tables
+from maskbench.training.journal import COLUMNS
 
 SCORES = ("method", "classes", "metric", "mean", "std", "draws")
 RUNS = ("masked", "method", "classes", "repeat", *summary.METRICS, "train_rows", "test_rows", "seconds", "class_names")
@@ -295,7 +296,7 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
     others = [f"gaussian-{size}" for size in summary.GAUSSIAN_DIMS] + [f"image-{size}" for size in summary.IMAGE_SIZES]
     for folder in ("maskbench", *others, *(f"prior-{weight}" for weight in summary.PRIOR_WEIGHTS)):
         history = [[1, 0, 0, 0, 0.004, 500], [2, 0, 0, 0, 0.003, 510]]
-        write(runs / folder / "aae" / "0" / "metrics.csv", train_aae.COLUMNS, history)
+        write(runs / folder / "aae" / "0" / "metrics.csv", COLUMNS, history)
     for folder in (
         "maskbench/estimators-200",
         "maskbench/estimators-400",

@@ -1,5 +1,6 @@
 """The training step against the paper's loop written out plainly, and the ways to make it faster against the step."""
 
+import dataclasses
 import functools
 import math
 import sys
@@ -15,13 +16,21 @@ from maskbench import ops
 from maskbench.models import Decoder, Discriminator, Encoder, PriorSampler
 from maskbench.runtime.cuda_graphs import Captured
 from maskbench.runtime.stopping import Stopper
-from train_aae import DECORRELATION, OPTIMIZERS, compiled, take_step
+from maskbench.training.images import TrainingImages
+from maskbench.training.instances import train_in_threads
+from maskbench.training.resume import environment
+from maskbench.training.run import Run
+from maskbench.training.settings import Settings
+from maskbench.training.state import TrainingState
+from train_aae import DECORRELATION, take_step
+
+OPTIMIZERS = ("reconstruction_optimizer", "discriminator_optimizer", "generator_optimizer")
 
 SIZES = {"convolutions": {"frequencies": 0}, "frequencies": {"frequencies": 40}}
 PRIOR_WEIGHT = 2.0
 
 
-def make(sizes: str, dtype: torch.dtype, device: str = "cpu", capturable: bool = False) -> dict:
+def make(sizes: str, dtype: torch.dtype, device: str = "cpu", capturable: bool = False) -> TrainingState:
     torch.manual_seed(0)
     config = dict(image_size=16, width=4, gaussian_dim=24, categories=5, **SIZES[sizes])
     parts = {
@@ -37,7 +46,7 @@ def make(sizes: str, dtype: torch.dtype, device: str = "cpu", capturable: bool =
     for name, parameters, lr in zip(OPTIMIZERS, chosen, (1e-3, 1e-3, 1e-4), strict=True):
         lr = torch.tensor(lr, device=device) if capturable else lr
         parts[name] = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95), fused=True, capturable=capturable)
-    return parts
+    return TrainingState(**parts)
 
 
 def mini_batches(steps: int, dtype: torch.dtype, device: str = "cpu") -> list[Tensor]:
@@ -48,8 +57,8 @@ def mini_batches(steps: int, dtype: torch.dtype, device: str = "cpu") -> list[Te
 class PlainLoop:
     """The same step as one would write it down: every pass alone, every formula in full."""
 
-    def __init__(self, parts: dict):
-        self.parts = parts
+    def __init__(self, state: TrainingState):
+        self.parts = parts = state.parts()
         self.optimizers = [
             torch.optim.Adam(
                 [p for group in parts[name].param_groups for p in group["params"]],
@@ -140,13 +149,13 @@ def excess(codes: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_a_step_is_that_of_a_plain_loop(sizes):
-    parts, plain = make(sizes, torch.float64), PlainLoop(make(sizes, torch.float64))
+    state, plain = make(sizes, torch.float64), PlainLoop(make(sizes, torch.float64))
     for images in mini_batches(40, torch.float64):
-        losses = take_step(parts, images, PRIOR_WEIGHT)
+        losses = take_step(state, images, PRIOR_WEIGHT)
         torch.testing.assert_close(losses, plain(images), rtol=1e-8, atol=0)
     for name in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator"):
         wanted = plain.parts[name].state_dict()
-        for key, value in parts[name].state_dict().items():
+        for key, value in state.parts()[name].state_dict().items():
             torch.testing.assert_close(value, wanted[key], rtol=1e-6, atol=1e-8, msg=key)
 
 
@@ -157,7 +166,7 @@ def test_the_first_step_in_single_precision():
 
 
 def test_a_checkpoint_says_which_kernels_made_it():
-    backend = train_aae.environment(torch.device("cpu"), False)["backend of the ops"]
+    backend = environment(torch.device("cpu"), False)["backend of the ops"]
     assert backend == f"{ops.backend('cpu')}, {ops.step_kernels()}"
 
 
@@ -165,7 +174,7 @@ def test_compiled_networks_compute_the_same(monkeypatch):
     # what torch makes of the networks, without the minutes of a compiler for its kernels
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     parts, plain = make("convolutions", torch.float64), make("convolutions", torch.float64)
-    used = parts | compiled(parts)
+    used = parts.compiled()
     for images in mini_batches(2, torch.float64):
         losses = take_step(used, images, PRIOR_WEIGHT)
         torch.testing.assert_close(losses, take_step(plain, images, PRIOR_WEIGHT), rtol=1e-8, atol=0)
@@ -177,15 +186,16 @@ def test_instances_in_threads_are_those_of_one_after_another(tmp_path, monkeypat
     common = ["--image-size", "16", "--gaussian-dim", "24", "--categories", "5", "--preset", "paper", "--epochs", "2"]
     monkeypatch.setattr(sys, "argv", ["train_aae.py", *common])
     args = train_aae.parse_arguments()
-    facts = {"settings": {}, "environment": {}, "images": "", "threads": 1}
+    settings = Settings(**{name: getattr(args, name) for name in Settings.names()})
+    run = Run(settings, args.epochs, TrainingImages(images, images[:8], ""), environment={})
 
     def calls(name: str) -> list[tuple]:
         folders = [tmp_path / name / str(seed) for seed in range(2)]
         for folder in folders:
             folder.mkdir(parents=True)
-        return [(args, seed, folder, facts, images, images[:8], seed) for seed, folder in enumerate(folders)]
+        return [(run, seed, None, folder, seed) for seed, folder in enumerate(folders)]
 
-    train_aae.train_in_threads(Stopper(10), calls("threads"), torch.device("cpu"))
+    train_in_threads(train_aae.train, Stopper(10), calls("threads"), torch.device("cpu"))
     for call in calls("alone"):
         train_aae.train(Stopper(10), *call)
     for seed in range(2):
@@ -196,9 +206,10 @@ def test_instances_in_threads_are_those_of_one_after_another(tmp_path, monkeypat
             assert torch.equal(value, both[1]["state_dict"][key])
     # one that fails stops the others, and what it said is told
     broken = calls("broken")
-    broken[1] = (*broken[1][:4], images[:, :, :8], *broken[1][5:])
+    narrow = dataclasses.replace(run, images=TrainingImages(images[:, :, :8], images[:8], ""))
+    broken[1] = (narrow, *broken[1][1:])
     with pytest.raises((RuntimeError, ValueError)):
-        train_aae.train_in_threads(Stopper(10), broken, torch.device("cpu"))
+        train_in_threads(train_aae.train, Stopper(10), broken, torch.device("cpu"))
     torch.set_flush_denormal(False)
 
 
@@ -210,7 +221,7 @@ def test_a_captured_step_computes_the_same(sizes):
     for images in mini_batches(40, torch.float64, "cuda"):
         losses = step(images).clone()
         torch.testing.assert_close(losses, take_step(plain, images, PRIOR_WEIGHT), rtol=1e-8, atol=0)
-    assert parts["prior"].rng_state.tolist() == [3, 40]  # it advanced within the graph
+    assert parts.prior.rng_state.tolist() == [3, 40]  # it advanced within the graph
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,0 +1,84 @@
+"""Several autoencoders from one start: side by side in processes, in threads of one GPU, or one after another."""
+
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from maskbench.runtime import child_processes, torchrun
+from maskbench.runtime.stopping import Stopped, Stopper, stopping
+from maskbench.training.resume import say_what_differs, threads_of
+from maskbench.training.run import Run
+
+# trains one autoencoder: stops by the first, shares the second; its seed, checkpoint, folder and line of the terminal
+Train = Callable[[Stopper, Run, int, dict | None, Path, int], None]
+
+
+def train_instances(
+    train: Train, run: Run, folders: Sequence[Path], saved: Sequence[dict | None], device: torch.device
+) -> None:
+    """Train every instance, instance i from seed ``run.settings.seed`` + i, the fastest way there is.
+
+    Args:
+        train: of an importable module or of the script that runs.
+        folders: of the instances.
+        saved: the checkpoint that each resumes from, or None.
+    """
+    # mini-batches of 16 keep one thread busy: instances side by side are done sooner than one after another
+    cores = torch.get_num_threads()
+    alone = device.type == "cpu" and torchrun.size() == 1
+    together = alone and child_processes.can_share(run.images.train, run.images.validation)
+    run = replace(run, threads=max(1, cores // (len(folders) if together else 1)))
+    begun = [(folder, checkpoint) for folder, checkpoint in zip(folders, saved, strict=True) if checkpoint]
+    for folder, checkpoint in begun:
+        say_what_differs(checkpoint, run, folder)
+    if begun:
+        run = replace(run, threads=threads_of(begun[0][1], run))  # instances that never began train alike
+    jobs = max(1, min(len(folders), cores // run.threads)) if together else 1
+    calls = [
+        (run, run.settings.seed + instance, checkpoint, folder, instance % jobs)
+        for instance, (folder, checkpoint) in enumerate(zip(folders, saved, strict=True))
+    ]
+    if jobs > 1:
+        child_processes.run_in_parallel(train_in_child, [(train, *call) for call in calls], jobs)
+        return
+    with stopping(run.checkpoint_minutes) as stopper:
+        if device.type == "cuda" and len(calls) > 1 and torchrun.size() == 1:
+            train_in_threads(train, stopper, calls, device)
+        else:
+            for call in calls:
+                train(stopper, *call)
+
+
+def train_in_child(train: Train, run: Run, *more: object) -> None:
+    """One instance in a process of its own."""
+    torch.set_flush_denormal(True)  # of threads that are begun after this, too
+    with stopping(run.checkpoint_minutes) as stopper:
+        train(stopper, run, *more)
+
+
+def train_in_threads(train: Train, stopper: Stopper, calls: list[tuple], device: torch.device) -> None:
+    """Instances on one GPU, each in a thread with a stream of its own: one alone leaves most of the GPU idle.
+
+    Where one fails, the others save and stop.
+    """
+
+    def work(call: tuple) -> None:
+        stream = None
+        if device.type == "cuda":
+            stream = torch.cuda.Stream(device)
+            stream.wait_stream(torch.cuda.default_stream(device))  # the images are there
+        with torch.cuda.stream(stream):
+            train(stopper.another(), *call)
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = [pool.submit(work, call) for call in calls]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        if any(future.done() and future.exception() for future in futures):
+            stopper.stop(signal.SIGTERM)
+    errors = [error for future in futures if (error := future.exception())]
+    if errors:
+        raise min(errors, key=lambda error: isinstance(error, Stopped))  # what went wrong, not what it stopped

@@ -1,0 +1,136 @@
+"""The journal of a training: where it is, what it measured, and its files on the disk."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from maskbench.errors import InputError
+from maskbench.models import checkpoints
+from maskbench.runtime import torchrun
+from maskbench.storage import pt, tables
+from maskbench.training.run import Run
+from maskbench.training.state import TrainingState
+
+COLUMNS = (
+    "epoch",
+    "reconstruction_loss",
+    "discriminator_loss",
+    "generator_loss",
+    "validation_mse",
+    "images_per_second",
+)
+
+
+class Journal:
+    """The place of one instance in its training; of several processes the first one writes.
+
+    Attributes:
+        history: one row a finished epoch, see ``COLUMNS``.
+        done: steps of the epoch under way.
+        seconds: that these took.
+        losses: of its steps, ``[batches, 3]``: reconstruction, discriminators, generator.
+
+    Args:
+        folder: of the instance.
+        state: its networks and optimisers.
+        run: what it shares with other instances.
+        threads: that it computes with.
+        device: of the losses.
+    """
+
+    def __init__(self, folder: Path, state: TrainingState, run: Run, threads: int, device: torch.device):
+        self.folder, self._state = folder, state
+        self._record = {
+            "settings": run.settings.as_dict(),
+            "environment": run.environment,
+            "images": run.images.fingerprint,
+            "threads": threads,
+        }
+        self._writes = torchrun.rank() == 0
+        self._images = run.batches * run.settings.batch_size
+        self.history: list[list[float]] = []
+        self.done, self.seconds = 0, 0.0
+        self.losses = torch.zeros(run.batches, 3, device=device)
+        self._board = _open_tensorboard(folder) if run.tensorboard and self._writes else None
+
+    def restore(self, saved: dict) -> None:
+        """Resume from a checkpoint; InputError where it is not of this training."""
+        path = self.folder / "checkpoint.pt"
+        checkpoints.restore(self._state.parts(), saved["states"], path)
+        self.history, self.seconds, self.done = saved["history"], saved["seconds"], len(saved["losses"])
+        if self.done > len(self.losses):
+            raise checkpoints.damaged(path, f"step {self.done} of {len(self.losses)}")
+        self.losses[: self.done] = saved["losses"].to(self.losses.device)
+        if self.done == 0:
+            self._export()  # the run may have been stopped between two of its files
+
+    def note(self, step: int, losses: Tensor) -> None:
+        """A step, counted from 1, is taken; its losses are ``[3]``."""
+        self.losses[step - 1] = losses
+        self.done = step
+
+    def check(self) -> Tensor:
+        """Mean losses of the epoch so far, ``[3]``; InputError where one is not finite. A GPU is waited for."""
+        stop_if_not_finite(self.losses[: self.done], len(self.history) + 1, self.folder)
+        return self.losses[: self.done].mean(0)
+
+    def save(self) -> None:
+        """Write the checkpoint for the place in the loop; InputError where a loss or weight is not finite."""
+        losses = self.losses[: self.done]
+        stop_if_not_finite(losses, len(self.history) + 1, self.folder)
+        states = self._state.state_dicts()
+        if bad := pt.first_not_finite(states):
+            raise not_finite(f"{bad} after epoch {len(self.history) or 1}", self.folder)
+        place = {"history": self.history, "losses": losses, "seconds": self.seconds, "states": states}
+        if self._writes:
+            checkpoints.save_checkpoint(self._record | place, self.folder / "checkpoint.pt")
+
+    def finish_epoch(self, validation_mse: float) -> None:
+        """The epoch is over: its row, its checkpoint, and the files beside it."""
+        losses = self.losses.mean(0).tolist()
+        row = [len(self.history) + 1, *losses, validation_mse, self._images / self.seconds]
+        self.history.append(row)
+        self.done, self.seconds = 0, 0.0
+        if self._board:
+            for name, value in zip(COLUMNS[1:], row[1:], strict=True):
+                self._board.add_scalar(name, value, row[0])
+        self.save()
+        self._export()
+
+    def close(self) -> None:
+        if self._board:
+            self._board.close()
+
+    def _export(self) -> None:
+        """What a finished epoch leaves beside its checkpoint: encoder, private decoder and metrics."""
+        if self._writes:
+            fingerprint = checkpoints.save_encoder(self._state.encoder, self.folder / "encoder.pt")
+            checkpoints.save_decoder(self._state.decoder, fingerprint, self.folder / "decoder.pt")
+            tables.write_csv(self.folder / "metrics.csv", COLUMNS, self.history)
+
+
+def stop_if_not_finite(losses: Tensor, epoch: int, folder: Path) -> None:
+    """InputError that names the first step whose losses (``[steps, 3]``) are not finite."""
+    bad = torch.nonzero(~losses.isfinite())
+    if len(bad):
+        step, loss = bad[0].tolist()
+        raise not_finite(f"the {COLUMNS[1 + loss].replace('_', ' ')} of epoch {epoch}, step {step + 1}", folder)
+
+
+def not_finite(what: str, folder: Path) -> InputError:
+    """The complaint of a value that is not finite; it names the last good checkpoint."""
+    path = folder / "checkpoint.pt"
+    kept = "there was no checkpoint before it"
+    if path.exists():
+        last = checkpoints.load_checkpoint(path)
+        kept = f"{path}, of {len(last['history'])} epochs and {len(last['losses'])} steps, is good and was kept"
+    return InputError(f"{what} is not finite; {kept}. Train with a lower --lr in another --output-dir")
+
+
+def _open_tensorboard(folder: Path):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError("--tensorboard: not installed; run pip install tensorboard") from None
+    return SummaryWriter(str(folder / "tensorboard"))
