@@ -49,7 +49,8 @@ from maskbench.models import (
 from maskbench.models.sizes import image_size_argument
 from maskbench.ops import discriminator_loss, generator_loss
 from maskbench.runtime import command_line, torchrun
-from maskbench.runtime.cuda_graphs import ONE_AT_A_TIME, Captured
+from maskbench.runtime.cuda_graphs import Captured
+from maskbench.runtime.seeding import seeded
 from maskbench.runtime.stopping import Stopper
 from maskbench.storage import atomic
 from maskbench.training.images import large_batches, load_images
@@ -204,8 +205,7 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
     sizes = dict(image_size=settings.image_size, gaussian_dim=settings.gaussian_dim, categories=settings.categories)
     sizes |= PRESETS[settings.preset]
     fitted = set()
-    with ONE_AT_A_TIME:  # torch's generator belongs to all threads
-        torch.manual_seed(seed)
+    with seeded(seed):
         encoder = Encoder(**sizes).to(device)
         decoder = Decoder(**sizes).to(device)
         tell_gaussian = Discriminator(settings.gaussian_dim).to(device)

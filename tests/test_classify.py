@@ -1,7 +1,5 @@
 """Who is trained and who is tested on, where a leak would flatter every figure."""
 
-import argparse
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,6 +7,9 @@ from torch import nn
 
 import classify
 from maskbench import ops
+from maskbench.classification.draws import Draw, data_parts, epoch_steps, mlp_data, tree_data
+from maskbench.classification.features import ImageStream, reliability
+from maskbench.classification.settings import Settings
 from maskbench.data.masked_set import MaskedSet
 from maskbench.models import ClassifierStack, MaskClassifier
 
@@ -35,7 +36,7 @@ def augmented_set() -> MaskedSet:
 
 def test_the_mlps_parts():
     data = augmented_set()
-    parts = {name: data.source[rows] for name, rows in classify.data_parts(data).items()}
+    parts = {name: data.source[rows] for name, rows in data_parts(data).items()}
     assert parts["validation"].tolist() == list(range(16))
     assert parts["test"].tolist() == list(range(80, 100))
     assert sorted(parts["train"].tolist()) == sorted([*range(16, 80)] * 2)
@@ -56,20 +57,20 @@ def test_trees_see_every_image_once_and_no_copies(monkeypatch):
             return np.zeros(len(features))
 
     monkeypatch.setattr(classify, "RandomForestClassifier", Recorder)
-    draw = classify.tree_data(augmented_set(), classify.Draw(np.array([0, 1]), seed=0))
-    result = classify.run_trees(argparse.Namespace(estimators=100), "forest", draw, threads=1)
+    draw = tree_data(augmented_set(), Draw(np.array([0, 1]), seed=0))
+    result = classify.run_trees("forest", draw, Settings())
     assert result["sizes"] == [len(seen["train"]), len(seen["test"])] and len(seen["test"]) == 20
     assert len(set(seen["test"])) == 20 and not set(seen["train"]) & set(seen["test"])
     assert set(seen["train"]) | set(seen["test"]) == set(range(100))
     assert len(seen["train"]) == 80
 
 
-def train(data: MaskedSet, seeds: list[int], **flags: float) -> list[dict]:
-    args = argparse.Namespace(**{"lr": 1e-3, "epochs": 5, "batch_size": 4, "backend": "threading"} | flags)
-    parts = classify.data_parts(data)
-    draws = [classify.mlp_data(data, parts, classify.Draw(np.array([0, 1]), seed)) for seed in seeds]
-    steps = classify.epoch_steps(data, parts, 2, args.batch_size)
-    return classify.run_mlps(args, draws, steps, torch.device("cpu"), threads=1)
+def train(data: MaskedSet, seeds: list[int], epochs: int = 5, compiled: bool | None = None) -> list[dict]:
+    settings = Settings(epochs=epochs)
+    parts = data_parts(data)
+    draws = [mlp_data(data, parts, Draw(np.array([0, 1]), seed)) for seed in seeds]
+    steps = epoch_steps(data, parts, 2, settings.batch_size)
+    return classify.run_mlps(draws, steps, settings, torch.device("cpu"), compiled=compiled)
 
 
 def test_a_separable_set_is_learnt():
@@ -88,14 +89,13 @@ def test_an_mlp_does_not_depend_on_those_beside_it():
     assert not torch.allclose(together[0]["curve"], together[1]["curve"], rtol=1e-3, atol=1e-3)
 
 
-def test_compiled_or_not_an_mlp_learns_the_same(monkeypatch):
+def test_compiled_or_not_an_mlp_learns_the_same():
     data = augmented_set()
     cpu = torch.device("cpu")
-    assert classify.compiled(argparse.Namespace(batch_size=4), cpu) == (ops.backend("cpu") == "cpu")
-    assert not classify.compiled(argparse.Namespace(batch_size=1024), cpu)
+    assert Settings(batch_size=4).compiled(cpu) == (ops.backend("cpu") == "cpu")
+    assert not Settings(batch_size=1024).compiled(cpu)
     as_it_is = train(data, [5], epochs=2)
-    monkeypatch.setattr(classify, "compiled", lambda args, device: False)
-    (result,), (plain,) = as_it_is, train(data, [5], epochs=2)
+    (result,), (plain,) = as_it_is, train(data, [5], epochs=2, compiled=False)
     torch.testing.assert_close(result["curve"], plain["curve"], rtol=1e-4, atol=1e-4)
 
 
@@ -152,7 +152,7 @@ def test_dropout_of_a_stack():
 
 def test_the_mlp_sees_one_view_of_each_image_a_pass():
     source = torch.tensor([7, 3, 7, 9, 7, 3])  # three images of 3, 2 and 1 views
-    stream = classify.ImageStream(source, torch.Generator().manual_seed(0))
+    stream = ImageStream(source, torch.Generator().manual_seed(0))
     parts = [stream.take(count) for count in (1, 4, 3, 8_992)]  # however it is taken
     drawn = torch.cat(parts).view(3000, 3)
     assert [len(part) for part in parts] == [1, 4, 3, 8_992]
@@ -182,7 +182,7 @@ def test_reliability():
     features = image + noise
     features = (features - features.mean(0)) / features.std(0, correction=0)
     source = torch.arange(500).repeat(8)
-    found = classify.reliability(features, source)
+    found = reliability(features, source)
     # eight views leave an eighth of the noise in their mean
     torch.testing.assert_close(found, torch.tensor([1.0, 0.5 + 0.5 / 8, 1 / 8]), atol=0.03, rtol=0)
-    torch.testing.assert_close(classify.reliability(features, torch.arange(4000)), torch.ones(3))
+    torch.testing.assert_close(reliability(features, torch.arange(4000)), torch.ones(3))

@@ -2,6 +2,9 @@
 
 import numpy as np
 
+NAMES = {"mlp": "MLP", "forest": "random forest", "adaboost": "AdaBoost"}
+METRICS = ("accuracy", "precision", "recall")
+
 
 def classification_scores(labels, predictions) -> dict[str, float]:
     """Accuracy, macro precision and macro recall; a class never predicted has precision 0."""
@@ -15,8 +18,5 @@ def classification_scores(labels, predictions) -> dict[str, float]:
 
 
 def standard_error(deviation, draws):
-    """Of a mean over draws, numbers or arrays: from their deviation (ddof 0, as the tables hold); of one draw, it."""
+    """Of a mean over draws, from their standard deviation (ddof 0, as the tables hold); of one draw, that itself."""
     return deviation / np.sqrt(np.maximum(draws - 1, 1))
-
-
-NAMES = {"mlp": "MLP", "forest": "random forest", "adaboost": "AdaBoost"}

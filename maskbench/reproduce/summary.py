@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from maskbench.classification.scores import METRICS
 from maskbench.reproduce.paper import PAPER, PRIOR_GOALS
 from maskbench.storage.tables import Row, read
 
 PRESETS = ("maskbench", "paper")
 BASELINES = ("identity", "pca", "random-projection", "untrained")
-METRICS = ("accuracy", "precision", "recall")
 ESTIMATORS = (100, 200, 400)
 GAUSSIAN_DIMS = (96, 192, 384, 768)
 IMAGE_SIZES = (32, 64, 96)
