@@ -7,7 +7,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "cpu/kernels.h"
+#include "cpu/simd/kernels.h"
 #include "philox.h"
 
 #ifdef WITH_CUDA

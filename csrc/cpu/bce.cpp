@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "../checks.h"
-#include "kernels.h"
+#include "simd/kernels.h"
 
 namespace maskbench {
 namespace {

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "../checks.h"
-#include "kernels.h"
+#include "simd/kernels.h"
 
 namespace maskbench {
 namespace {

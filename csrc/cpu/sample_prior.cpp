@@ -7,7 +7,7 @@
 #include <tuple>
 
 #include "../checks.h"
-#include "kernels.h"
+#include "simd/kernels.h"
 
 namespace maskbench {
 namespace {

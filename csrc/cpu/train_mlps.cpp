@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "../checks.h"
-#include "changed.h"
-#include "kernels.h"
+#include "bump_versions.h"
+#include "simd/kernels.h"
 
 namespace maskbench {
 namespace {
@@ -72,7 +72,7 @@ std::tuple<at::Tensor, at::Tensor> train_mlps(at::TensorList weights, at::Tensor
       }
     });
   });
-  for (const at::TensorList tensors : {weights, means, squares}) note_changed(tensors);
+  for (const at::TensorList tensors : {weights, means, squares}) bump_versions(tensors);
   return {losses, accuracies};
 }
 

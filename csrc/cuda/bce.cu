@@ -8,7 +8,7 @@
 
 #include <tuple>
 
-#include "../bce.h"
+#include "../bce_math.h"
 #include "../checks.h"
 #include "launch.h"
 

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "../checks.h"
-#include "changed.h"
-#include "kernels.h"
+#include "bump_versions.h"
+#include "simd/kernels.h"
 
 namespace maskbench {
 namespace {
@@ -36,7 +36,7 @@ void adam_step(at::TensorList weights, at::TensorList gradients, at::TensorList 
       }
     });
   });
-  for (const at::TensorList tensors : {weights, means, squares}) note_changed(tensors);
+  for (const at::TensorList tensors : {weights, means, squares}) bump_versions(tensors);
 }
 
 }  // namespace
