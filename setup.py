@@ -67,7 +67,7 @@ def plans() -> list[bool]:
 
 def extension(with_cuda: bool) -> Extension:
     facts = [f'-DMASKBENCH_TORCH_VERSION="{torch.__version__}"']
-    sources = ["csrc/ops.cpp", *glob.glob("csrc/cpu/**/*.cpp", recursive=True)]
+    sources = [*glob.glob("csrc/*.cpp"), *glob.glob("csrc/cpu/**/*.cpp", recursive=True)]
     kind = CppExtension
     if with_cuda:
         facts += ["-DWITH_CUDA", f'-DMASKBENCH_CUDA_ARCHITECTURES="{os.environ["TORCH_CUDA_ARCH_LIST"]}"']

@@ -1,3 +1,5 @@
+#include "../adam_step.h"
+
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -6,7 +8,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "../checks.h"
 #include "bump_versions.h"
 #include "simd/kernels.h"
 

@@ -1,3 +1,5 @@
+#include "../bce.h"
+
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -8,7 +10,6 @@
 #include <tuple>
 #include <vector>
 
-#include "../checks.h"
 #include "simd/kernels.h"
 
 namespace maskbench {

@@ -1,3 +1,5 @@
+#include "../radial_norm.h"
+
 #include <ATen/Dispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -7,7 +9,6 @@
 #include <tuple>
 #include <vector>
 
-#include "../checks.h"
 #include "bump_versions.h"
 #include "simd/kernels.h"
 

@@ -1,3 +1,5 @@
+#include "../sample_prior.h"
+
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -6,7 +8,6 @@
 #include <algorithm>
 #include <tuple>
 
-#include "../checks.h"
 #include "simd/kernels.h"
 
 namespace maskbench {

@@ -8,8 +8,8 @@
 
 #include <tuple>
 
+#include "../bce.h"
 #include "../bce_math.h"
-#include "../checks.h"
 #include "launch.h"
 
 namespace maskbench {
