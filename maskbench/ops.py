@@ -1,4 +1,4 @@
-"""The ops of the adversarial phase, checked at the door and sent to the fastest implementation there is.
+"""The ops of the adversarial phase, sent to the fastest implementation there is.
 
 ``sample_prior`` draws both latent priors for a mini-batch, ``discriminator_loss`` and ``generator_loss`` are the two
 sides of the adversarial game. ``maskbench.reference`` holds the same names in plain PyTorch: the oracle of the
@@ -92,6 +92,8 @@ def sample_prior(
     Raises:
         ValueError: ``rng_state`` is not int64 ``[2]``, a size is below 1, or ``first_row`` is negative.
     """
+    if _compiled(rng_state):
+        return torch.ops.maskbench.sample_prior(rng_state, batch, gaussian_dim, categories, first_row)
     if not isinstance(rng_state, Tensor) or rng_state.dtype != torch.int64 or rng_state.shape != (2,):
         raise ValueError(f"rng_state must be an int64 tensor (seed, offset) of shape [2], got {_describe(rng_state)}")
     if batch < 1 or gaussian_dim < 1 or categories < 1:
@@ -101,8 +103,6 @@ def sample_prior(
         )
     if first_row < 0:
         raise ValueError(f"first_row must not be negative, got {first_row}")
-    if rng_state.device.type in _COMPILED:
-        return torch.ops.maskbench.sample_prior(rng_state, batch, gaussian_dim, categories, first_row)
     return reference.sample_prior(rng_state, batch, gaussian_dim, categories, first_row)
 
 
@@ -123,6 +123,8 @@ def discriminator_loss(prior_logits: Tensor, encoded_logits: Tensor) -> Tensor:
     Raises:
         ValueError: the logits are not two such tensors.
     """
+    if _compiled(prior_logits, encoded_logits):
+        return torch.ops.maskbench.discriminator_loss(prior_logits, encoded_logits)
     _check_logits("prior_logits", prior_logits)
     _check_logits("encoded_logits", encoded_logits)
     if (
@@ -134,8 +136,6 @@ def discriminator_loss(prior_logits: Tensor, encoded_logits: Tensor) -> Tensor:
             "prior_logits and encoded_logits must agree in shape, dtype and device, "
             f"got {_describe(prior_logits)} and {_describe(encoded_logits)}"
         )
-    if prior_logits.device.type in _COMPILED:
-        return torch.ops.maskbench.discriminator_loss(prior_logits, encoded_logits)
     return reference.discriminator_loss(prior_logits, encoded_logits)
 
 
@@ -153,9 +153,9 @@ def generator_loss(encoded_logits: Tensor) -> Tensor:
     Raises:
         ValueError: the logits are not such a tensor.
     """
-    _check_logits("encoded_logits", encoded_logits)
-    if encoded_logits.device.type in _COMPILED:
+    if _compiled(encoded_logits):
         return torch.ops.maskbench.generator_loss(encoded_logits)
+    _check_logits("encoded_logits", encoded_logits)
     return reference.generator_loss(encoded_logits)
 
 
@@ -320,6 +320,11 @@ def _states(optimizer: torch.optim.Optimizer, weights: list[Tensor]) -> list[dic
             state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
     return states
+
+
+def _compiled(*values: object) -> bool:
+    """Whether the kernels take these arguments. They check them, too, unless something is no tensor at all."""
+    return all(isinstance(value, Tensor) for value in values) and values[0].device.type in _COMPILED
 
 
 def _check_logits(name: str, logits: Tensor) -> None:
