@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
-SOURCES := $(wildcard csrc/*.* csrc/*/*)
+SOURCES := $(shell find csrc -type f)
 
 # mini-batches of 16 take a third less time with a second thread, and crawl where another program holds its core
 OMP_NUM_THREADS ?= 1

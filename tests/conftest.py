@@ -11,6 +11,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
+pytest.register_assert_rewrite("ops_common")  # says, as in a test, what was compared
+
 torch.set_num_threads(1)  # as the scripts run below: the same bits in this process and in others
 
 

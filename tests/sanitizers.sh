@@ -1,6 +1,6 @@
 #!/bin/sh
 # The C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer: builds them in a temporary folder and runs
-# tests/test_ops.py and tests/test_step_ops.py there. Any report ends the run with an error.
+# the tests of the ops there. Any report ends the run with an error.
 #
 #     tests/sanitizers.sh        # PYTHON=... chooses the interpreter
 set -eu
@@ -21,5 +21,6 @@ compiler=${CXX:-c++}
 export LD_PRELOAD="$($compiler -print-file-name=libasan.so) $($compiler -print-file-name=libubsan.so)"
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 "$python" -c 'from maskbench import ops; assert ops.backend("cpu") == "cpu"'
-"$python" -m pytest tests/test_ops.py tests/test_step_ops.py -k "not one_graph"
+"$python" -m pytest -k "not one_graph" tests/test_ops.py tests/test_sample_prior.py tests/test_bce.py tests/test_mlp.py \
+    tests/test_convolutions.py tests/test_radial_norm.py tests/test_adam_step.py tests/test_train_mlps.py
 echo "sanitizers: no report"

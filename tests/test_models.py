@@ -15,7 +15,7 @@ from maskbench.models import (
     calibrate,
     start_from_principal_components,
 )
-from maskbench.models.calibration import _decorrelate
+from maskbench.models.closed_forms import _decorrelate
 from maskbench.models.evaluation import latent_summary
 from maskbench.models.heads import RadialGaussianization, RunningNorm, normal_log_radius
 from maskbench.models.sizes import depth

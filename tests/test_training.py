@@ -14,6 +14,7 @@ from torch import Tensor
 import train_aae
 from maskbench import ops
 from maskbench.models import Decoder, Discriminator, Encoder, PriorSampler
+from maskbench.ops import step
 from maskbench.runtime.cuda_graphs import Captured
 from maskbench.runtime.stopping import Stopper
 from maskbench.training.images import TrainingImages
@@ -69,7 +70,7 @@ class PlainLoop:
             for name in OPTIMIZERS
         ]
 
-    @mock.patch.object(ops, "_MOST_STEP_ROWS", 0)  # the networks in PyTorch alone
+    @mock.patch.object(step, "MOST_ROWS", 0)  # the networks in PyTorch alone
     def __call__(self, images: Tensor) -> Tensor:
         decoder = self.parts["decoder"]
         tell_gaussian, tell_categorical = (self.parts[f"{name}_discriminator"] for name in ("gaussian", "categorical"))

@@ -1,3 +1,5 @@
+#include "../bce.h"
+
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -8,8 +10,7 @@
 #include <tuple>
 #include <vector>
 
-#include "../checks.h"
-#include "kernels.h"
+#include "simd/kernels.h"
 
 namespace maskbench {
 namespace {

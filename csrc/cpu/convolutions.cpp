@@ -1,3 +1,5 @@
+#include "../convolutions.h"
+
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -10,8 +12,7 @@
 #include <tuple>
 #include <vector>
 
-#include "../checks.h"
-#include "kernels.h"
+#include "simd/kernels.h"
 
 namespace maskbench {
 namespace {
@@ -369,7 +370,8 @@ std::tuple<Tensor, std::vector<Tensor>, std::vector<Tensor>> convolutions_backwa
   AT_DISPATCH_FLOATING_TYPES(dy.scalar_type(), "convolutions_backward", [&] {
     const int64_t side = up ? dy.size(2) >> layers : dy.size(2) << layers;
     const Stack<scalar_t> stack(dy.size(0), side, weights, slope, up);
-    TORCH_CHECK_VALUE(kept.numel() == stack.size(), "kept must be what convolutions_forward gave");
+    TORCH_CHECK_VALUE(kept.numel() == stack.size(), "kept must be the ", stack.size(),
+                      " numbers of convolutions_forward, got ", kept.numel());
     if (want_dx) dx = at::empty({dy.size(0), stack.of_input().channels, side, side}, dy.options());
     const Tensor gradients = at::empty({stack.size()}, dy.options());
     stack.backward(dy.const_data_ptr<scalar_t>(), kept.const_data_ptr<scalar_t>(),

@@ -1,3 +1,5 @@
+#include "../mlp.h"
+
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -9,8 +11,7 @@
 #include <tuple>
 #include <vector>
 
-#include "../checks.h"
-#include "kernels.h"
+#include "simd/kernels.h"
 
 namespace maskbench {
 namespace {

@@ -1,3 +1,5 @@
+#include "../sample_prior.h"
+
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -6,8 +8,7 @@
 #include <algorithm>
 #include <tuple>
 
-#include "../checks.h"
-#include "kernels.h"
+#include "simd/kernels.h"
 
 namespace maskbench {
 namespace {

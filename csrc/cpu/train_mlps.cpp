@@ -1,3 +1,5 @@
+#include "../train_mlps.h"
+
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -7,9 +9,8 @@
 #include <tuple>
 #include <vector>
 
-#include "../checks.h"
-#include "changed.h"
-#include "kernels.h"
+#include "bump_versions.h"
+#include "simd/kernels.h"
 
 namespace maskbench {
 namespace {
@@ -24,12 +25,7 @@ std::tuple<at::Tensor, at::Tensor> train_mlps(at::TensorList weights, at::Tensor
   const int64_t steps = order.size(0), batch = order.size(2), hidden = kept.size(4), classes = weights[5].size(2);
   const at::Tensor x = features.contiguous(), y = labels.contiguous(), places = order.contiguous(),
                    factors = kept.contiguous();
-  for (int64_t i = 0; i < places.numel(); ++i) {
-    const int64_t row = places.const_data_ptr<int64_t>()[i];
-    TORCH_CHECK_INDEX(row >= 0 && row < rows, "order: row ", row, " of ", rows);
-    const int64_t label = y.const_data_ptr<int64_t>()[i / batch % mlps * rows + row];
-    TORCH_CHECK_INDEX(label >= 0 && label < classes, "labels: class ", label, " of ", classes);
-  }
+  check_order(places, y, classes);
 
   at::Tensor losses = at::empty({mlps}, features.options()), accuracies = at::empty({mlps}, features.options());
   AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "train_mlps", [&] {
@@ -72,7 +68,7 @@ std::tuple<at::Tensor, at::Tensor> train_mlps(at::TensorList weights, at::Tensor
       }
     });
   });
-  for (const at::TensorList tensors : {weights, means, squares}) note_changed(tensors);
+  for (const at::TensorList tensors : {weights, means, squares}) bump_versions(tensors);
   return {losses, accuracies};
 }
 

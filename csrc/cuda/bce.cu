@@ -9,7 +9,7 @@
 #include <tuple>
 
 #include "../bce.h"
-#include "../checks.h"
+#include "../bce_math.h"
 #include "launch.h"
 
 namespace maskbench {

@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <tuple>
 
-#include "../checks.h"
 #include "../philox.h"
+#include "../sample_prior.h"
 #include "launch.h"
 
 namespace maskbench {

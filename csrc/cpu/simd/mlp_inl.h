@@ -1,5 +1,7 @@
 // Linear layers of small mini-batches, forward and backward.
-#include "kernels.h"
+#pragma once
+
+#include "mlp.h"
 #include "vectors_inl.h"
 
 namespace maskbench {

@@ -1,11 +1,11 @@
-// Vectors of numbers. `Isa` (see copy_inl.h) brings: Floats and Doubles; multiply_add, fused where the processor can;
+// Vectors of numbers. `Isa` (see table_inl.h) brings: Floats and Doubles; multiply_add, fused where the processor can;
 // broadcast; sum, of a vector's numbers; load_part and store_part, of the first numbers of a vector.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-#include "../philox.h"
+#include "../../philox.h"
 
 // Loops over tiles: unrolled before the compiler decides what stays in registers.
 #define MASKBENCH_UNROLL_TILE _Pragma("GCC unroll 16")
@@ -25,6 +25,9 @@ template <typename T>
 using Vec = typename VectorOf<T>::Type;
 template <typename T>
 constexpr int kLanes = sizeof(Vec<T>) / sizeof(T);
+
+// Partial sums of what must have the same bits on every instruction set, however long its vectors are.
+constexpr int kSums = 16;
 
 // How vectors are read and written: whole, or of what is left at the end of a row.
 struct Whole {

@@ -6,7 +6,7 @@
 namespace maskbench {
 
 // Lets autograd refuse a backward pass that needs these as they were.
-inline void note_changed(at::TensorList tensors) {
+inline void bump_versions(at::TensorList tensors) {
   for (const at::Tensor& tensor : tensors) tensor.unsafeGetTensorImpl()->bump_version();
 }
 

@@ -3,12 +3,15 @@
 // A mini-batch of 4 makes 4 multiplications of a weight where AdamW makes ten operations and a division, so what counts
 // is how often a weight and its moments travel from memory: here once for the products of the forward pass, and once
 // for its gradient, which stays in registers, the update and the gradient of its input together.
+#pragma once
+
 #include <cmath>
 #include <cstdint>
 
-#include "../bce.h"
-#include "adam_inl.h"
-#include "kernels.h"
+#include "../../bce_math.h"
+#include "adam_step_inl.h"
+#include "train_mlps.h"
+#include "vectors_inl.h"
 
 namespace maskbench {
 namespace {

@@ -1,9 +1,10 @@
-// The draws of the priors and the losses of the discriminators: see copy_inl.h.
+// The draws of the priors.
+#pragma once
+
 #include <cstring>
 
-#include "../bce.h"
-#include "../philox.h"
-#include "kernels.h"
+#include "../../philox.h"
+#include "sample_prior.h"
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "pairs of 32-bit words are stored as one of 64 bits");
 
@@ -11,7 +12,6 @@ namespace maskbench {
 namespace {
 
 constexpr int kBlocks = 32;  // drawn at a time: enough to fill the vectors, and 96 blocks, 384 normals, divide evenly
-constexpr int kSums = 16;    // partial sums of a loss, the same for every instruction set so that their bits agree
 
 // words[j][i] is word j of the block first + i * step.
 inline void fill_words(const Stream<Isa>& stream, uint64_t first, uint64_t step, uint32_t (&words)[4][kBlocks]) {
@@ -67,30 +67,6 @@ void draw_rows(const PriorDraw& draw, int64_t begin, int64_t end) {
       draw.one_hot[(row + i) * draw.categories + category(words[0][i], draw.categories)] = 1.0f;
     }
   }
-}
-
-template <typename T>
-T bce_sum(const T* logits, T sign, T scale, int64_t count, T* gradients) {
-  T sums[kSums] = {};
-  int64_t start = 0;
-  for (; start + kSums <= count; start += kSums) {
-#pragma omp simd
-    for (int i = 0; i < kSums; ++i) {
-      T loss, derivative;
-      bce(sign * logits[start + i], loss, derivative);
-      sums[i] += loss;
-      gradients[start + i] = scale * derivative;
-    }
-  }
-  for (int i = 0; start + i < count; ++i) {
-    T loss, derivative;
-    bce(sign * logits[start + i], loss, derivative);
-    sums[i] += loss;
-    gradients[start + i] = scale * derivative;
-  }
-  T sum = 0;
-  for (const T part : sums) sum += part;
-  return sum;
 }
 
 }  // namespace

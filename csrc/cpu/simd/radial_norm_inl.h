@@ -1,8 +1,10 @@
-// The normalisation of the Gaussian part in training: maskbench/models.py, RadialGaussianization.
+// The normalisation of the Gaussian part in training: maskbench/models/heads.py, RadialGaussianization.
+#pragma once
+
 #include <cmath>
 
-#include "../philox.h"
-#include "kernels.h"
+#include "../../philox.h"
+#include "radial_norm.h"
 
 namespace maskbench {
 namespace {

@@ -1,4 +1,4 @@
-#include "../philox.h"
+#include "../../philox.h"
 #include "kernels.h"
 
 namespace {
@@ -30,6 +30,6 @@ struct Isa : maskbench::Scalar {
 
 }  // namespace
 
-#include "copy_inl.h"
+#include "table_inl.h"
 
-const maskbench::Kernels maskbench::kPlainKernels = {"plain", draw_rows, kCopy<float>, kCopy<double>};
+const maskbench::Kernels maskbench::kPlainKernels = {"plain", draw_rows, kTable<float>, kTable<double>};

@@ -15,7 +15,7 @@
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,fma")
 #endif
 
-#include "../philox.h"
+#include "../../philox.h"
 
 namespace {
 
@@ -50,9 +50,9 @@ struct Isa {
 
 }  // namespace
 
-#include "copy_inl.h"
+#include "table_inl.h"
 
-const maskbench::Kernels maskbench::kAvx512Kernels = {"avx512", draw_rows, kCopy<float>, kCopy<double>};
+const maskbench::Kernels maskbench::kAvx512Kernels = {"avx512", draw_rows, kTable<float>, kTable<double>};
 
 #ifdef __clang__
 #pragma clang attribute pop

@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "../philox.h"
-#include "kernels.h"
+#include "../../philox.h"
+#include "adam_step.h"
 
 namespace maskbench {
 namespace {

@@ -12,7 +12,7 @@
 #pragma GCC target("avx2,fma")
 #endif
 
-#include "../philox.h"
+#include "../../philox.h"
 
 namespace {
 
@@ -55,9 +55,9 @@ struct Isa {
 
 }  // namespace
 
-#include "copy_inl.h"
+#include "table_inl.h"
 
-const maskbench::Kernels maskbench::kAvx2Kernels = {"avx2", draw_rows, kCopy<float>, kCopy<double>};
+const maskbench::Kernels maskbench::kAvx2Kernels = {"avx2", draw_rows, kTable<float>, kTable<double>};
 
 #ifdef __clang__
 #pragma clang attribute pop

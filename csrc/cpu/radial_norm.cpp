@@ -1,3 +1,5 @@
+#include "../radial_norm.h"
+
 #include <ATen/Dispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -7,9 +9,8 @@
 #include <tuple>
 #include <vector>
 
-#include "../checks.h"
-#include "changed.h"
-#include "kernels.h"
+#include "bump_versions.h"
+#include "simd/kernels.h"
 
 namespace maskbench {
 namespace {
@@ -37,7 +38,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> radial_norm_forward(const Tensor& x_,
          log_radius.mutable_data_ptr<scalar_t>(), inverse.mutable_data_ptr<scalar_t>(),
          law.mutable_data_ptr<scalar_t>(), scratch.data()});
   });
-  note_changed({center, variance, log_radius_mean, log_radius_variance});
+  bump_versions({center, variance, log_radius_mean, log_radius_variance});
   return {y, log_radius, inverse, law};
 }
 

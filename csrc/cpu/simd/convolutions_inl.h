@@ -2,7 +2,9 @@
 //
 // Images lie with their channels last and a border of zeros. So the pixels that a row of the kernel reads are one
 // stretch of memory, and a convolution is a product of matrices whose rows overlap.
-#include "kernels.h"
+#pragma once
+
+#include "convolutions.h"
 #include "vectors_inl.h"
 
 namespace maskbench {

@@ -1,3 +1,5 @@
+#include "../adam_step.h"
+
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -6,9 +8,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "../checks.h"
-#include "changed.h"
-#include "kernels.h"
+#include "bump_versions.h"
+#include "simd/kernels.h"
 
 namespace maskbench {
 namespace {
@@ -36,7 +37,7 @@ void adam_step(at::TensorList weights, at::TensorList gradients, at::TensorList 
       }
     });
   });
-  for (const at::TensorList tensors : {weights, means, squares}) note_changed(tensors);
+  for (const at::TensorList tensors : {weights, means, squares}) bump_versions(tensors);
 }
 
 }  // namespace

@@ -1,0 +1,32 @@
+// What the autograd of the ops shares.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <initializer_list>
+#include <vector>
+
+namespace maskbench {
+
+using Tensors = std::vector<at::Tensor>;
+
+// Finds a registered op; its call() goes to the implementation for the tensors' device.
+template <typename Function>
+auto op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Function>();
+}
+
+inline Tensors joined(std::initializer_list<Tensors> lists) {
+  Tensors all;
+  for (const Tensors& list : lists) all.insert(all.end(), list.begin(), list.end());
+  return all;
+}
+
+// First order only: whoever differentiates an op that is registered so is told.
+inline torch::CppFunction not_differentiable() { return torch::autograd::autogradNotImplementedFallback(); }
+
+}  // namespace maskbench
