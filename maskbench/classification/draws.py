@@ -8,7 +8,6 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from maskbench.data.image_set import TEST, TRAIN
 from maskbench.data.masked_set import MaskedSet
 from maskbench.errors import InputError
 
@@ -49,13 +48,7 @@ def draw_classes(seed: int, eligible: np.ndarray, count: int, repeat: int) -> Dr
 
 def data_parts(data: MaskedSet) -> dict[str, Tensor]:
     """Row numbers of the MLP's training, validation and test parts; only training has augmented copies."""
-    held_out, original = data.validation_rows(), data.view == 0
-    parts = {
-        "train": (data.split == TRAIN) & ~held_out,
-        "validation": held_out & original,
-        "test": (data.split == TEST) & original,
-    }
-    return {name: torch.nonzero(rows).flatten() for name, rows in parts.items()}
+    return {part: data.rows(part) for part in ("train", "validation", "test")}
 
 
 def eligible_classes(data: MaskedSet, parts: dict[str, Tensor]) -> np.ndarray:

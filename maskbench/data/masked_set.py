@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,6 +71,29 @@ class MaskedSet:
         """Both parts of some rows (int64 ``[M]``) side by side, what classifiers read: float32 ``[M, G + K]``."""
         return torch.cat((self.gaussian[rows], self.categorical[rows]), 1)
 
+    def rows(self, part: str) -> Tensor:
+        """Row numbers (int64) of a part as the MLP has them; only ``train`` has augmented copies.
+
+        Args:
+            part: ``train``, ``validation`` (training images that are held out, see :meth:`validation_rows`) or
+                ``test``.
+        """
+        held_out, original = self.validation_rows(), self.view == 0
+        if part == "train":
+            chosen = (self.split == TRAIN) & ~held_out
+        elif part == "validation":
+            chosen = held_out & original
+        elif part == "test":
+            chosen = (self.split == TEST) & original
+        else:
+            raise ValueError(f"part must be train, validation or test, got {part!r}")
+        return torch.nonzero(chosen).flatten()
+
+    def numpy(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """What scikit-learn takes of a part, see :meth:`rows`: float32 ``[M, G + K]`` and labels int64 ``[M]``."""
+        rows = self.rows(part)
+        return self.features(rows).numpy(), self.labels[rows].numpy()
+
     def validation_rows(self) -> Tensor:
         """bool ``[N]``: rows of training images that the MLP validates on.
 
@@ -83,12 +107,13 @@ class MaskedSet:
         return (self.split == TRAIN) & torch.isin(self.source, training[:count])
 
 
-def save(masked: MaskedSet, path: Path) -> None:
+def save(masked: MaskedSet, path: Path | str) -> None:
     """Write a masked set, whole or not at all, with nothing in it but its fields.
 
     Raises:
         InputError: :func:`load` would refuse it, or it cannot be written.
     """
+    path = Path(path)
     _check(masked, path)
     content = {field.name: getattr(masked, field.name) for field in fields(masked)}
     # pt.save writes values, no objects with attributes, and refuses a tensor that brings more than its numbers
@@ -100,7 +125,7 @@ def load_file(path: Path) -> MaskedSet:
     return parse(pt.load(path, FORMAT, mapped=True), path)
 
 
-def load(path: Path) -> MaskedSet:
+def load(path: Path | str) -> MaskedSet:
     """Read the masked set that a path names, see :func:`files_of`, and check it.
 
     Of shards, the vectors stay on the disk. Rows are ordered by view, then by source, as in one file: what reads them
@@ -109,7 +134,7 @@ def load(path: Path) -> MaskedSet:
     Raises:
         InputError: a file is damaged or not a masked one, or the shards are not of one set.
     """
-    paths = files_of(path)
+    paths = files_of(Path(path))
     if len(paths) == 1:
         return load_file(paths[0])
     heads, columns, widths = [], {name: [] for name in ("labels", "split", "source", "view")}, []
