@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from maskbench.reproduce.paper import PAPER, PRIOR_GOALS
+from maskbench.reproduce.paper import METRICS, PRIOR_GOALS, SCORES
 from maskbench.storage.tables import Row, read
 
 PRESETS = ("maskbench", "paper")
 BASELINES = ("identity", "pca", "random-projection", "untrained")
-METRICS = ("accuracy", "precision", "recall")
 ESTIMATORS = (100, 200, 400)
 GAUSSIAN_DIMS = (96, 192, 384, 768)
 IMAGE_SIZES = (32, 64, 96)
@@ -36,7 +35,7 @@ COLUMNS = {
 def classification(runs: Path, finished: Collection[str], dataset: str) -> list[list]:
     """Table 1 (cifar100) or 2 (mnist) of every preset, with the paper's value in each cell."""
     return [
-        [preset, *row.values(), PAPER[row["method"], int(row["classes"])][METRICS.index(row["metric"])]]
+        [preset, *row.values(), SCORES[dataset][row["method"], int(row["classes"])][METRICS.index(row["metric"])]]
         for preset in (*PRESETS, *BASELINES)
         if f"classify {preset} {dataset}" in finished
         for row in read(runs / preset / f"classify-{dataset}" / f"{dataset}.csv")
