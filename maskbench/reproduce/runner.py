@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maskbench.errors import InputError
-from maskbench.reproduce import pages
 from maskbench.reproduce.plan import Step, shown_command
+from maskbench.reproduce.wording import duration
 from maskbench.runtime.child_processes import die_with_parent
 from maskbench.runtime.machine import commit
 from maskbench.storage import atomic, tables
@@ -79,7 +79,7 @@ def run_steps(steps: list[Step], runs: Path, jobs: int, after: Callable[[], None
     Where one fails or a signal comes, those that run are told once, save, and are waited for.
 
     Raises:
-        SystemExit: a command failed, or the run was stopped; a second start goes on with what was stopped.
+        SystemExit: a command failed, or the run was stopped; a second start resumes what was stopped.
     """
     logs = runs / "logs"
     atomic.make_folder(logs)
@@ -118,11 +118,11 @@ def run_steps(steps: list[Step], runs: Path, jobs: int, after: Callable[[], None
                 if status := run.process.returncode:
                     _say_failed(name, run, status)
                     sys.exit(128 - status if status < 0 else status)
-                took = pages.duration(float(log[name]["seconds"]))
-                left = pages.duration(seconds_left(steps, log, finished(steps, log), jobs))
+                took = duration(float(log[name]["seconds"]))
+                left = duration(seconds_left(steps, log, finished(steps, log), jobs))
                 print(f"{numbers[name]}: finished in {took}, about {left} left", flush=True)
                 after()
-        print("stopping what runs; what is finished is kept, the same command goes on", file=sys.stderr)
+        print("stopping what runs; what is finished is kept, the same command resumes", file=sys.stderr)
         sys.exit(128 + heard[0])
     finally:
         for run in running.values():
