@@ -84,8 +84,8 @@ def run_steps(steps: list[Step], runs: Path, jobs: int, after: Callable[[], None
     logs = runs / "logs"
     atomic.make_folder(logs)
     threads = str(threads_of(jobs))
-    environment = {"OMP_NUM_THREADS": threads, "LOKY_MAX_CPU_COUNT": threads, "TQDM_MININTERVAL": "10"}
-    environment = {**os.environ, **environment}
+    own = {"OMP_NUM_THREADS": threads, "LOKY_MAX_CPU_COUNT": threads, "TQDM_MININTERVAL": "10"}
+    environment = {**os.environ, **own}
     numbers = {step.name: f"[{number}/{len(steps)}] {step.name}" for number, step in enumerate(steps, 1)}
     log = read_log(runs)
     running: dict[str, Running] = {}
@@ -100,9 +100,7 @@ def run_steps(steps: list[Step], runs: Path, jobs: int, after: Callable[[], None
             ready = [step for step in steps if step.name not in done | running.keys() and done.issuperset(step.needs)]
             for step in ready[: jobs - len(running)]:
                 print(f"{numbers[step.name]}: {step.command}", flush=True)
-                old, spent = log.get(step.name), 0.0
-                if old and (old["command"], old["state"]) == (step.command, STOPPED):
-                    spent = float(old["seconds"])
+                spent = _seconds_before(step, log)
                 # what was made of this step's earlier outputs is to be made again
                 for name in dependents(steps, step.name):
                     log.pop(name, None)
@@ -133,6 +131,12 @@ def run_steps(steps: list[Step], runs: Path, jobs: int, after: Callable[[], None
         write_log(log, runs)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _seconds_before(step: Step, log: dict[str, dict]) -> float:
+    """What stopped starts of the same command took."""
+    old = log.get(step.name)
+    return float(old["seconds"]) if old and (old["command"], old["state"]) == (step.command, STOPPED) else 0.0
 
 
 def _say_failed(name: str, run: Running, status: int) -> None:
