@@ -4,8 +4,8 @@
     python crosspair.py --models runs/aae --dataset cifar10 --limit 4000
 
 For each pair the mean squared error of every image is taken on black and white test patterns, on the
-training and on the validation images of the autoencoders (paper, Eqs 1-12). Mean and deviation run over all
-images of all matched pairs (an encoder with its own decoder), and over those of all unmatched pairs.
+training and on the validation images of the autoencoders (paper, Eqs 1-12). Mean and standard deviation run over
+all images of all matched pairs (an encoder with its own decoder), and over those of all unmatched pairs.
 
 With --audit, what a mask really gives away: attacks under four threat models, on CIFAR-10 and CIFAR-100.
 
@@ -18,7 +18,7 @@ With --audit, what a mask really gives away: attacks under four threat models, o
 
 Instance 0 is the victim, instance 1 the attacker's own autoencoder.
 
-A start that was stopped goes on when it is given again: finished sets of images are kept and skipped.
+A stopped run resumes when it is started again: finished sets of images are kept and skipped.
 """
 
 import argparse
@@ -35,19 +35,11 @@ from maskbench.data.patterns import test_patterns
 from maskbench.errors import InputError
 from maskbench.leakage import figures
 from maskbench.models import Decoder, Encoder, checkpoints
+from maskbench.reproduce.paper import CROSS_PAIR_ERRORS
 from maskbench.runtime import command_line
 from maskbench.storage import atomic, pt, tables
 from maskbench.storage.ledger import Ledger, code_fingerprint
 
-# mean and deviation of the MSE in the paper, four autoencoders on CIFAR-10
-PAPER = {
-    ("patterns", "matched"): (0.001811, 0.000647),
-    ("patterns", "unmatched"): (0.312014, 0.065740),
-    ("train", "matched"): (0.003543, 0.000764),
-    ("train", "unmatched"): (0.111649, 0.014910),
-    ("validation", "matched"): (0.003550, 0.000709),
-    ("validation", "unmatched"): (0.112298, 0.012321),
-}
 COLUMNS = ("images", "pair", "mean", "std", "paper_mean", "paper_std")
 PAIR_COLUMNS = ("images", "encoder", "decoder", "mean", "std")
 GRID_PATTERNS = ("checkers", "rings", "cross")
@@ -105,7 +97,7 @@ def pair_all(
         else:
             kept.append(name)
         for pair, values in zip(("matched", "unmatched"), result["both"], strict=True):
-            table.append([name, pair, *values, *PAPER[name, pair]])
+            table.append([name, pair, *values, *CROSS_PAIR_ERRORS[name, pair]])
         for number, values in enumerate(result["pairs"]):
             pairs.append([name, *divmod(number, count), *values])
     if kept:

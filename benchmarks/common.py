@@ -1,4 +1,4 @@
-"""What the benchmarks share: contestants taking turns, the machine's own limits, and the page ``results/speed.md``."""
+"""What the benchmarks share: peers taking turns, the machine's own limits, and the page ``results/speed.md``."""
 
 import os
 import platform
@@ -11,18 +11,30 @@ from pathlib import Path
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # the scripts are not part of the package
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the scripts are not part of the package
 
 from maskbench.runtime import command_line
 from maskbench.runtime.machine import commit, processor
 from maskbench.storage import atomic, tables
 from maskbench.storage.tables import read
 
+ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 QUESTIONS = ("train_step", "instances", "processes", "classify", "mask", "memory")  # in the order of the page
-COLUMNS = ("benchmark", "contestant", "size", "unit", "median", "low", "high")
-WARM_UP = 3  # calls at the start of a turn: the contestant before has emptied the caches
+COLUMNS = ("benchmark", "contestant", "size", "unit", "median", "low", "high")  # a contestant is a peer
+WARM_UP = 3  # calls at the start of a turn: the peer before has emptied the caches
+PANELS = {  # of the picture: title, name of the horizontal axis, scale of the vertical one
+    "train_step": ("training step", "images in a mini-batch", "log"),
+    "instances": ("instances", "autoencoders trained", "linear"),
+    "processes": ("processes", "processes under torchrun", "log"),
+    "classify": ("classifiers", "repeats (draws of classes)", "log"),
+    "mask": ("masking", "images", "log"),
+    "memory": ("memory", "images", "linear"),
+}
+SHOWN_UNITS = {  # of a unit of the table: the picture's, and by what the figures are multiplied
+    "seconds a step": ("milliseconds a step", 1e3),
+    "bytes": ("MiB", 2**-20),
+}
 
 Row = tuple[str, str, int, str, float, float, float]
 
@@ -46,21 +58,21 @@ def parser(description: str, seconds: float | None = None, gpu: bool = False) ->
 
 
 def take_turns(
-    contestants: dict[str, Callable[[], object]], device: torch.device, seconds: float, turns: int = 5
+    peers: dict[str, Callable[[], object]], device: torch.device, seconds: float, turns: int = 5
 ) -> dict[str, tuple[float, float, float]]:
-    """Median, 10% and 90% quantile of the seconds of a call, so that a busy machine slows all contestants alike.
+    """Median, 10% and 90% quantile of the seconds of a call, so that a busy machine slows all peers alike.
 
     Args:
-        contestants: are called once before anything is timed.
-        seconds: for all contestants and turns together, about.
-        turns: of each contestant; in a turn as many calls as fit, one at least.
+        peers: are called once before anything is timed.
+        seconds: for all peers and turns together, about.
+        turns: of each peer; in a turn as many calls as fit, one at least.
     """
-    times = {name: [] for name in contestants}
-    for function in contestants.values():
+    times = {name: [] for name in peers}
+    for function in peers.values():
         function()
-    share = seconds / turns / len(contestants)
+    share = seconds / turns / len(peers)
     for _ in range(turns):
-        for name, function in contestants.items():
+        for name, function in peers.items():
             end = time.perf_counter() + share
             begun = [timed(function, device) for _ in range(WARM_UP) if time.perf_counter() < end]
             taken = []
@@ -108,10 +120,10 @@ def header(device: torch.device) -> list[str]:
     return [f"- {hardware}", f"- {versions}"]
 
 
-def against(times: dict[str, tuple[float, float, float]], peer: str, scale: float, unit: str) -> list[str]:
-    """For each contestant median, spread, and how many times as fast as the peer it is."""
+def against(times: dict[str, tuple[float, float, float]], other: str, scale: float, unit: str) -> list[str]:
+    """For each peer median, spread, and how many times as fast as the other one it is."""
     return [
-        f"{scale * median:,.3g} {unit} ({scale * low:,.3g} to {scale * high:,.3g}), {times[peer][0] / median:.2f}x"
+        f"{scale * median:,.3g} {unit} ({scale * low:,.3g} to {scale * high:,.3g}), {times[other][0] / median:.2f}x"
         for median, low, high in times.values()
     ]
 
@@ -132,7 +144,7 @@ def save(question: str, title: str, lines: list[str], rows: list[Row], device: t
     tables.write_csv(path, COLUMNS, every)
     draw(every, RESULTS / f"{stem}.png")
     introduction = (
-        "# Speed\n\nMedians, in parentheses the 10% and 90% quantiles of the calls; contestants take turns in one run. "
+        "# Speed\n\nMedians, in parentheses the 10% and 90% quantiles of the calls; peers take turns in one run. "
         '"x" is how many times as fast as the peer whose figure is 1.00x.\n\n'
         f"![Cost against size]({stem}.png)\n"
     )
@@ -140,31 +152,52 @@ def save(question: str, title: str, lines: list[str], rows: list[Row], device: t
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Cost against size, one panel a benchmark."""
+    """Cost against size, one panel a benchmark, three in a row: to be read where it is 900 pixels wide."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    from matplotlib import ticker
 
     questions = [name for name in QUESTIONS if any(row[0] == name for row in rows)]
-    figure, axes = plt.subplots(
-        1, len(questions), figsize=(4.4 * len(questions), 4), layout="constrained", squeeze=False
-    )
-    names = {"train_step": "mini-batch", "instances": "instances", "processes": "processes", "classify": "repeats"}
-    for axis, question in zip(axes[0], questions, strict=True):
-        mine = [row for row in rows if row[0] == question]
-        for contestant in dict.fromkeys(row[1] for row in mine):
-            line = [[float(value) for value in (row[2], *row[4:])] for row in mine if row[1] == contestant]
-            sizes, median, low, high = zip(*line, strict=True)
-            axis.plot(sizes, median, marker=".", label=contestant)
-            axis.fill_between(sizes, low, high, alpha=0.2)
-        axis.set(xscale="log", yscale="log", xlabel=names.get(question, "images"), ylabel=mine[0][3], title=question)
-        sizes = sorted({int(row[2]) for row in mine})
-        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        axis.xaxis.set_minor_locator(ticker.NullLocator())
-        axis.grid(alpha=0.3)
-        axis.legend(frameon=False, fontsize=8)
-    with atomic.writing(path) as file:
-        figure.savefig(file, dpi=110, format="png")
+    columns = min(3, len(questions))
+    lines = -(-len(questions) // columns)
+    with plt.rc_context({"font.size": 9, "axes.titlesize": 10.5, "legend.fontsize": 8, "lines.linewidth": 1.3}):
+        # a picture three panels wide has 100 pixels an inch where it is shown with 900
+        figure, axes = plt.subplots(lines, columns, figsize=(3 * columns, 3.3 * lines), layout="constrained")
+        axes = np.atleast_1d(axes).flatten()
+        for axis, question in zip(axes, questions, strict=False):
+            draw_panel(axis, [row for row in rows if row[0] == question])
+        for axis in axes[len(questions) :]:
+            axis.remove()
+        with atomic.writing(path) as file:
+            figure.savefig(file, dpi=150, format="png")
     plt.close(figure)
+
+
+def draw_panel(axis, rows: list[Row]) -> None:
+    """The rows of one benchmark: a line a peer, a band between its quantiles."""
+    from matplotlib import ticker
+
+    title, sizes_name, scale = PANELS[rows[0][0]]
+    unit, factor = SHOWN_UNITS.get(rows[0][3], (rows[0][3], 1))
+    for peer in dict.fromkeys(row[1] for row in rows):
+        line = [[float(value) for value in (row[2], *row[4:])] for row in rows if row[1] == peer]
+        sizes, *figures = zip(*line, strict=True)
+        median, low, high = (factor * np.array(values) for values in figures)
+        axis.plot(sizes, median, marker="o", markersize=3.5, label=peer)
+        axis.fill_between(sizes, low, high, alpha=0.2, linewidth=0)
+    axis.set(title=title, xlabel=sizes_name, ylabel=unit, xscale="log", yscale=scale)
+    lowest, highest = axis.get_ylim()
+    above = 0.1 * len(axis.get_lines())  # room for the legend
+    if scale == "log":
+        axis.set_ylim(lowest, highest * (highest / lowest) ** above)
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_locator(ticker.NullLocator())
+    else:
+        axis.set_ylim(0, highest * (1 + above))
+    axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    sizes = sorted({int(row[2]) for row in rows})
+    axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axis.xaxis.set_minor_locator(ticker.NullLocator())
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, loc="upper left")

@@ -22,11 +22,13 @@ from maskbench.storage.tables import markdown
 
 COUNTS = (1, 2, 4)
 IMAGES = 20_000  # as many as there are crops: a real training is a hundred times as long
+TURNS = 2
 
 
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--images", type=command_line.integer(64), default=IMAGES, help="training images")
+    parser.add_argument("--turns", type=command_line.integer(1), default=TURNS, help="how often each is trained")
     args = parser.parse_args()
     device = torch.device("cpu")
     lines, cells, rows = [*common.header(device), ""], [], []
@@ -35,7 +37,7 @@ def main() -> None:
         for preset, count in (*(("paper", count) for count in COUNTS), ("maskbench", COUNTS[-1])):
             together, in_turn, rates = [], [], []
             run = functools.partial(train, preset, args.images)
-            for turn in range(2):
+            for turn in range(args.turns):
                 output = Path(folder, f"{preset}-{count}-{turn}")
                 together.append(common.timed(functools.partial(run, output / "together", count), device))
                 alone = [functools.partial(run, output / str(seed), 1, seed) for seed in range(count)]

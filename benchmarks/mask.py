@@ -2,9 +2,10 @@
 
     python benchmarks/mask.py                  # 1,000, 10,000 and 60,000 images
     python benchmarks/mask.py --device cuda
+    python benchmarks/mask.py --images 1000
     python benchmarks/mask.py --save           # also into results/speed.md
 
-Contestants, with the encoder of preset maskbench in inference mode and mini-batches of 500:
+Peers, with the encoder of preset maskbench in inference mode and mini-batches of 500:
 
   maskbench              what mask_dataset.py does between reading the images and writing the file
   DataLoader             over torchvision's kind of dataset (a PIL image and ToTensor for each), torch.cat at the end
@@ -13,7 +14,6 @@ Contestants, with the encoder of preset maskbench in inference mode and mini-bat
 The limit is the encoder's floating-point operations at the machine's measured rate of matrix products.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -23,21 +23,25 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
-import mask_dataset
 from maskbench.data.image_set import ImageSet
 from maskbench.data.torchvision_import import torchvision
+from maskbench.masking.autoencoder import Autoencoder
+from maskbench.masking.shards import Shard, Work
 from maskbench.models import PRESETS, Encoder
+from maskbench.runtime import command_line
+from maskbench.storage import pt
 from maskbench.storage.tables import markdown
 
 COUNTS = (1_000, 10_000, 60_000)
 BATCH = 500
-SECONDS = 60.0  # for a line's contestants together
+SECONDS = 60.0  # for a line's peers together
 
 
 def main() -> None:
-    args = common.parser(__doc__, SECONDS, gpu=True).parse_args()
+    parser = common.parser(__doc__, SECONDS, gpu=True)
+    parser.add_argument("--images", type=command_line.integer(1), nargs="+", default=COUNTS, help="how many")
+    args = parser.parse_args()
     device = torch.device(args.device)
     rate = common.matrix_rate(device)
     lines = [*common.header(device), f"- products of 1024 x 1024 matrices: {rate / 1e9:,.0f} GFLOP/s", ""]
@@ -45,19 +49,19 @@ def main() -> None:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         encoder(torch.rand(BATCH, 3, 32, 32, device=device))
     cells, rows = [], []
-    for count in COUNTS:
+    for count in args.images:
         images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
-        contestants = {
+        peers = {
             "maskbench": lambda images=images: ours(encoder, images, device),
             "DataLoader": lambda images=images: loop(encoder, images, device, workers=0),
             "DataLoader, 2 workers": lambda images=images: loop(encoder, images, device, workers=2),
         }
-        times = common.take_turns(contestants, device, args.seconds, turns=3)
+        times = common.take_turns(peers, device, args.seconds, turns=3)
         limit = count / BATCH * counter.get_total_flops() / rate
         reached = f"{limit:.3f} s ({limit / times['maskbench'][0]:.0%} reached)"
         cells.append([f"{count:,}", *common.against(times, "DataLoader", 1, "s"), reached])
         rows += [("mask", name, count, "seconds", *figure) for name, figure in times.items()]
-    lines.append(markdown(["images", *contestants, "limit"], cells))
+    lines.append(markdown(["images", *peers, "limit"], cells))
     print("\n".join(lines))
     if args.save:
         common.save("mask", "Masking", lines, rows, device)
@@ -66,11 +70,10 @@ def main() -> None:
 def ours(encoder: Encoder, images: Tensor, device: torch.device) -> None:
     count = len(images)
     image_set = ImageSet("cifar100", images, torch.zeros(count).long(), torch.zeros(count, dtype=torch.uint8), ["any"])
-    flags = argparse.Namespace(batch_size=BATCH, augment=[], seed=0)
-    shard = mask_dataset.Shard(torch.arange(count), torch.arange(0), 0, 1, copies=0)
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), tqdm(total=count, disable=True) as progress:
-        found = mask_dataset.masks(flags, encoder, image_set, shard, 32, device)
-        mask_dataset.collect(found, count, [384, 20], Path(folder), progress)
+    method = Autoencoder(encoder, pt.fingerprint({}))
+    work = Work(method, image_set, torch.arange(count), torch.arange(0), batch_size=BATCH, device=device)
+    with tempfile.TemporaryDirectory() as folder:
+        Shard(work, 0).mask(Path(folder))
 
 
 class Pictures(Dataset):

@@ -4,8 +4,8 @@
     python benchmarks/ops.py --device cuda    # also one million rows
     python benchmarks/ops.py --save           # table, hardware and commit into results/ops.md (ops-cuda.md on a GPU)
 
-Medians of many calls, the contestants taking turns so that a busy machine slows all of them alike. The ratio is
-eager's time over the contestant's. The limit is what writing the draws, or reading the logits and writing the
+Medians of many calls, the peers taking turns so that a busy machine slows all of them alike. The ratio is
+eager's time over the peer's. The limit is what writing the draws, or reading the logits and writing the
 gradients, would take at the memory bandwidth measured in the same run.
 """
 
@@ -24,12 +24,14 @@ from maskbench.storage import atomic
 GAUSSIAN_DIM, CATEGORIES, DISCRIMINATORS = 384, 20, 2
 BATCHES = (16, 128, 4096, 65536)
 GPU_BATCH = 2**20
-SECONDS_A_ROW = 2.0  # of measuring, for one line's contestants together
+SECONDS = 2.0  # for a line's peers together
 RESULTS = {"cpu": "ops.md", "cuda": "ops-cuda.md"}
+
+Peers = dict[str, Callable[[], object]]
 
 
 def main() -> None:
-    parser = common.parser(__doc__, gpu=True)
+    parser = common.parser(__doc__, SECONDS, gpu=True)
     args = parser.parse_args()
     device = torch.device(args.device)
     if ops.backend(device) == "reference":
@@ -38,12 +40,12 @@ def main() -> None:
     batches = (*BATCHES, GPU_BATCH) if device.type == "cuda" else BATCHES
     bandwidth = common.write_bandwidth(device)
     lines = [*common.header(device), f"- writes {bandwidth / 1e9:.1f} GB/s (`fill_` of 256 MB)", ""]
-    for title, contestants, bytes_a_row in (
+    for title, peers, bytes_a_row in (
         (f"Sampling, {GAUSSIAN_DIM} normals and one of {CATEGORIES} categories a row", sampling, sampled_bytes),
         (f"Discriminator loss, {DISCRIMINATORS} discriminators, forward", forward, forward_bytes),
         (f"Discriminator loss, {DISCRIMINATORS} discriminators, forward and backward", training, training_bytes),
     ):
-        lines += table(title, contestants, bytes_a_row(), batches, device, bandwidth)
+        lines += table(title, peers, bytes_a_row(), batches, device, bandwidth, args.seconds)
     report = "\n".join(lines)
     print(report)
     if args.save:
@@ -52,37 +54,37 @@ def main() -> None:
         atomic.write_text(path, text)
 
 
-# Contestants: functions to be timed, by name, for one batch size
+# Peers: functions to be timed, by name, for one batch size
 
 
-def sampling(batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
+def sampling(batch: int, device: torch.device) -> Peers:
     rng_state = torch.tensor([0, 0], device=device)
 
     def eager() -> tuple[Tensor, Tensor]:
         category = torch.randint(CATEGORIES, (batch,), device=device)
         return torch.randn(batch, GAUSSIAN_DIM, device=device), F.one_hot(category, CATEGORIES).float()
 
-    contestants = {
+    peers = {
         "maskbench": lambda: ops.sample_prior(rng_state, batch, GAUSSIAN_DIM, CATEGORIES),
         "eager": eager,
         "compile": torch.compile(eager, dynamic=False),
     }
     if device.type == "cpu":
         generator, identity = np.random.default_rng(0), np.eye(CATEGORIES, dtype=np.float32)
-        contestants["NumPy"] = lambda: (
+        peers["NumPy"] = lambda: (
             generator.standard_normal((batch, GAUSSIAN_DIM), dtype=np.float32),
             identity[generator.integers(CATEGORIES, size=batch)],
         )
-    return contestants
+    return peers
 
 
-def forward(batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
+def forward(batch: int, device: torch.device) -> Peers:
     prior, encoded = (torch.randn(DISCRIMINATORS, batch, device=device) for _ in range(2))
     losses = {"maskbench": ops.discriminator_loss, "eager": four_bce, "compile": torch.compile(four_bce, dynamic=False)}
     return {name: lambda loss=loss: loss(prior, encoded) for name, loss in losses.items()}
 
 
-def training(batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
+def training(batch: int, device: torch.device) -> Peers:
     inputs = [torch.randn(DISCRIMINATORS, batch, device=device, requires_grad=True) for _ in range(2)]
     losses = {"maskbench": ops.discriminator_loss, "eager": four_bce, "compile": torch.compile(four_bce, dynamic=False)}
     return {name: lambda loss=loss: torch.autograd.grad(loss(*inputs), inputs) for name, loss in losses.items()}
@@ -110,11 +112,20 @@ def training_bytes() -> int:
     return 2 * forward_bytes()
 
 
-def table(title, contestants, bytes_a_row, batches, device, bandwidth) -> list[str]:
-    names = list(contestants(1, device))
+def table(
+    title: str,
+    peers: Callable[[int, torch.device], Peers],
+    bytes_a_row: int,
+    batches: tuple[int, ...],
+    device: torch.device,
+    bandwidth: float,
+    seconds: float,
+) -> list[str]:
+    """A heading, and a line for each batch size."""
+    names = list(peers(1, device))
     lines = [f"## {title}", "", f"| batch | {' | '.join(names)} | limit |", "|---:" * (len(names) + 2) + "|"]
     for batch in batches:
-        medians = time_in_turns(contestants(batch, device), device)
+        medians = time_in_turns(peers(batch, device), device, seconds)
         limit = batch * bytes_a_row / bandwidth
         cells = [f"{medians[name] * 1e6:,.1f} us ({medians['eager'] / medians[name]:.2f}x)" for name in names]
         share = f"{limit * 1e6:,.1f} us ({limit / medians['maskbench']:.0%} reached)"
@@ -122,10 +133,10 @@ def table(title, contestants, bytes_a_row, batches, device, bandwidth) -> list[s
     return [*lines, ""]
 
 
-def time_in_turns(contestants: dict[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
+def time_in_turns(peers: Peers, device: torch.device, seconds: float) -> dict[str, float]:
     """Median seconds of a call. Calls are timed in groups of 1 ms or so, as a single one may be shorter than noise."""
 
-    def seconds(function: Callable[[], object], calls: int) -> float:
+    def of_a_call(function: Callable[[], object], calls: int) -> float:
         common.synchronize(device)
         start = time.perf_counter()
         for _ in range(calls):
@@ -134,14 +145,14 @@ def time_in_turns(contestants: dict[str, Callable[[], object]], device: torch.de
         return (time.perf_counter() - start) / calls
 
     calls = {}
-    for name, function in contestants.items():
-        seconds(function, 3)  # warm up, compile
-        calls[name] = max(1, int(1e-3 / seconds(function, 3)))
-    times = {name: [] for name in contestants}
-    end = time.perf_counter() + SECONDS_A_ROW
+    for name, function in peers.items():
+        of_a_call(function, 3)  # warm up, compile
+        calls[name] = max(1, int(1e-3 / of_a_call(function, 3)))
+    times = {name: [] for name in peers}
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times["eager"]) < 5:
-        for name, function in contestants.items():
-            times[name].append(seconds(function, calls[name]))
+        for name, function in peers.items():
+            times[name].append(of_a_call(function, calls[name]))
     return {name: float(np.median(values)) for name, values in times.items()}
 
 

@@ -32,6 +32,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--images", type=command_line.integer(512), default=IMAGES, help="training images")
+    parser.add_argument("--turns", type=command_line.integer(1), default=TURNS, help="how often each is trained")
     parser.add_argument("--sum", type=int, metavar="BYTES", help="only time a sum, started by torchrun")
     args = parser.parse_args()
     device = torch.device("cpu")
@@ -43,7 +44,7 @@ def main() -> None:
     for preset, batch in RUNS:
         size = bytes_summed(preset, batch)
         rates = {count: [] for count in COUNTS}
-        for _ in range(TURNS):
+        for _ in range(args.turns):
             for count in COUNTS:
                 rates[count].append(train(preset, batch, count, args.images))
         sums = {count: float(started(count, [__file__, "--sum", str(size)])) for count in COUNTS[1:]}

@@ -1,13 +1,13 @@
 """The paper's tables and figures, ours beside them, on the real data: hours on two cores.
 
-    make reproduce                              # all of it; given again, it goes on where it stopped
+    make reproduce                              # all of it; started again, it resumes
     python -m maskbench.reproduce --draws 3     # fewer draws of classes
     python -m maskbench.reproduce --collate     # run nothing, write results/ from what is finished
 
-Every step is commands that anybody can type, of the four scripts and of ``maskbench.measure``. Several steps run side
-by side; what they print is in ``runs/reproduce/logs``. Finished steps are kept in ``runs/reproduce/steps.csv`` and
-skipped, unless their command or a step before that they depend on has changed. Paths are relative to the root of the
-repository.
+Every step is commands that anybody can type, of the four scripts and of ``maskbench.reproduce.measure``. Several steps
+run side by side; what they print is in ``runs/reproduce/logs``. Finished steps are kept in
+``runs/reproduce/steps.csv`` and skipped, unless their command or a step before that they depend on has changed. Paths
+are relative to the root of the repository.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from maskbench.errors import InputError
-from maskbench.reproduce import collate, pages
-from maskbench.reproduce.plan import plan
+from maskbench.reproduce import collate, readme
+from maskbench.reproduce.plan import make_plan
 from maskbench.reproduce.runner import finished, read_log, run_steps, threads_of
 from maskbench.runtime import command_line
 from maskbench.runtime.machine import processor
@@ -33,14 +33,14 @@ def main() -> None:
     os.chdir(ROOT)
     if not Path("train_aae.py").exists():
         raise InputError(f"{ROOT} is not maskbench's repository; clone it and install maskbench with --editable")
-    steps = plan(args.runs, args.data_dir, args.draws, args.instances)
+    steps = make_plan(args.runs, args.data_dir, args.draws, args.instances)
 
-    def write_results(results: Path) -> None:
+    def collate_into(results: Path) -> None:
         log = read_log(args.runs)
         done = finished(steps, log)
-        collate.collate(args.runs, results, done, [log[step.name] for step in steps if step.name in done])
+        collate.write_results(args.runs, results, done, [log[step.name] for step in steps if step.name in done])
         if results.resolve() == ROOT / "results":
-            pages.rewrite_section(ROOT / "README.md", pages.readme_tables(results))
+            readme.rewrite_section(ROOT / "README.md", readme.readme_section(results))
 
     if args.collate:
         if not finished(steps, read_log(args.runs)):
@@ -50,8 +50,8 @@ def main() -> None:
             atomic.write_text(args.runs / "machine.txt", machine(args.jobs))
             print(f"what the steps print goes to {args.runs / 'logs'}, what is finished to {args.runs / 'results'}")
             # not to --results: a part of a run would take the place of a whole one
-            run_steps(steps, args.runs, args.jobs, lambda: write_results(args.runs / "results"))
-    write_results(args.results)
+            run_steps(steps, args.runs, args.jobs, lambda: collate_into(args.runs / "results"))
+    collate_into(args.results)
     print(f"results: {args.results}/README.md")
 
 

@@ -13,8 +13,11 @@ import torch
 from maskbench.data import datasets, image_quality
 from maskbench.data.image_set import to_float
 from maskbench.data.patterns import test_patterns
+from maskbench.masking import Recipe
+from maskbench.masking.pca import Pca
 from maskbench.models import checkpoints, evaluation
-from maskbench.reproduce import figures, summary
+from maskbench.reproduce.prior_figures import draw_prior_fit, draw_prior_samples
+from maskbench.reproduce.summary import COLUMNS
 from maskbench.runtime import command_line
 from maskbench.storage import atomic, tables
 
@@ -43,14 +46,12 @@ def measure_prior(folder: Path, data_dir: Path) -> None:
     output = folder / "prior"
     atomic.make_folder(output)
     tables.write_csv(output / "prior.csv", ("measure", "value"), measures.items())
-    figures.prior_fit(gaussian, categorical, output / "prior-fit.png")
-    figures.prior_samples(decoder, output / "prior-samples.png")
+    draw_prior_fit(gaussian, categorical, output / "prior-fit.png")
+    draw_prior_samples(decoder, output / "prior-samples.png")
 
 
 def measure_pca(folder: Path, data_dir: Path) -> None:
     """MSE of PCA with as many numbers as a mask, fitted on the autoencoders' training images: ``crosspair.csv``."""
-    from sklearn.decomposition import PCA
-
     images = datasets.load("cifar10", data_dir)
     train_rows, validation_rows = datasets.autoencoder_split(images)
     sets = {
@@ -58,20 +59,18 @@ def measure_pca(folder: Path, data_dir: Path) -> None:
         "train": images.images[train_rows],
         "validation": images.images[validation_rows],
     }
-    model = PCA(summary.NUMBERS, svd_solver="covariance_eigh").fit(to_float(sets["train"]).flatten(1).numpy())
-    mean, components = torch.from_numpy(model.mean_), torch.from_numpy(model.components_)
+    pca = Pca.make(Recipe(public=lambda: sets["train"]))
     table = []
     for name, part in sets.items():
         errors = []
         for batch in part.split(500):
             pixels = to_float(batch)
-            rebuilt = ((pixels.flatten(1) - mean) @ components.T @ components + mean).clamp(0, 1)
-            errors.append(image_quality.image_mse(rebuilt.view_as(pixels), pixels).double())
-        deviation, average = torch.std_mean(torch.cat(errors), correction=0)
-        table.append([name, "matched", average.item(), deviation.item(), "", ""])
+            errors.append(image_quality.image_mse(pca.rebuild(*pca.encode(pixels)), pixels).double())
+        deviation, mean = torch.std_mean(torch.cat(errors), correction=0)
+        table.append([name, "matched", mean.item(), deviation.item(), "", ""])
     output = folder / "crosspair"
     atomic.make_folder(output)
-    tables.write_csv(output / "crosspair.csv", summary.COLUMNS["crosspair"][1:], table)
+    tables.write_csv(output / "crosspair.csv", COLUMNS["crosspair"][1:], table)
 
 
 if __name__ == "__main__":

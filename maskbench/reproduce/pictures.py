@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from maskbench.reproduce.summary import PRESETS
+from maskbench.models import PRESETS
 
 _PATTERNS = ("checkers", "rings", "cross")
 _IMAGES = range(3)

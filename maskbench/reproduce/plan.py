@@ -5,18 +5,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskbench.reproduce import summary
-from maskbench.reproduce.summary import BASELINES, FEWER_DRAWS, GAUSSIAN_DIMS, IMAGE_SIZES, PRESETS, PRIOR_WEIGHTS
+from maskbench.masking import BASELINES
+from maskbench.models import PRESETS
 
 EPOCHS = {"maskbench": 2, "paper": 4}
 # on two cores, to begin with: what is left is scaled by what finished steps took
 TRAIN_MINUTES = {"maskbench": 30, "paper": 25}  # four instances
-DRAW_MINUTES = {"cifar100": 1, "mnist": 5}  # all methods and class counts
+DRAW_MINUTES = {"cifar100": 1, "mnist": 5}  # all classifiers and class counts
 # MNIST's MLP sees 50,000 images an epoch: ten epochs are more steps than fifty on a few classes of CIFAR-100
 PROTOCOL = {"cifar100": ["--classes", 2, 3, 4], "mnist": ["--classes", "all", "--epochs", 10]}
 AUGMENT = {"cifar100": ["flip", "shift"], "mnist": ["shift"]}
 COPIES = {"cifar100": 20, "mnist": 8}
 PIXEL_COPIES = 3  # raw pixels take eight times the memory of a mask
+
+FEWER_DRAWS = 5  # of the baselines and what else stands beside Table 1: its first five draws
+MAIN_GAUSSIAN_DIM = 384  # the default, which both presets are trained with
+NUMBERS = MAIN_GAUSSIAN_DIM + 20  # in a mask, with its categories
+GAUSSIAN_DIMS = (96, 192, MAIN_GAUSSIAN_DIM, 768)
+ESTIMATORS = (100, 200, 400)  # the first is Table 1's
+IMAGE_SIZES = (32, 64, 96)
+PRIOR_WEIGHTS = (0, 1, 10, 100)
 
 
 @dataclass(frozen=True)
@@ -42,97 +50,64 @@ class Step:
         return " && ".join(map(shown_command, self.commands))
 
 
-def plan(runs: Path, data_dir: Path, draws: int, instances: int) -> list[Step]:
-    """Every step, the most important first, and none before what it needs."""
-    steps = []
+def make_plan(runs: Path, data_dir: Path, draws: int, instances: int) -> list[Step]:
+    """Every step, the most important first, and none before what it needs.
 
-    def add(name: str, minutes: float, *commands: list[str], needs: tuple[str, ...] = (), **more: Path) -> None:
-        steps.append(Step(name, minutes, commands, needs, **more))
+    Args:
+        runs: where the steps leave their outputs, a folder for each preset, baseline and variation.
+        data_dir: where datasets are kept.
+        draws: of the classes in Table 1.
+        instances: autoencoders of each preset.
+    """
+    commands = _Commands(runs, data_dir)
+    fewer = min(FEWER_DRAWS, draws)
+    return [
+        *_preset_steps(commands, draws, instances),
+        *(_baseline_step(commands, name, "cifar100", fewer) for name in BASELINES),
+        *_latent_size_steps(commands, fewer),
+        _audit_step(commands),
+        *_prior_weight_steps(commands),
+        *_estimator_steps(commands, fewer),
+        *_image_size_steps(commands),
+        # raw pixels, the slowest, at the very end
+        *(_baseline_step(commands, name, "mnist", fewer) for name in reversed(BASELINES)),
+    ]
 
-    def train(folder: Path, *flags: object) -> list[str]:
-        return _command("train_aae.py", *flags, "--resume", "--data-dir", data_dir, "--output-dir", folder / "aae")
 
-    def mask(folder: Path, dataset: str, *flags: object) -> list[str]:
+@dataclass(frozen=True)
+class _Commands:
+    """The scripts' commands, with the folders of this plan in them."""
+
+    runs: Path
+    data_dir: Path
+
+    def train(self, folder: Path, *flags: object) -> list[str]:
+        output = ["--data-dir", self.data_dir, "--output-dir", folder / "aae"]
+        return _command("train_aae.py", *flags, "--resume", *output)
+
+    def mask(self, folder: Path, dataset: str, *flags: object) -> list[str]:
         copies = PIXEL_COPIES if folder.name == "identity" else COPIES[dataset]
         augment = ["--augment", *AUGMENT[dataset], "--copies", copies]
-        output = ["--data-dir", data_dir, "--output", folder / f"{dataset}.pt"]
+        output = ["--data-dir", self.data_dir, "--output", folder / f"{dataset}.pt"]
         return _command("mask_dataset.py", "--dataset", dataset, *flags, *augment, *output)
 
-    def classify(folder: Path, dataset: str, output: str, *flags: object) -> list[str]:
+    def mask_by_encoder(self, folder: Path, dataset: str) -> list[str]:
+        return self.mask(folder, dataset, "--encoder", folder / "aae" / "0" / "encoder.pt")
+
+    def classify(self, folder: Path, dataset: str, output: str, *flags: object) -> list[str]:
         return _command("classify.py", "--masked", folder / f"{dataset}.pt", *flags, "--output-dir", folder / output)
 
-    def table(folder: Path, dataset: str, draws: int) -> tuple[float, list[str]]:
-        """Table 1 or 2: estimated minutes and the command."""
-        draws = draws if dataset == "cifar100" else 1
-        flags = [*PROTOCOL[dataset], "--repeats", draws]
-        # a folder for each dataset: classify.py refuses one that another process writes to
-        return DRAW_MINUTES[dataset] * draws, classify(folder, dataset, f"classify-{dataset}", *flags)
+    def score(self, folder: Path, dataset: str, draws: int) -> list[str]:
+        """The rows of Table 1 or 2; a folder for each, as classify.py refuses one that another process writes to."""
+        flags = [*PROTOCOL[dataset], "--repeats", _draws(dataset, draws)]
+        return self.classify(folder, dataset, f"classify-{dataset}", *flags)
 
-    def prior(folder: Path) -> list[str]:
-        return _command("-m", "maskbench.reproduce.measure", "prior", folder, "--data-dir", data_dir)
+    def pair(self, folder: Path, output: Path, *flags: object) -> list[str]:
+        models = ["--models", folder / "aae", "--data-dir", self.data_dir, "--output-dir", output]
+        return _command("crosspair.py", *flags, *models)
 
-    fewer = min(FEWER_DRAWS, draws)
-    three_classes = ["--classes", 3, "--repeats", fewer]
-    for preset in PRESETS:
-        flags = ["--preset", preset, "--epochs", EPOCHS[preset], "--instances", instances]
-        add(f"train {preset}", TRAIN_MINUTES[preset] * instances / 4, train(runs / preset, *flags))
-    for preset in PRESETS:
-        for dataset in PROTOCOL:
-            work = mask(runs / preset, dataset, "--encoder", runs / preset / "aae" / "0" / "encoder.pt")
-            add(f"mask {preset} {dataset}", 3, work, needs=(f"train {preset}",))
-    for preset in PRESETS:
-        needs = (f"mask {preset} cifar100",)
-        add(f"classify {preset} cifar100", *table(runs / preset, "cifar100", draws), needs=needs)
-    for preset in PRESETS:
-        flags = ["--models", runs / preset / "aae", "--data-dir", data_dir, "--output-dir", runs / preset / "crosspair"]
-        add(f"crosspair {preset}", 6, _command("crosspair.py", *flags), needs=(f"train {preset}",))
-    add("crosspair pca", 1, _command("-m", "maskbench.reproduce.measure", "pca", runs / "pca", "--data-dir", data_dir))
-    for preset in PRESETS:
-        add(f"prior {preset}", 2, prior(runs / preset), needs=(f"train {preset}",))
-    for preset in PRESETS:
-        needs = (f"mask {preset} mnist",)
-        add(f"classify {preset} mnist", *table(runs / preset, "mnist", draws), needs=needs)
-
-    def yardstick(name: str, dataset: str) -> None:
-        folder = runs / name
-        flags = ["--method", name, *(["--preset", "paper"] if name == "untrained" else [])]
-        slower = 5 if name == "identity" else 1
-        minutes, work = table(folder, dataset, fewer)
-        # masked and classified in one step, so that the masked file may go when it is done
-        work = [mask(folder, dataset, *flags), work]
-        add(f"classify {name} {dataset}", slower * minutes, *work, removes=folder / f"{dataset}.pt")
-
-    for name in BASELINES:
-        yardstick(name, "cifar100")
-    for size in GAUSSIAN_DIMS:
-        if size == 384:  # the main run's
-            continue
-        folder = runs / f"gaussian-{size}"
-        work = [
-            train(folder, "--gaussian-dim", size, "--epochs", 1),
-            mask(folder, "cifar100", "--encoder", folder / "aae" / "0" / "encoder.pt"),
-            classify(folder, "cifar100", "classify-cifar100", *three_classes, "--methods", "mlp", "forest"),
-        ]
-        add(f"latent size {size}", 15, *work, removes=folder / "cifar100.pt")
-    others = [size for size in GAUSSIAN_DIMS if size != 384]
-    flags = ["--models", runs / "maskbench" / "aae", "--data-dir", data_dir, "--output-dir", runs / "audit"]
-    flags += ["--more-models", *(runs / f"gaussian-{size}" / "aae" for size in others)]
-    needs = ("train maskbench", *(f"latent size {size}" for size in others))
-    add("audit", 40, _command("crosspair.py", "--audit", *flags), needs=needs)
-    for weight in PRIOR_WEIGHTS:
-        folder = runs / f"prior-{weight}"
-        flags = ["--prior-weight", weight, "--epochs", 1, "--limit", 20_000]
-        add(f"prior weight {weight}", 4, train(folder, *flags), prior(folder))
-    for number in summary.ESTIMATORS[1:]:  # the first is Table 1's
-        flags = [*three_classes, "--methods", "forest", "adaboost", "--estimators", number]
-        work = classify(runs / "maskbench", "cifar100", f"estimators-{number}", *flags)
-        add(f"estimators {number}", number / 8, work, needs=("mask maskbench cifar100",))
-    for size in IMAGE_SIZES:
-        flags = ["--dataset", "photos", "--image-size", size, "--limit", 10_000, "--epochs", 1]
-        add(f"image size {size}", (size / 32) ** 2, train(runs / f"image-{size}", *flags))
-    for name in reversed(BASELINES):  # raw pixels, the slowest, at the very end
-        yardstick(name, "mnist")
-    return steps
+    def measure(self, what: str, folder: Path) -> list[str]:
+        return _command("-m", "maskbench.reproduce.measure", what, folder, "--data-dir", self.data_dir)
 
 
 def _command(script: str, *arguments: object) -> list[str]:
@@ -141,3 +116,106 @@ def _command(script: str, *arguments: object) -> list[str]:
 
 def shown_command(command: list[str]) -> str:
     return shlex.join(["python", *command])
+
+
+def _draws(dataset: str, draws: int) -> int:
+    """Table 2 has all classes, so there is one draw of them."""
+    return draws if dataset == "cifar100" else 1
+
+
+def _score_minutes(dataset: str, draws: int) -> float:
+    return DRAW_MINUTES[dataset] * _draws(dataset, draws)
+
+
+def _preset_steps(commands: _Commands, draws: int, instances: int) -> list[Step]:
+    """Both presets through the four scripts, and PCA's errors beside the cross-pairs."""
+    steps = []
+    runs = commands.runs
+    for preset in PRESETS:
+        flags = ["--preset", preset, "--epochs", EPOCHS[preset], "--instances", instances]
+        minutes = TRAIN_MINUTES[preset] * instances / 4
+        steps.append(Step(f"train {preset}", minutes, [commands.train(runs / preset, *flags)]))
+    for preset in PRESETS:
+        for dataset in PROTOCOL:
+            work = [commands.mask_by_encoder(runs / preset, dataset)]
+            steps.append(Step(f"mask {preset} {dataset}", 3, work, needs=(f"train {preset}",)))
+    steps += [_preset_scores(commands, preset, "cifar100", draws) for preset in PRESETS]
+    for preset in PRESETS:
+        work = [commands.pair(runs / preset, runs / preset / "crosspair")]
+        steps.append(Step(f"crosspair {preset}", 6, work, needs=(f"train {preset}",)))
+    steps.append(Step("crosspair pca", 1, [commands.measure("pca", runs / "pca")]))
+    for preset in PRESETS:
+        work = [commands.measure("prior", runs / preset)]
+        steps.append(Step(f"prior {preset}", 2, work, needs=(f"train {preset}",)))
+    steps += [_preset_scores(commands, preset, "mnist", draws) for preset in PRESETS]
+    return steps
+
+
+def _preset_scores(commands: _Commands, preset: str, dataset: str, draws: int) -> Step:
+    work = [commands.score(commands.runs / preset, dataset, draws)]
+    minutes = _score_minutes(dataset, draws)
+    return Step(f"classify {preset} {dataset}", minutes, work, needs=(f"mask {preset} {dataset}",))
+
+
+def _baseline_step(commands: _Commands, name: str, dataset: str, draws: int) -> Step:
+    """Masked and classified in one step, so that the masked file may go when it is done."""
+    folder = commands.runs / name
+    flags = ["--method", name, *(["--preset", "paper"] if name == "untrained" else [])]
+    work = [commands.mask(folder, dataset, *flags), commands.score(folder, dataset, draws)]
+    minutes = (5 if name == "identity" else 1) * _score_minutes(dataset, draws)
+    return Step(f"classify {name} {dataset}", minutes, work, removes=folder / f"{dataset}.pt")
+
+
+def _latent_size_steps(commands: _Commands, draws: int) -> list[Step]:
+    """One epoch with fewer and with more numbers a mask."""
+    steps = []
+    for size in _other_sizes():
+        folder = commands.runs / f"gaussian-{size}"
+        flags = ["--classes", 3, "--repeats", draws, "--methods", "mlp", "forest"]
+        work = [
+            commands.train(folder, "--gaussian-dim", size, "--epochs", 1),
+            commands.mask_by_encoder(folder, "cifar100"),
+            commands.classify(folder, "cifar100", "classify-cifar100", *flags),
+        ]
+        steps.append(Step(f"latent size {size}", 15, work, removes=folder / "cifar100.pt"))
+    return steps
+
+
+def _other_sizes() -> list[int]:
+    """The latent sizes that need a training of their own."""
+    return [size for size in GAUSSIAN_DIMS if size != MAIN_GAUSSIAN_DIM]
+
+
+def _audit_step(commands: _Commands) -> Step:
+    runs, others = commands.runs, _other_sizes()
+    work = commands.pair(runs / "maskbench", runs / "audit", "--audit")
+    work += ["--more-models", *(str(runs / f"gaussian-{size}" / "aae") for size in others)]
+    return Step("audit", 40, [work], needs=("train maskbench", *(f"latent size {size}" for size in others)))
+
+
+def _prior_weight_steps(commands: _Commands) -> list[Step]:
+    steps = []
+    for weight in PRIOR_WEIGHTS:
+        folder = commands.runs / f"prior-{weight}"
+        flags = ["--prior-weight", weight, "--epochs", 1, "--limit", 20_000]
+        work = [commands.train(folder, *flags), commands.measure("prior", folder)]
+        steps.append(Step(f"prior weight {weight}", 4, work))
+    return steps
+
+
+def _estimator_steps(commands: _Commands, draws: int) -> list[Step]:
+    steps = []
+    for number in ESTIMATORS[1:]:
+        flags = ["--classes", 3, "--repeats", draws, "--methods", "forest", "adaboost", "--estimators", number]
+        work = [commands.classify(commands.runs / "maskbench", "cifar100", f"estimators-{number}", *flags)]
+        steps.append(Step(f"estimators {number}", number / 8, work, needs=("mask maskbench cifar100",)))
+    return steps
+
+
+def _image_size_steps(commands: _Commands) -> list[Step]:
+    steps = []
+    for size in IMAGE_SIZES:
+        flags = ["--dataset", "photos", "--image-size", size, "--limit", 10_000, "--epochs", 1]
+        work = [commands.train(commands.runs / f"image-{size}", *flags)]
+        steps.append(Step(f"image size {size}", (size / 32) ** 2, work))
+    return steps

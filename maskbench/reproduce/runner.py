@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maskbench.errors import InputError
-from maskbench.reproduce import pages
 from maskbench.reproduce.plan import Step, shown_command
+from maskbench.reproduce.wording import duration
 from maskbench.runtime.child_processes import die_with_parent
 from maskbench.runtime.machine import commit
 from maskbench.storage import atomic, tables
@@ -79,13 +79,13 @@ def run_steps(steps: list[Step], runs: Path, jobs: int, after: Callable[[], None
     Where one fails or a signal comes, those that run are told once, save, and are waited for.
 
     Raises:
-        SystemExit: a command failed, or the run was stopped; a second start goes on with what was stopped.
+        SystemExit: a command failed, or the run was stopped; a second start resumes what was stopped.
     """
     logs = runs / "logs"
     atomic.make_folder(logs)
     threads = str(threads_of(jobs))
-    environment = {"OMP_NUM_THREADS": threads, "LOKY_MAX_CPU_COUNT": threads, "TQDM_MININTERVAL": "10"}
-    environment = {**os.environ, **environment}
+    own = {"OMP_NUM_THREADS": threads, "LOKY_MAX_CPU_COUNT": threads, "TQDM_MININTERVAL": "10"}
+    environment = {**os.environ, **own}
     numbers = {step.name: f"[{number}/{len(steps)}] {step.name}" for number, step in enumerate(steps, 1)}
     log = read_log(runs)
     running: dict[str, Running] = {}
@@ -100,9 +100,7 @@ def run_steps(steps: list[Step], runs: Path, jobs: int, after: Callable[[], None
             ready = [step for step in steps if step.name not in done | running.keys() and done.issuperset(step.needs)]
             for step in ready[: jobs - len(running)]:
                 print(f"{numbers[step.name]}: {step.command}", flush=True)
-                old, spent = log.get(step.name), 0.0
-                if old and (old["command"], old["state"]) == (step.command, STOPPED):
-                    spent = float(old["seconds"])
+                spent = _seconds_before(step, log)
                 # what was made of this step's earlier outputs is to be made again
                 for name in dependents(steps, step.name):
                     log.pop(name, None)
@@ -118,11 +116,11 @@ def run_steps(steps: list[Step], runs: Path, jobs: int, after: Callable[[], None
                 if status := run.process.returncode:
                     _say_failed(name, run, status)
                     sys.exit(128 - status if status < 0 else status)
-                took = pages.duration(float(log[name]["seconds"]))
-                left = pages.duration(seconds_left(steps, log, finished(steps, log), jobs))
+                took = duration(float(log[name]["seconds"]))
+                left = duration(seconds_left(steps, log, finished(steps, log), jobs))
                 print(f"{numbers[name]}: finished in {took}, about {left} left", flush=True)
                 after()
-        print("stopping what runs; what is finished is kept, the same command goes on", file=sys.stderr)
+        print("stopping what runs; what is finished is kept, the same command resumes", file=sys.stderr)
         sys.exit(128 + heard[0])
     finally:
         for run in running.values():
@@ -133,6 +131,12 @@ def run_steps(steps: list[Step], runs: Path, jobs: int, after: Callable[[], None
         write_log(log, runs)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _seconds_before(step: Step, log: dict[str, dict]) -> float:
+    """What stopped starts of the same command took."""
+    old = log.get(step.name)
+    return float(old["seconds"]) if old and (old["command"], old["state"]) == (step.command, STOPPED) else 0.0
 
 
 def _say_failed(name: str, run: Running, status: int) -> None:

@@ -5,18 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
-from maskbench.classification.scores import METRICS
-from maskbench.reproduce.paper import PAPER, PRIOR_GOALS
+from maskbench.masking import BASELINES
+from maskbench.models import PRESETS
+from maskbench.reproduce.paper import METRICS, PRIOR_GOALS, SCORES
+from maskbench.reproduce.plan import (
+    ESTIMATORS,
+    FEWER_DRAWS,
+    GAUSSIAN_DIMS,
+    IMAGE_SIZES,
+    MAIN_GAUSSIAN_DIM,
+    NUMBERS,
+    PRIOR_WEIGHTS,
+)
 from maskbench.storage.tables import Row, read
 
-PRESETS = ("maskbench", "paper")
-BASELINES = ("identity", "pca", "random-projection", "untrained")
-ESTIMATORS = (100, 200, 400)
-GAUSSIAN_DIMS = (96, 192, 384, 768)
-IMAGE_SIZES = (32, 64, 96)
-PRIOR_WEIGHTS = (0, 1, 10, 100)
-FEWER_DRAWS = 5  # of the yardsticks and what else stands beside Table 1: its first five draws
-NUMBERS = 404  # in a mask: 384 + 20
 COLUMNS = {
     "table1": ("preset", "method", "classes", "metric", "mean", "std", "draws", "paper"),
     "table2": ("preset", "method", "classes", "metric", "mean", "std", "draws", "paper"),
@@ -33,35 +35,59 @@ COLUMNS = {
 }
 
 
-def classification(runs: Path, finished: Collection[str], dataset: str) -> list[list]:
-    """Table 1 (cifar100) or 2 (mnist) of every preset, with the paper's value in each cell."""
+def all_rows(runs: Path, finished: Collection[str]) -> dict[str, list[list]]:
+    """The rows of every table by its name, none where no step of it is finished.
+
+    Args:
+        runs: where the steps left their outputs.
+        finished: names of the finished steps.
+    """
+    return {
+        "table1": score_rows(runs, finished, "cifar100"),
+        "table2": score_rows(runs, finished, "mnist"),
+        "table1_runs": run_rows(runs, finished),
+        "crosspair": error_rows(runs, finished),
+        "priors": prior_rows(runs, finished),
+        "estimators": estimator_rows(runs, finished),
+        "latent_sizes": latent_size_rows(runs, finished),
+        "image_sizes": image_size_rows(runs, finished),
+        "trade_off": trade_off_rows(runs, finished),
+    }
+
+
+def score_rows(runs: Path, finished: Collection[str], dataset: str) -> list[list]:
+    """Table 1 (cifar100) or 2 (mnist) of every preset and baseline, with the paper's value in each cell."""
+    paper = SCORES[dataset]
     return [
-        [preset, *row.values(), PAPER[row["method"], int(row["classes"])][METRICS.index(row["metric"])]]
-        for preset in (*PRESETS, *BASELINES)
-        if f"classify {preset} {dataset}" in finished
-        for row in read(runs / preset / f"classify-{dataset}" / f"{dataset}.csv")
+        [name, *row.values(), paper[row["method"], int(row["classes"])][METRICS.index(row["metric"])]]
+        for name in (*PRESETS, *BASELINES)
+        if f"classify {name} {dataset}" in finished
+        for row in read(runs / name / f"classify-{dataset}" / f"{dataset}.csv")
     ]
 
 
-def every_run(runs: Path, finished: Collection[str]) -> list[list]:
+def run_rows(runs: Path, finished: Collection[str]) -> list[list]:
+    """Every run of Table 1."""
     return [
-        [preset, *(row[column] for column in COLUMNS["table1_runs"][1:])]
-        for preset in (*PRESETS, *BASELINES)
-        if f"classify {preset} cifar100" in finished
-        for row in read(runs / preset / "classify-cifar100" / "cifar100-runs.csv")
+        [name, *(row[column] for column in COLUMNS["table1_runs"][1:])]
+        for name in (*PRESETS, *BASELINES)
+        if f"classify {name} cifar100" in finished
+        for row in read(runs / name / "classify-cifar100" / "cifar100-runs.csv")
     ]
 
 
-def reconstruction(runs: Path, finished: Collection[str]) -> list[list]:
+def error_rows(runs: Path, finished: Collection[str]) -> list[list]:
+    """The errors of matched and unmatched pairs, and of PCA."""
     return [
-        [preset, *row.values()]
-        for preset in (*PRESETS, "pca")
-        if f"crosspair {preset}" in finished
-        for row in read(runs / preset / "crosspair" / "crosspair.csv")
+        [name, *row.values()]
+        for name in (*PRESETS, "pca")
+        if f"crosspair {name}" in finished
+        for row in read(runs / name / "crosspair" / "crosspair.csv")
     ]
 
 
-def priors(runs: Path, finished: Collection[str]) -> list[list]:
+def prior_rows(runs: Path, finished: Collection[str]) -> list[list]:
+    """How well the prior holds, with our goals."""
     return [
         [preset, row["measure"], row["value"], *PRIOR_GOALS[row["measure"]]]
         for preset in PRESETS
@@ -70,7 +96,7 @@ def priors(runs: Path, finished: Collection[str]) -> list[list]:
     ]
 
 
-def estimators(runs: Path, finished: Collection[str]) -> list[list]:
+def estimator_rows(runs: Path, finished: Collection[str]) -> list[list]:
     """Three classes with 100 (from Table 1), 200 and 400 trees or stumps, preset maskbench."""
     table = []
     for number in ESTIMATORS:
@@ -80,54 +106,78 @@ def estimators(runs: Path, finished: Collection[str]) -> list[list]:
             step, folder = f"estimators {number}", f"estimators-{number}"
         if step in finished:
             path = runs / "maskbench" / folder / "cifar100-runs.csv"
-            table += [[method, number, *accuracy(path, method)] for method in ("forest", "adaboost")]
+            table += [[method, number, *_accuracy(path, method)] for method in ("forest", "adaboost")]
     return table
 
 
-def latent_sizes(runs: Path, finished: Collection[str]) -> list[list]:
+def latent_size_rows(runs: Path, finished: Collection[str]) -> list[list]:
     """MSE after one epoch and accuracies on three classes; 384 numbers are the main run's, preset maskbench."""
     table = []
     for size in GAUSSIAN_DIMS:
         needed, folder = {f"latent size {size}"}, runs / f"gaussian-{size}"
-        if size == 384:
+        if size == MAIN_GAUSSIAN_DIM:
             needed, folder = {"train maskbench", "classify maskbench cifar100"}, runs / "maskbench"
         if needed <= set(finished):
-            mlp, forest = (
-                accuracy(folder / "classify-cifar100" / "cifar100-runs.csv", method) for method in ("mlp", "forest")
-            )
-            table.append([size, first_epoch(folder)["validation_mse"], *mlp[:2], *forest])
+            path = folder / "classify-cifar100" / "cifar100-runs.csv"
+            mlp, forest = (_accuracy(path, method) for method in ("mlp", "forest"))
+            table.append([size, _first_epoch(folder)["validation_mse"], *mlp[:2], *forest])
     return table
 
 
-def image_sizes(runs: Path, finished: Collection[str]) -> list[list]:
+def image_size_rows(runs: Path, finished: Collection[str]) -> list[list]:
+    """MSE and speed of the first epoch on larger images."""
     table = []
     for size in IMAGE_SIZES:
         if f"image size {size}" in finished:
-            epoch = first_epoch(runs / f"image-{size}")
+            epoch = _first_epoch(runs / f"image-{size}")
             table.append([size, epoch["validation_mse"], NUMBERS / size**2, epoch["images_per_second"]])
     return table
 
 
-def trade_off(runs: Path, finished: Collection[str]) -> list[list]:
+def trade_off_rows(runs: Path, finished: Collection[str]) -> list[list]:
+    """MSE of the first epoch, and how well the prior holds, against its weight."""
     table = []
     for weight in PRIOR_WEIGHTS:
         if f"prior weight {weight}" in finished:
             folder = runs / f"prior-{weight}"
             measures = {row["measure"]: row["value"] for row in read(folder / "prior" / "prior.csv")}
-            table.append([weight, first_epoch(folder)["validation_mse"], *(measures[name] for name in PRIOR_GOALS)])
+            table.append([weight, _first_epoch(folder)["validation_mse"], *(measures[name] for name in PRIOR_GOALS)])
     return table
 
 
-def first_epoch(folder: Path) -> Row:
+def _first_epoch(folder: Path) -> Row:
     """What the first epoch of instance 0 left in ``metrics.csv``: one epoch compares runs of different lengths."""
     return read(folder / "aae" / "0" / "metrics.csv")[0]
 
 
-def accuracy(path: Path, method: str, classes: int = 3) -> tuple[float, float, int]:
-    """Mean accuracy, its deviation (ddof 0) and how many of the yardsticks' draws a table of runs holds."""
+def _accuracy(path: Path, method: str, classes: int = 3) -> tuple[float, float, int]:
+    """Mean accuracy, its standard deviation (ddof 0) and how many of the first draws a table of runs holds."""
     values = [
         float(row["accuracy"])
         for row in read(path)
         if (row["method"], row["classes"]) == (method, str(classes)) and int(row["repeat"]) < FEWER_DRAWS
     ]
     return float(np.mean(values)), float(np.std(values)), len(values)
+
+
+def saved_rows(results: Path, name: str) -> list[Row]:
+    """The rows of a table in ``results``, none where it is not there."""
+    path = results / f"{name}.csv"
+    return read(path) if path.exists() else []
+
+
+def first_draws(runs: list[Row]) -> list[dict]:
+    """Mean accuracies of the draws that presets and baselines share, as rows of ``table1``.
+
+    Args:
+        runs: rows of ``table1_runs``.
+    """
+    values = {}
+    for row in runs:
+        if int(row["repeat"]) < FEWER_DRAWS:
+            values.setdefault((row["preset"], row["method"], row["classes"]), []).append(float(row["accuracy"]))
+    table = []
+    for cell, scores in values.items():
+        row = (*cell, "accuracy", np.mean(scores), np.std(scores), len(scores))
+        table.append(dict(zip(COLUMNS["table1"][:-1], row, strict=True)))
+    return table
