@@ -3,7 +3,7 @@
     python benchmarks/classify.py          # 1, 3, 10 and 30 repeats of three classes
     python benchmarks/classify.py --save   # also into results/speed.md
 
-Contestants, on synthetic masks of 404 numbers, 400 training images a class, mini-batches of 4, hidden layers of 256:
+Peers, on synthetic masks of 404 numbers, 400 training images a class, mini-batches of 4, hidden layers of 256:
 
   maskbench          classify.py: each repeat in compiled code, one a core
   stacks             its other way, which a GPU takes: PyTorch trains up to ten repeats together
@@ -15,11 +15,9 @@ The limit is a step's arithmetic, 2 operations a weight and row in every product
 of the machine's products of matrices.
 """
 
-import argparse
 import functools
 import importlib.util
 import sys
-from unittest import mock
 
 import common
 import numpy as np
@@ -29,15 +27,20 @@ from sklearn.neural_network import MLPClassifier
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from maskbench.classification.draws import data_parts, draw_classes, epoch_steps, mlp_data
+from maskbench.classification.features import standardised
+from maskbench.classification.jobs import STACK, Run, finish
+from maskbench.classification.settings import Settings
 from maskbench.data.masked_set import MaskedSet
+from maskbench.models import MaskClassifier
 from maskbench.storage.tables import markdown
 
 REPEATS = (1, 3, 10, 30)
 EPOCHS, BATCH, CLASSES = 2, 4, 3
 OF_A_CLASS = 600  # images, 100 of them for testing
-SECONDS = 100.0  # for a line's contestants together
+SECONDS = 100.0  # for a line's peers together
 CORES = torch.get_num_threads()
-ARGUMENTS = argparse.Namespace(epochs=EPOCHS, batch_size=BATCH, lr=1e-3, backend="threading", jobs=None)
+SETTINGS = Settings(epochs=EPOCHS, batch_size=BATCH)
 
 # the script of this name, which an import would not find from here
 specification = importlib.util.spec_from_file_location("classify_script", common.ROOT / "classify.py")
@@ -51,28 +54,26 @@ def main() -> None:
     rate = common.matrix_rate(device)
     lines = [*common.header(device), f"- products of 1024 x 1024 matrices: {rate / 1e9:.0f} GFLOP/s", ""]
     data = synthetic()
-    parts = script.data_parts(data)
+    parts = data_parts(data)
     cells, rows = [], []
     for repeats in REPEATS:
-        draws = [script.draw_classes(0, np.arange(len(data.classes)), CLASSES, repeat) for repeat in range(repeats)]
-        contestants = {
+        draws = [draw_classes(0, np.arange(len(data.classes)), CLASSES, repeat) for repeat in range(repeats)]
+        peers = {
             "maskbench": functools.partial(as_it_is, data, parts, draws),
-            "stacks": functools.partial(stacked, data, parts, draws, script.STACK),
+            "stacks": functools.partial(stacked, data, parts, draws, STACK),
             "one after another": functools.partial(stacked, data, parts, draws, 1),
             "textbook": lambda draws=draws: [textbook(data, parts, draw) for draw in draws],
             "MLPClassifier": lambda draws=draws: [sklearns(data, parts, draw) for draw in draws],
         }
-        times = common.take_turns(contestants, device, args.seconds, turns=3)
-        layers = [
-            layer.weight for layer in script.MaskClassifier(data.width, CLASSES).layers if hasattr(layer, "weight")
-        ]
+        times = common.take_turns(peers, device, args.seconds, turns=3)
+        layers = [layer.weight for layer in MaskClassifier(data.width, CLASSES).layers if hasattr(layer, "weight")]
         products = 3 * sum(weight.numel() for weight in layers) - layers[0].numel()  # nothing is behind the first
         operations = 2 * BATCH * products + 12 * sum(weight.numel() for weight in layers)
-        limit = repeats * EPOCHS * script.epoch_steps(data, parts, CLASSES, BATCH) * operations / rate
+        limit = repeats * EPOCHS * epoch_steps(data, parts, CLASSES, BATCH) * operations / rate
         reached = f"{limit:.2f} s ({limit / times['maskbench'][0]:.0%} reached)"
         cells.append([f"{repeats}", *common.against(times, "one after another", 1, "s"), reached])
         rows += [("classify", name, repeats, f"seconds, {EPOCHS} epochs", *figure) for name, figure in times.items()]
-    lines.append(markdown(["repeats", *contestants, "limit"], cells))
+    lines.append(markdown(["repeats", *peers, "limit"], cells))
     print("\n".join(lines))
     if args.save:
         common.save("classify", f"The MLPs of `classify.py`, {EPOCHS} epochs", lines, rows, device)
@@ -99,24 +100,23 @@ def synthetic() -> MaskedSet:
 
 
 def as_it_is(data: MaskedSet, parts: dict, draws: list) -> None:
-    runs = [script.Run(CLASSES, repeat, "mlp") for repeat in range(len(draws))]
+    runs = [Run(CLASSES, repeat, "mlp") for repeat in range(len(draws))]
     of_repeats = {(CLASSES, repeat): draw for repeat, draw in enumerate(draws)}
-    for _ in script.finish(ARGUMENTS, data, parts, of_repeats, runs, torch.device("cpu")):
+    for _ in finish(script.run_task, data, parts, of_repeats, runs, SETTINGS, torch.device("cpu")):
         pass
 
 
 def stacked(data: MaskedSet, parts: dict, draws: list, size: int) -> None:
-    steps = script.epoch_steps(data, parts, CLASSES, BATCH)
-    with mock.patch.object(script, "compiled", lambda args, device: False):
-        for first in range(0, len(draws), size):
-            of_stack = [script.mlp_data(data, parts, draw) for draw in draws[first : first + size]]
-            script.run_mlps(ARGUMENTS, of_stack, steps, torch.device("cpu"), CORES)
+    steps = epoch_steps(data, parts, CLASSES, BATCH)
+    for first in range(0, len(draws), size):
+        of_stack = [mlp_data(data, parts, draw) for draw in draws[first : first + size]]
+        script.run_mlps(of_stack, steps, SETTINGS, torch.device("cpu"), CORES, compiled=False)
 
 
 def textbook(data: MaskedSet, parts: dict, draw) -> None:
     torch.set_num_threads(CORES)  # as it comes; the script chooses for itself
-    of_draw = script.mlp_data(data, parts, draw)
-    features, labels = script.standardised(of_draw), of_draw.labels
+    of_draw = mlp_data(data, parts, draw)
+    features, labels = standardised(of_draw), of_draw.labels
     loader = DataLoader(TensorDataset(features["train"], labels["train"]), BATCH, shuffle=True, drop_last=True)
     layers = [nn.Linear(data.width, 256), nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, 256), nn.ReLU(), nn.Dropout(0.3)]
     model = nn.Sequential(*layers, nn.Linear(256, CLASSES))
@@ -136,8 +136,8 @@ def textbook(data: MaskedSet, parts: dict, draw) -> None:
 
 
 def sklearns(data: MaskedSet, parts: dict, draw) -> None:
-    of_draw = script.mlp_data(data, parts, draw)
-    features, targets = script.standardised(of_draw), of_draw.labels["train"].numpy()
+    of_draw = mlp_data(data, parts, draw)
+    features, targets = standardised(of_draw), of_draw.labels["train"].numpy()
     model = MLPClassifier((256, 256), batch_size=BATCH, learning_rate_init=1e-3, max_iter=EPOCHS, random_state=0)
     classes = np.arange(CLASSES)
     for _ in range(EPOCHS):

@@ -5,7 +5,7 @@
     python benchmarks/train_step.py --device cuda    # the captured step beside its own eager one, too
     python benchmarks/train_step.py --save           # also into results/speed.md
 
-Contestants, with the paper's networks (455,940 numbers in the encoder):
+Peers, with the paper's networks (455,940 numbers in the encoder):
 
   maskbench   the step of train_aae.py, with its normalised heads and decorrelation, which the others lack
   textbook    the paper's two phases in eager PyTorch: an encoder pass for each of the three losses, one BCE for each
@@ -17,9 +17,9 @@ Then the same on the networks of preset maskbench. The limit is the floating-poi
 operations of the textbook's convolutions and products, at the machine's measured rate of matrix products.
 """
 
-import argparse
 import functools
 import time
+import types
 from collections.abc import Callable
 
 import common
@@ -31,12 +31,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from maskbench.models import PRESETS, Decoder, Discriminator, Encoder, PriorSampler
 from maskbench.runtime.cuda_graphs import Captured
 from maskbench.storage.tables import markdown
-from train_aae import BETAS, GENERATOR_STEP, OPTIMIZERS, take_step
+from maskbench.training.state import TrainingState
+from train_aae import BETAS, GENERATOR_STEP, take_step
 
 GAUSSIAN_DIM, CATEGORIES = 384, 20
 BATCHES = (16, 64, 256, 1024)
 PRESET_BATCHES = (16, 64)
-SECONDS = 40.0  # for a line's contestants together
+SECONDS = 40.0  # for a line's peers together
 
 Step = Callable[[Tensor], object]
 
@@ -92,15 +93,15 @@ def measure(
     cells, figures, warm_ups = [], [], {}
     for batch in batches:
         images = torch.rand(batch, 3, 32, 32, device=device)
-        contestants = {}
+        peers = {}
         for name, make in makers.items():
             torch.manual_seed(0)
             start = time.perf_counter()
             step = make(batch, device)
             step(images), step(images)
             warm_ups.setdefault(name, time.perf_counter() - start)
-            contestants[name] = functools.partial(step, images)
-        times = common.take_turns(contestants, device, seconds)
+            peers[name] = functools.partial(step, images)
+        times = common.take_turns(peers, device, seconds)
         with FlopCounterMode(display=False) as counter:
             makers["textbook"](batch, device)(images)
         limit = counter.get_total_flops() / rate
@@ -113,23 +114,25 @@ def measure(
 
 def ours(preset: str, batch: int, device: torch.device, capturable: bool = False) -> Step:
     sizes = dict(gaussian_dim=GAUSSIAN_DIM, categories=CATEGORIES, **PRESETS[preset])
-    parts = {
-        "encoder": Encoder(**sizes).to(device),
-        "decoder": Decoder(**sizes).to(device),
-        "gaussian_discriminator": Discriminator(GAUSSIAN_DIM).to(device),
-        "categorical_discriminator": Discriminator(CATEGORIES).to(device),
-        "prior": PriorSampler(GAUSSIAN_DIM, CATEGORIES).to(device),
-    }
-    trained = (
-        ("encoder", "decoder"),
-        ("gaussian_discriminator", "categorical_discriminator"),
-        ("encoder",),
-    )
-    for name, networks, lr in zip(OPTIMIZERS, trained, (1e-3, 1e-3, GENERATOR_STEP * 1e-3), strict=True):
-        parameters = [parameter for network in networks for parameter in parts[network].parameters()]
+    encoder, decoder = Encoder(**sizes).to(device), Decoder(**sizes).to(device)
+    tell_gaussian, tell_categorical = Discriminator(GAUSSIAN_DIM).to(device), Discriminator(CATEGORIES).to(device)
+
+    def adam(lr: float, *networks: nn.Module) -> torch.optim.Adam:
+        parameters = [parameter for network in networks for parameter in network.parameters()]
         lr = torch.tensor(lr, device=device) if capturable else lr
-        parts[name] = torch.optim.Adam(parameters, lr=lr, betas=BETAS, fused=True, capturable=capturable)
-    return functools.partial(take_step, parts, prior_weight=1.0)
+        return torch.optim.Adam(parameters, lr=lr, betas=BETAS, fused=True, capturable=capturable)
+
+    state = TrainingState(
+        encoder=encoder,
+        decoder=decoder,
+        gaussian_discriminator=tell_gaussian,
+        categorical_discriminator=tell_categorical,
+        prior=PriorSampler(GAUSSIAN_DIM, CATEGORIES).to(device),
+        reconstruction_optimizer=adam(1e-3, encoder, decoder),
+        discriminator_optimizer=adam(1e-3, tell_gaussian, tell_categorical),
+        generator_optimizer=adam(GENERATOR_STEP * 1e-3, encoder),
+    )
+    return functools.partial(take_step, state, prior_weight=1.0)
 
 
 def captured(batch: int, device: torch.device) -> Step:
@@ -277,7 +280,7 @@ def pythae_step(networks: Callable[[torch.device], list[nn.Module]], batch: int,
     )
     encoder, decoder, *_ = networks(device)
     model = Adversarial_AE(config, PeerEncoder(encoder), PeerDecoder(decoder), PeerDiscriminator()).to(device)
-    trainer = argparse.Namespace(
+    trainer = types.SimpleNamespace(  # the two that the step of pythae's trainer reads
         autoencoder_optimizer=torch.optim.Adam([*model.encoder.parameters(), *model.decoder.parameters()], lr=1e-3),
         discriminator_optimizer=torch.optim.Adam(model.discriminator.parameters(), lr=1e-3),
     )
