@@ -23,7 +23,7 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# hours: the paper's tables and figures on the real data; stopped, it goes on when it is given again
+# hours: the paper's tables and figures on the real data; a stopped run resumes
 reproduce: .venv/ready
 	$(BIN)/python -m maskbench.reproduce
 

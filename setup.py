@@ -67,18 +67,18 @@ def plans() -> list[bool]:
 
 
 def extension(with_cuda: bool) -> Extension:
-    facts = [f'-DMASKBENCH_TORCH_VERSION="{torch.__version__}"']
+    defines = [f'-DMASKBENCH_TORCH_VERSION="{torch.__version__}"']
     sources = [*glob.glob("csrc/*.cpp"), *glob.glob("csrc/cpu/**/*.cpp", recursive=True)]
     kind = CppExtension
     if with_cuda:
-        facts += ["-DWITH_CUDA", f'-DMASKBENCH_CUDA_ARCHITECTURES="{os.environ["TORCH_CUDA_ARCH_LIST"]}"']
+        defines += ["-DWITH_CUDA", f'-DMASKBENCH_CUDA_ARCHITECTURES="{os.environ["TORCH_CUDA_ARCH_LIST"]}"']
         sources += glob.glob("csrc/cuda/*.cu")
         kind = CUDAExtension
     return kind(
         "maskbench._C",
         sorted(sources),
         depends=glob.glob("csrc/**/*.h", recursive=True),
-        extra_compile_args={"cxx": CXX_FLAGS + facts, "nvcc": NVCC_FLAGS},
+        extra_compile_args={"cxx": CXX_FLAGS + defines, "nvcc": NVCC_FLAGS},
         extra_link_args=["-fopenmp"],
     )
 

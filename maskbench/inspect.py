@@ -3,7 +3,7 @@
     python -m maskbench.inspect masked/cifar100.pt
     python -m maskbench.inspect masked/cifar100.pt runs/aae/0/encoder.pt runs/aae/0/decoder.pt   # one family?
 
-Every file is checked as the scripts check it. The fingerprint is the sha256 of the encoder's weights (of a yardstick:
+Every file is checked as the scripts check it. The fingerprint is the sha256 of the encoder's weights (of a baseline:
 of what masked); a masked file, an encoder and a decoder with one fingerprint belong together.
 """
 
@@ -59,7 +59,7 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
             ),
             ("images", f"{data.dataset}, {len(data.classes)} classes, masked by {data.method}"),
         ]
-        give_to = "whom you trust with its labels and with what the mask leaks (see README)"
+        give_to = "whom you trust with its labels and with what the mask leaks (see docs/leakage.md)"
         if data.method.endswith(masked_set.KEYED):
             details.append(("key", "turned by a secret key: the decoder alone does not fit"))
         if data.method.removesuffix(masked_set.KEYED) == "identity":

@@ -23,13 +23,13 @@ from maskbench.masking import BASELINES
 from maskbench.models import PRESETS, Decoder, checkpoints, evaluation
 from maskbench.reproduce import (
     __main__,
-    collate,
     figures,
     measure,
     paper,
     plan,
     prior_figures,
     readme,
+    results_folder,
     runner,
     summary,
     wording,
@@ -328,14 +328,14 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
         assert step in {step.name for step in steps}
         source.parent.mkdir(parents=True, exist_ok=True)
         source.write_text(name)
-    for name in collate.WEIGHTS:
+    for name in results_folder.WEIGHTS:
         (runs / "maskbench" / "aae" / "0" / name).write_text(name)
     (runs / "audit").mkdir(exist_ok=True)
-    for name in collate.AUDIT:
+    for name in results_folder.AUDIT:
         (runs / "audit" / name).write_text(name)
     rows = [{"name": step.name, "command": step.command, "seconds": "90", "commit": "0" * 12} for step in steps]
     names = {step.name for step in steps}
-    collate.write_results(runs, results, names, rows)
+    results_folder.write_results(runs, results, names, rows)
     return runs, results, names
 
 
@@ -405,19 +405,21 @@ def test_steps_that_have_not_run_leave_no_table(collated, tmp_path):
     runs, results, _ = collated
     for name in results.glob("*.csv"):
         (tmp_path / name.name).write_bytes(name.read_bytes())
-    collate.write_results(runs, tmp_path, {"classify paper cifar100", "crosspair paper"}, [])
+    results_folder.write_results(runs, tmp_path, {"classify paper cifar100", "crosspair paper"}, [])
     assert {path.name for path in tmp_path.glob("*.csv")} == {"table1.csv", "table1_runs.csv", "crosspair.csv"}
     assert {row[0] for row in table(tmp_path, "table1")} == {"paper"}
     pictures = {path.name for path in (tmp_path / "figures").iterdir()}
     assert pictures > {"table1.png", "s1-pattern-rings-paper.png"} and "latent_sizes.png" not in pictures
     assert "preset maskbench" not in readme.readme_section(tmp_path)
-    collate.write_results(runs, tmp_path, set(), [])
+    results_folder.write_results(runs, tmp_path, set(), [])
     assert not list(tmp_path.glob("*.csv")) and not list((tmp_path / "figures").iterdir())
     assert readme.readme_section(tmp_path) == ""
 
 
 def test_weights_are_those_of_the_first_instance(collated):
-    assert [(collated[1] / "weights" / name).read_text() for name in collate.WEIGHTS] == list(collate.WEIGHTS)
+    assert [(collated[1] / "weights" / name).read_text() for name in results_folder.WEIGHTS] == list(
+        results_folder.WEIGHTS
+    )
 
 
 def test_the_committed_pair_belongs_together():

@@ -128,7 +128,7 @@ def test_augmented_views(run_here, workplace, tmp_path):
 @pytest.mark.parametrize(
     ("method", "width"), [("identity", 3072), ("pca", 404), ("random-projection", 404), ("untrained", 384)]
 )
-def test_yardsticks(run_here, tmp_path, method, width):
+def test_baselines(run_here, tmp_path, method, width):
     arguments = ("--dataset", "digits", "--method", method, "--fit-on", "photos")
     run_here("mask_dataset.py", *arguments)
     content = torch.load(tmp_path / "masked" / f"digits-{method}.pt", weights_only=True)

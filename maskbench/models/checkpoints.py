@@ -94,11 +94,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             require(isinstance(content[name], dict), f"{name} is not a dictionary")
         require(type(content["threads"]) is int and 0 < content["threads"] <= 4096, "an impossible number of threads")
         require(isinstance(content["images"], str), "images is not text")
-        pt.check_like(0.0, content["seconds"], "seconds")
+        pt.check_matches(0.0, content["seconds"], "seconds")
         require(isinstance(content["history"], list), "history is not a list")
         for epoch, row in enumerate(content["history"], 1):
             require(isinstance(row, list), "history is not a list of rows")
-            pt.check_like([epoch, *[0.0] * (len(row) - 1)], row, "history")
+            pt.check_matches([epoch, *[0.0] * (len(row) - 1)], row, "history")
             require(row[0] == epoch, "history is out of order")
         losses = content["losses"]
         require(isinstance(losses, Tensor) and losses.dim() == 2, "losses is not a table")
@@ -125,7 +125,7 @@ def restore(parts: dict[str, Any], states: Any, path: Path) -> None:
             if isinstance(part, torch.optim.Optimizer):
                 _check_optimizer(part, states[name], name)
             else:
-                pt.check_like(part.state_dict(), states[name], name)
+                pt.check_matches(part.state_dict(), states[name], name)
             part.load_state_dict(states[name])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise damaged(path, str(error)) from None
@@ -158,7 +158,7 @@ def _build(network: type[nn.Module], content: dict, path: Path) -> nn.Module:
             require(fits, "an impossible size")
         with torch.device("meta"):  # takes no memory, whatever the sizes claim
             module = network(**config)
-        pt.check_like(module.state_dict(), state, "weights")
+        pt.check_matches(module.state_dict(), state, "weights")
         module.load_state_dict(state, assign=True)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = str(error).split("\n")[0]  # torch goes on with every signature that there is
@@ -169,7 +169,7 @@ def _build(network: type[nn.Module], content: dict, path: Path) -> nn.Module:
 def _check_optimizer(optimizer: torch.optim.Optimizer, found: Any, name: str) -> None:
     """Adam's state for every parameter; a fused step reads it without looking at sizes."""
     wanted = optimizer.state_dict()["param_groups"]
-    pt.check_like({"state": {}, "param_groups": wanted}, {**found, "state": {}}, name)
+    pt.check_matches({"state": {}, "param_groups": wanted}, {**found, "state": {}}, name)
     for group, saved in zip(wanted, found["param_groups"], strict=True):
         require(group | _FREE == saved | _FREE, f"{name}: other settings than this training's")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -79,7 +79,7 @@ def sample_prior(
     )
     words = philox4x32(counter, key)
 
-    # Box-Muller (1958) on the word pairs (w0, w1) and (w2, w3), in float64: the yardstick of the kernels
+    # Box-Muller (1958) on the word pairs (w0, w1) and (w2, w3), in float64: the oracle of the kernels
     u = uniform(words[:, :-1]).to(torch.float64).view(batch, normal_blocks, 2, 2)
     radius = torch.sqrt(-2.0 * torch.log(u[..., 0]))
     angle = 2.0 * torch.pi * u[..., 1]

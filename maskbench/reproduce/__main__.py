@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from maskbench.errors import InputError
-from maskbench.reproduce import collate, readme
+from maskbench.reproduce import readme, results_folder
 from maskbench.reproduce.plan import make_plan
 from maskbench.reproduce.runner import finished, read_log, run_steps, threads_of
 from maskbench.runtime import command_line
@@ -38,7 +38,7 @@ def main() -> None:
     def collate_into(results: Path) -> None:
         log = read_log(args.runs)
         done = finished(steps, log)
-        collate.write_results(args.runs, results, done, [log[step.name] for step in steps if step.name in done])
+        results_folder.write_results(args.runs, results, done, [log[step.name] for step in steps if step.name in done])
         if results.resolve() == ROOT / "results":
             readme.rewrite_section(ROOT / "README.md", readme.readme_section(results))
 

@@ -41,12 +41,12 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def get(self, run: dict[str, Any], like: dict[str, Any]) -> dict[str, Any] | None:
+    def get(self, run: dict[str, Any], template: dict[str, Any]) -> dict[str, Any] | None:
         """The result of a run, or None where it is still to be made.
 
         Args:
             run: everything that determines it.
-            like: a result of the same shape, see :func:`maskbench.storage.pt.check_like`.
+            template: a result of the same shape, see :func:`maskbench.storage.pt.check_matches`.
 
         Raises:
             InputError: what is kept is no such result.
@@ -54,7 +54,7 @@ class Ledger:
         result = self._runs.get(_key(run))
         if result is not None:
             try:
-                pt.check_like(like, result, "a run")
+                pt.check_matches(template, result, "a run")
             except ValueError as error:
                 raise InputError(f"{self._path}: damaged ({error}); delete it, then its runs are made again") from None
         return result
@@ -62,7 +62,7 @@ class Ledger:
     def add(self, run: dict[str, Any], result: dict[str, Any]) -> None:
         """Keep a result: finite numbers, text, tensors, lists and dictionaries of them; on disk when this returns."""
         try:
-            pt.check_like(result, result, "a run")
+            pt.check_matches(result, result, "a run")
         except ValueError as error:
             raise InputError(f"{self._path}: a result cannot be kept ({error})") from None
         self._runs[_key(run)] = result

@@ -109,7 +109,7 @@ def shown(value: Any) -> str:
     return str(value)[:60] if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
 
 
-def check_like(wanted: Any, found: Any, name: str) -> None:
+def check_matches(wanted: Any, found: Any, name: str) -> None:
     """The same names, shapes, dtypes and types all the way down, and finite values.
 
     Args:
@@ -128,11 +128,11 @@ def check_like(wanted: Any, found: Any, name: str) -> None:
     elif isinstance(wanted, dict):
         require(wanted.keys() == found.keys(), f"{name}: other entries than this network has")
         for key in wanted:
-            check_like(wanted[key], found[key], f"{name}.{key}")
+            check_matches(wanted[key], found[key], f"{name}.{key}")
     elif isinstance(wanted, (list, tuple)):
         require(len(wanted) == len(found), f"{name}: wrong length")
         for a, b in zip(wanted, found, strict=True):
-            check_like(a, b, name)
+            check_matches(a, b, name)
     elif isinstance(wanted, float):
         require(math.isfinite(found), f"{name}: not finite")
 
