@@ -14,7 +14,8 @@ folder:P   torchvision's ImageFolder                   P/train, or four fifths o
 Grey images become RGB, and every image becomes ``image_size`` x ``image_size``.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,14 @@ from maskbench.data.torchvision_sets import torchvision_set
 from maskbench.errors import InputError
 from maskbench.runtime import torchrun
 
-NAMES = ("cifar10", "cifar100", "mnist", "photos", "digits")
+# --dataset: what makes the set, from --data-dir and the side of its images
+LOADERS: dict[str, Callable[[Path, int], ImageSet]] = {
+    "cifar10": functools.partial(torchvision_set, "cifar10"),
+    "cifar100": functools.partial(torchvision_set, "cifar100"),
+    "mnist": functools.partial(torchvision_set, "mnist"),
+    "photos": lambda _, image_size: photos(image_size),
+    "digits": lambda _, image_size: digits(image_size),
+}
 
 
 def load(
@@ -43,7 +51,7 @@ def load(
     """Load a dataset by its ``--dataset`` name.
 
     Args:
-        name: one of ``NAMES`` or ``folder:PATH``.
+        name: in ``LOADERS``, or ``folder:PATH``.
         data_dir: where torchvision's datasets are, or are downloaded to.
         image_size: side of the images in pixels.
         workers: processes that decode a folder's files; 0 decodes in this one.
@@ -54,18 +62,11 @@ def load(
     Raises:
         InputError: unknown name, files missing, damaged or not images, download impossible.
     """
-    if name in ("cifar10", "cifar100", "mnist"):
-        images = torchvision_set(name, Path(data_dir), image_size)
-        if images.labels.min() < 0 or images.labels.max() >= len(images.classes):  # torchvision does not look
-            raise InputError(f"--data-dir {data_dir}: the labels of {name} are damaged; delete its files")
-        return images
-    if name == "photos":
-        return photos(image_size)
-    if name == "digits":
-        return digits(image_size)
+    if name in LOADERS:
+        return LOADERS[name](Path(data_dir), image_size)
     if name.startswith("folder:"):
         return folder(name, image_size, workers, skip_corrupt, flag, stream)
-    raise InputError(f"{flag} {name}: unknown; choose from {', '.join(NAMES)}, folder:PATH")
+    raise InputError(f"{flag} {name}: unknown; choose from {', '.join(LOADERS)}, folder:PATH")
 
 
 def autoencoder_split(images: ImageSet, limit: int | None = None) -> tuple[Tensor, Tensor]:

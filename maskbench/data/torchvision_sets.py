@@ -29,8 +29,10 @@ def torchvision_set(name: str, data_dir: Path, image_size: int) -> ImageSet:
     else:
         images = torch.from_numpy(np.concatenate([part.data for part in parts])).permute(0, 3, 1, 2)
     labels = torch.cat([torch.as_tensor(part.targets, dtype=torch.int64) for part in parts])
-    sizes = [len(part.data) for part in parts]
-    return ImageSet(name, resize(images, image_size), labels, split_flags(*sizes), list(parts[0].classes))
+    classes, sizes = list(parts[0].classes), [len(part.data) for part in parts]
+    if labels.min() < 0 or labels.max() >= len(classes):  # torchvision does not look
+        raise InputError(f"--data-dir {data_dir}: the labels of {name} are damaged; delete its files")
+    return ImageSet(name, resize(images, image_size), labels, split_flags(*sizes), classes)
 
 
 def _torchvision_part(dataset: type, data_dir: Path, train: bool):
