@@ -87,7 +87,7 @@ def pair_all(
     table, pairs, kept = [], [], []
     for name, images in sets.items():
         run = inputs | {"set": name, "images": pt.fingerprint({"images": images})}
-        result = ledger.get(run, like={"both": [[0.0] * 2] * 2, "pairs": [[0.0] * 2] * count**2})
+        result = ledger.get(run, {"both": [[0.0] * 2] * 2, "pairs": [[0.0] * 2] * count**2})
         if result is None:
             errors = pair_errors(encoders, decoders, images, args.batch_size, device, name)
             matched = torch.eye(count, dtype=torch.bool)
