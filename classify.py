@@ -167,6 +167,24 @@ def classify_all(args: argparse.Namespace, path: Path, data: MaskedSet, device: 
     print(f"table: {output}.csv; every run: {output}-runs.csv; pictures: {', '.join(map(str, pictures))}")
 
 
+def mean_accuracies(
+    data: MaskedSet, methods: Sequence[str], classes: int = 3, repeats: int = 5, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of each method's test accuracy over random draws, with the flags' defaults."""
+    args = argparse.Namespace(seed=seed, estimators=100, epochs=50, batch_size=4, lr=1e-3, jobs=None)
+    args.backend = "threading"
+    parts = data_parts(data)
+    eligible = eligible_classes(data, parts)
+    count = class_count(str(classes), data, eligible, Path(data.dataset))
+    draws = {(count, repeat): draw_classes(seed, eligible, count, repeat) for repeat in range(repeats)}
+    runs = [Run(count, repeat, method) for method in methods for repeat in range(repeats)]
+    threads = torch.get_num_threads()
+    results = dict(finish(args, data, parts, draws, runs, command_line.pick_device("auto")))
+    torch.set_num_threads(threads)  # runs set it
+    accuracy = {method: [results[run]["scores"][0] for run in runs if run.method == method] for method in methods}
+    return {method: (float(np.mean(of)), float(np.std(of))) for method, of in accuracy.items()}
+
+
 def draw_classes(seed: int, eligible: np.ndarray, count: int, repeat: int) -> Draw:
     """One stream a (class count, repeat): more repeats, or another method, change no earlier draw."""
     random = np.random.default_rng([seed, count, repeat])
