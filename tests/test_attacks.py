@@ -5,12 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from maskbench.leakage import plan, scores
 from maskbench.leakage.attacks.alignment import match_axes, procrustes, unpaired
 from maskbench.leakage.attacks.decoders import gradient_inversion, inverse_decoder
 from maskbench.leakage.attacks.inference import attribute, membership
 from maskbench.leakage.attacks.oracle import chosen_images, wiener
-from maskbench.leakage.attacks.reidentification import named_once, ranks, turned_by_profiles
+from maskbench.leakage.attacks.reidentification import named_once, ranks, ranks_of, turned_by_profiles
 from maskbench.leakage.attacks.ridge import Ridge
+from maskbench.leakage.knowledge import Instance, Knowledge, Labelled, Membership, Pairs, Public, limited_oracle
 
 SIZE = 16  # of images; 3 * 16 * 16 = 768 pixels
 
@@ -231,3 +233,105 @@ def test_membership(generator, sign):
     assert len(same) == 2000 and abs(same.float().mean() - 0.5) < 0.05
     noise[1][:, 1] += sign * 0.9  # only the second number tells
     assert membership(*noise).float().mean() > 0.85
+
+
+NUMBERS, SMALL = 12, 8  # of a code; the side of its images
+PARTS = 2  # the patches a side that such a picture has
+
+
+class Planted:
+    """Pictures of 12 skewed numbers, and codes that are these numbers: as they are, or in a secret order with signs."""
+
+    def __init__(self, generator: torch.Generator):
+        patches = torch.eye(NUMBERS).view(NUMBERS, 3, PARTS, PARTS)
+        axes = F.interpolate(patches, SMALL, mode="bilinear").flatten(1)
+        self.basis = torch.linalg.qr(axes.T)[0].T  # orthonormal, smooth
+        self.order, self.signs = (
+            torch.randperm(NUMBERS, generator=generator),
+            torch.randn(NUMBERS, generator=generator).sign(),
+        )
+
+    def images(self, numbers: torch.Tensor) -> torch.Tensor:
+        return (0.5 + 0.1 * numbers @ self.basis).clamp(0, 1).view(-1, 3, SMALL, SMALL)
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return 10 * (images.flatten(1) - 0.5) @ self.basis.T
+
+    def turned(self, images: torch.Tensor) -> torch.Tensor:
+        return self.signs * self.encode(images)[:, self.order]
+
+
+class PlantedDecoder(nn.Module):
+    def __init__(self, planted: Planted):
+        super().__init__()
+        self.linear = nn.Linear(NUMBERS, 3 * SMALL**2)
+        self.linear.weight.data, self.linear.bias.data = planted.basis.T / 10, torch.full((3 * SMALL**2,), 0.5)
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        return self.linear(codes).view(-1, 3, SMALL, SMALL)
+
+
+def given(attack: plan.Attack, generator: torch.Generator, noise: bool) -> tuple[Knowledge, dict[str, torch.Tensor]]:
+    """What an attack of the table may know, and the truth; of ``noise``, masks say nothing of the images.
+
+    Where the attacker has to find out how the owner's codes lie to his own, they are turned.
+    """
+
+    def draw(count: int) -> torch.Tensor:
+        return planted.images(sources(count, NUMBERS, generator))
+
+    def mask(images: torch.Tensor) -> torch.Tensor:
+        codes = (planted.turned if turned else planted.encode)(images)
+        return 3 * torch.randn(codes.shape, generator=generator) if noise else codes
+
+    planted = Planted(generator)
+    turned = attack.threat in ("known-pairs", "oracle") or attack.name == "unpaired" or attack.masks is plan.keyed
+    public = Public(draw(5000).mul(255).round().to(torch.uint8))
+    own = Instance(planted.encode, public, PlantedDecoder(planted))
+    secret, known, others = draw(100), draw(300), draw(5000)
+    order = torch.randperm(100, generator=generator)
+    labels = planted.encode(known)[:, 0] > planted.encode(known)[:, 1]
+    told = 0.0 if noise else 3.0  # how much more members' codes differ
+    members = torch.randn(400, 2, generator=generator), torch.randn(400, 2, generator=generator) + told
+    knowledge = Knowledge(
+        masks={"set": mask(secret)},
+        collection=mask(others),
+        candidates={"set": secret[order]},
+        public=public,
+        own=own,
+        autoencoder=own,
+        pairs=Pairs(mask(known), known) if attack.paired else None,
+        oracle=limited_oracle(mask, 12) if attack.threat == "oracle" else None,
+        stolen=Instance(planted.encode, public) if attack.threat == "stolen-encoder" else None,
+        labelled=Labelled(mask(known), labels.long(), "set"),
+        membership=Membership(members[0][:200], members[1][:200], torch.cat([x[200:] for x in members]), "set"),
+    )
+    truth = {
+        "images": secret,
+        "places": order.argsort(),
+        "labels": (planted.encode(secret)[:, 0] > planted.encode(secret)[:, 1]).long(),
+        "members": torch.arange(400) < 200,
+    }
+    return knowledge, truth
+
+
+def found(attack: plan.Attack, knowledge: Knowledge, truth: dict[str, torch.Tensor]) -> float:
+    """1 where an attack finds everything out, about 0 where it does no better than chance."""
+    result = attack.run(knowledge)["set"]
+    if attack.kind is scores.RECONSTRUCTION:
+        images = truth["images"][: len(result)]
+        of_mean = F.mse_loss(knowledge.public.mean.expand_as(images), images)
+        return 1 - (F.mse_loss(result, images) / of_mean).item()
+    if attack.kind is scores.REIDENTIFICATION:
+        return (ranks_of(result, truth["places"]) == 1).double().mean().item()
+    truth = truth["labels" if attack.kind is scores.ATTRIBUTE else "members"]
+    return 2 * (result == truth).double().mean().item() - 1
+
+
+@pytest.mark.parametrize("attack", plan.ATTACKS, ids=[f"{a.threat}-{a.name}-{a.run.__name__}" for a in plan.ATTACKS])
+@torch.no_grad()
+def test_every_attack_of_the_table(generator, attack):
+    share = found(attack, *given(attack, generator, noise=False))
+    assert share > 0.6, "what is planted is not found"
+    share = found(attack, *given(attack, generator, noise=True))
+    assert share < (0.03 if attack.kind is scores.RECONSTRUCTION else 0.25), "something is found in noise"

@@ -131,14 +131,16 @@ class Victim:
 
     def pairs(self, count: int) -> Pairs:
         """The first known pairs."""
-        return Pairs(self._known[:count], self.world.known[:count])
+        # a view would lead to the pairs that are not known
+        return Pairs(self._known[:count].clone(), self.world.known[:count].clone())
 
     def labelled(self, count: int) -> Labelled | None:
         """The first labelled masks, where there are labels."""
         if self.world.images.labelled is None:
             return None
         pixels, labels, _ = self.world.images.labelled
-        return Labelled(batched(self.encode, to_float(pixels[:count])), labels[:count], list(self.world.judged)[-1])
+        codes = batched(self.encode, to_float(pixels[:count]))
+        return Labelled(codes, labels[:count].clone(), list(self.world.judged)[-1])
 
     def membership(self) -> Membership:
         """Of as many images that trained the autoencoders as of judged ones; half of each is known."""
@@ -147,7 +149,7 @@ class Victim:
         half = len(others) // 2
         scores = [self._scores(images) for images in (to_float(world.images.public[: len(others)]), others)]
         asked = torch.cat([of_kind[half:] for of_kind in scores])[world.asked_members()[1]]
-        return Membership(scores[0][:half], scores[1][:half], asked, world.first)
+        return Membership(scores[0][:half].clone(), scores[1][:half].clone(), asked, world.first)
 
     def _scores(self, images: Tensor) -> Tensor:
         error = image_quality.image_mse(self.rebuild(images), images)
