@@ -1,5 +1,6 @@
 """`crosspair.py --audit`, run whole on tiny toys, and what its page says of given figures."""
 
+import ast
 import csv
 import functools
 import math
@@ -7,6 +8,7 @@ import stat
 
 import pytest
 import torch
+from conftest import ROOT
 
 from maskbench.leakage import audit, frontier, plan, report, scores, threats
 from maskbench.leakage.attacks import decoders
@@ -227,6 +229,15 @@ def test_the_walk_finds_what_is_hidden(world):
     for hidden in ((lambda: images), functools.partial(print, images), {"a": [images]}, world.victim("aae").encode):
         wanted = world.attacker if callable(hidden) and hidden is world.victim("aae").encode else images
         assert any(item is wanted for item in reachable(hidden))
+
+
+def test_attacks_import_neither_truth_nor_methods():
+    allowed = ("maskbench.leakage.knowledge", "maskbench.leakage.attacks")
+    for path in (ROOT / "maskbench" / "leakage" / "attacks").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert all(name.startswith(allowed) for name in names if name.startswith("maskbench")), path
 
 
 def test_the_order_of_candidates_says_nothing(world):

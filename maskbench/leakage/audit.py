@@ -1,7 +1,5 @@
 """The leakage audit behind ``crosspair.py --audit``: every attack on every mask, then tables, pictures and verdict."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,10 +8,11 @@ from tqdm import tqdm
 
 from maskbench.data import cifar100, datasets
 from maskbench.data.image_set import TEST, ImageSet
-from maskbench.data.masked_set import KEYED, MaskedSet
+from maskbench.data.masked_set import KEYED
 from maskbench.errors import InputError
 from maskbench.leakage import frontier, plan, report, scores, threats
 from maskbench.leakage.knowledge import MOST_PAIRS
+from maskbench.leakage.settings import Accuracy, Settings
 from maskbench.leakage.world import Images, World
 from maskbench.masking import Autoencoder, key
 from maskbench.storage import atomic, pt, tables
@@ -23,34 +22,6 @@ EVALUATED = 1000  # images of each set
 EXAMPLES = 6  # kept for the picture
 MASKS = ("aae", "aae" + KEYED, "pca", "random-projection", "untrained", "identity")
 COLUMNS = ("mask", "images", "threat", "attack", "pairs", "measure", "mean", "low", "high")
-
-# masked set and names of classifiers -> mean and standard deviation of each one's accuracy over frontier.DRAWS draws
-Accuracy = Callable[[MaskedSet, Sequence[str]], dict[str, tuple[float, float]]]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What an audit is of, and where it goes.
-
-    Attributes:
-        dataset: what the autoencoders were trained on.
-        private: a labelled set that is judged too, and whose masks are classified; or None.
-        limit: keep the first ``limit`` training and ``limit // 4`` other images.
-        seed: of baselines.
-        output_dir: an existing folder.
-        more_models: trained folders of other latent sizes, for accuracy against leakage.
-        data_dir, workers, skip_corrupt: as for :func:`maskbench.data.datasets.load`.
-    """
-
-    dataset: str
-    private: str | None
-    limit: int | None
-    seed: int
-    output_dir: Path
-    more_models: Sequence[Path]
-    data_dir: Path
-    workers: int
-    skip_corrupt: bool
 
 
 def run(

@@ -1,22 +1,21 @@
 """Accuracy on masks against what they leak: ``frontier.csv``. Both are of the same object, the victim of the audit."""
 
+import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
 
 from maskbench.data import datasets
 from maskbench.data.image_set import ImageSet
+from maskbench.data.masked_set import MaskedSet
 from maskbench.leakage import plan, scores, threats
+from maskbench.leakage.settings import Accuracy, Settings
 from maskbench.leakage.world import World
 from maskbench.masking import Autoencoder, MaskingMethod
 from maskbench.masking.shards import Shard, Work
 from maskbench.models import checkpoints
 from maskbench.storage.ledger import Ledger
-
-if TYPE_CHECKING:
-    from maskbench.leakage.audit import Accuracy, Settings
 
 PAIRS = 1000  # known pairs of the attack that leakage is measured with, at most
 DRAWS = 5  # of three classes, for the accuracy
@@ -26,12 +25,12 @@ COLUMNS = ("mask", "gaussian_dim", "method", "accuracy", "std", "draws", "ssim",
 def trade_off(
     world: World,
     masks: Sequence[str],
-    settings: "Settings",
+    settings: Settings,
     private: ImageSet,
     table: list[list],
     ledger: Ledger,
     inputs: dict,
-    accuracy: "Accuracy",
+    accuracy: Accuracy,
 ) -> list[list]:
     """Rows of ``frontier.csv``: accuracy on the private set beside the SSIM of the best attack with known pairs.
 
@@ -43,19 +42,41 @@ def trade_off(
         inputs: what determines every step of the ledger.
     """
     pairs = max(count for count in threats.PAIRS if count <= min(PAIRS, len(world.images.known)))
-    victims = [(world.victim(name).method, best_leak(table, name, world.first, pairs)) for name in masks]
+    numbers = world.owner.widths[0]  # the baselines' masks are as long
+    # what is in the ledger already needs no method, and PCA takes a while to fit
+    victims = [
+        (name, {}, functools.partial(_method, world, name), numbers, best_leak(table, name, world.first, pairs))
+        for name in masks
+    ]
     for folder in settings.more_models:
         encoder, decoder, fingerprint = checkpoints.load_pair(folder / "0")
-        method = Autoencoder(encoder, fingerprint, decoder)
-        victims.append((method, other_leak(method, pairs, world, ledger, inputs)))
+        other = Autoencoder(encoder, fingerprint, decoder)
+        leak = other_leak(other, pairs, world, ledger, inputs)
+        victims.append((other.name, {"other": fingerprint}, lambda other=other: other, other.widths[0], leak))
     rows = []
-    for number, (method, leak) in enumerate(tqdm(victims, desc="accuracy", unit="mask")):
-        names = ["mlp", "forest", *(["adaboost"] if number < 2 else [])]
-        found = accuracies(method, names, settings, private, ledger, inputs, accuracy)
-        # baselines have as many numbers as the audit's autoencoder
-        dim = method.widths[0] if number >= len(masks) else world.owner.widths[0]
-        rows += [[method.name, dim, name, *found[name], DRAWS, *leak] for name in names]
+    for number, (name, which, method, dim, leak) in enumerate(tqdm(victims, desc="accuracy", unit="mask")):
+        classifiers = ["mlp", "forest", *(["adaboost"] if number < 2 else [])]
+        step = inputs | which | {"accuracy": name, "methods": classifiers, "draws": DRAWS}
+        step |= {"private": settings.private, "limit": settings.limit}
+        result = ledger.get(step, {"values": [[0.0] * 2] * len(classifiers)})
+        if result is None:
+            found = accuracy(masked(method(), private, settings.limit), classifiers)
+            result = {"values": [[float(value) for value in found[classifier]] for classifier in classifiers]}
+            ledger.add(step, result)
+        values = zip(classifiers, result["values"], strict=True)
+        rows += [[name, dim, classifier, *accuracies, DRAWS, *leak] for classifier, accuracies in values]
     return rows
+
+
+@torch.no_grad()
+def _method(world: World, name: str) -> MaskingMethod:
+    return world.victim(name).method
+
+
+def masked(method: MaskingMethod, images: ImageSet, limit: int | None) -> MaskedSet:
+    """A labelled set's masks, in memory."""
+    train, test = datasets.labelled_split(images, limit)
+    return Shard(Work(method, images, train, test, batch_size=datasets.large_batch(method.image_size)), 0).mask()
 
 
 def best_leak(table: list[list], mask: str, images: str, pairs: int) -> list[float]:
@@ -84,25 +105,3 @@ def _attacked(method: Autoencoder, pairs: int, world: World) -> tuple[float, flo
             quality = scores.judged(attack.kind, attack.run(knowledge), other)[other.first]
             rows.append(scores.intervals(attack.kind, quality)[column])
     return max(rows)
-
-
-def accuracies(
-    method: MaskingMethod,
-    names: list[str],
-    settings: "Settings",
-    private: ImageSet,
-    ledger: Ledger,
-    inputs: dict,
-    accuracy: "Accuracy",
-) -> dict[str, list[float]]:
-    """Mean and standard deviation of each classifier's accuracy on the private set, masked by the method."""
-    step = inputs | {"accuracy": method.name, "encoder": method.fingerprint, "methods": names, "draws": DRAWS}
-    step |= {"private": settings.private, "limit": settings.limit}
-    result = ledger.get(step, {"values": [[0.0] * 2] * len(names)})
-    if result is None:
-        train, test = datasets.labelled_split(private, settings.limit)
-        work = Work(method, private, train, test, batch_size=datasets.large_batch(method.image_size))
-        found = accuracy(Shard(work, 0).mask(), names)
-        result = {"values": [[float(value) for value in found[name]] for name in names]}
-        ledger.add(step, result)
-    return dict(zip(names, result["values"], strict=True))

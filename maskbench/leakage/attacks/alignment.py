@@ -146,6 +146,7 @@ def to_stolen(knowledge: Knowledge) -> Map:
     """Keyed codes to those of the stolen encoder, by the known pairs: what is left to find is the key."""
     pairs, stolen = knowledge.pairs, knowledge.stolen
     codes = batched(stolen.encode, pairs.images)
+    # the plain codes' mean is that of public images: he cannot encode the owner's
     return procrustes(pairs.codes, codes, knowledge.mean, stolen.codes.mean(0))
 
 
