@@ -289,3 +289,13 @@ def test_one_line_of_the_table_is_an_attack(tmp_path, monkeypatch):
     assert "| aae | masks-only | grey |" in (tmp_path / "audit.md").read_text()
     assert ("masks-only", "grey") in plan.pictured() and (tmp_path / "figures" / "audit-attacks.png").exists()
     assert not (tmp_path / "frontier.csv").exists()
+
+
+@pytest.mark.parametrize(("mask", "threat", "count"), [("untrained", "known-pairs", 10), ("pca", "stolen-encoder", 40)])
+def test_labels_are_judged_on_the_last_set(world, mask, threat, count):
+    attacks = tuple(a for a in plan.ATTACKS if a.kind is scores.ATTRIBUTE and a.threat == threat)
+    step = plan.Step(mask, threat, count, attacks)
+    assert step.rows(list(world.judged)) == [("private", "attribute", "accuracy")]
+    result = audit.attack(world, step)
+    assert result["values"].shape == (1, 3) and 0 <= result["values"][0, 0] <= 1
+    assert result["examples"].shape == (0, audit.EXAMPLES, 3, 16, 16)
