@@ -22,6 +22,8 @@ A stopped run resumes when it is started again: finished sets of images are kept
 """
 
 import argparse
+import dataclasses
+import functools
 from pathlib import Path
 
 import torch
@@ -52,11 +54,24 @@ def main() -> None:
     encoders, decoders, image_size = load_instances(args)
     with atomic.output_folder(args.output_dir):
         if args.audit:
-            from maskbench.leakage import audit
-
-            audit.run(args, encoders, decoders, image_size)
+            audit_all(args, encoders, decoders)
         else:
             pair_all(args, encoders, decoders, image_size, device)
+
+
+def audit_all(args: argparse.Namespace, encoders: list[Encoder], decoders: list[Decoder]) -> None:
+    import classify
+    from maskbench.leakage import audit, frontier
+    from maskbench.masking import Autoencoder
+
+    settings = audit.Settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(audit.Settings)})
+    owner, attacker = (
+        Autoencoder(encoder, pt.fingerprint(encoder.state_dict()), decoder)
+        for encoder, decoder in zip(encoders[:2], decoders[:2], strict=True)
+    )
+    ledger = Ledger(args.output_dir / "audit-runs.pt", code_fingerprint(__file__))
+    accuracy = functools.partial(classify.mean_accuracies, classes=3, repeats=frontier.DRAWS)
+    audit.run(settings, owner, attacker, ledger, accuracy)
 
 
 def pair_all(

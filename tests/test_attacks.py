@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from maskbench.leakage import attacks
+from maskbench.leakage import plan, scores
+from maskbench.leakage.attacks.alignment import match_axes, procrustes, unpaired
+from maskbench.leakage.attacks.decoders import gradient_inversion, inverse_decoder
+from maskbench.leakage.attacks.inference import attribute, membership
+from maskbench.leakage.attacks.oracle import chosen_images, wiener
+from maskbench.leakage.attacks.reidentification import named_once, ranks, ranks_of, turned_by_profiles
+from maskbench.leakage.attacks.ridge import Ridge
+from maskbench.leakage.knowledge import Instance, Knowledge, Labelled, Membership, Pairs, Public, limited_oracle
 
 SIZE = 16  # of images; 3 * 16 * 16 = 768 pixels
 
@@ -34,10 +41,10 @@ def test_ridge_recovers_images_of_a_subspace(generator, width):
     mask = torch.randn(3 * SIZE**2, width, generator=generator, dtype=torch.float64) / 30
     known, secret = draw(width + 20), draw(50)
     means = (mask.sum(0) / 2, torch.full((3 * SIZE**2,), 0.5))
-    rebuild = attacks.Ridge(known @ mask, means[0]).fit(known, means[1])
+    rebuild = Ridge(known @ mask, means[0]).fit(known, means[1])
     assert F.mse_loss(rebuild(secret @ mask).double(), secret) < 1e-8 * secret.var()
     # below the width it cannot: the pairs do not span the pictures
-    rebuild = attacks.Ridge((known @ mask)[: width // 2], means[0]).fit(known[: width // 2], means[1])
+    rebuild = Ridge((known @ mask)[: width // 2], means[0]).fit(known[: width // 2], means[1])
     assert F.mse_loss(rebuild(secret @ mask).double(), secret) > 0.2 * secret.var()
 
 
@@ -47,7 +54,7 @@ def test_the_ridge_is_that_of_the_best_left_out_row(generator):
     for rows in (15, 60):  # the Gram matrix, the covariance
         inputs = torch.randn(rows, 30, generator=generator, dtype=torch.float64)
         targets = inputs[:, :3] + torch.randn(rows, 3, generator=generator, dtype=torch.float64)
-        ridge = attacks.Ridge(inputs, torch.zeros(30))
+        ridge = Ridge(inputs, torch.zeros(30))
         ours = ridge.fit(targets, torch.zeros(3))
         model = RidgeCV(ridge.alphas.numpy(), fit_intercept=False).fit(inputs.numpy(), targets.numpy())
         wanted = torch.from_numpy(model.predict(inputs.numpy())).float()
@@ -63,25 +70,25 @@ def test_chosen_images_tell_more_than_photographs(generator):
     secret, photographs = natural(50, generator).flatten(1), natural(16, generator).flatten(1)
 
     def error(queries: torch.Tensor) -> float:
-        rebuild, _ = attacks.wiener(queries, queries @ mask, mean, components, pixels @ mask)
+        rebuild, _ = wiener(queries, queries @ mask, mean, components, pixels @ mask)
         return (F.mse_loss(rebuild(secret @ mask), secret) / secret.var()).item()
 
-    chosen = attacks.chosen_images(mean, components)
+    chosen = chosen_images(mean, components)
     assert chosen.min() >= 0 and chosen.max() <= 1 and chosen.shape == (48, 3 * SIZE**2)
     assert error(chosen) < 0.01
-    _, forward = attacks.wiener(chosen, chosen @ mask, mean, components, pixels @ mask)
-    assert (attacks.ranks(secret @ mask, forward(secret)) == 1).all()
-    assert error(attacks.chosen_images(mean, components[:16])) < 0.8 * error(photographs)
+    _, forward = wiener(chosen, chosen @ mask, mean, components, pixels @ mask)
+    assert (ranks(secret @ mask, forward(secret)) == 1).all()
+    assert error(chosen_images(mean, components[:16])) < 0.8 * error(photographs)
 
 
 def test_procrustes_recovers_a_planted_rotation(generator):
     turn = rotation(20, generator)
     codes = torch.randn(100, 20, generator=generator)
     own, mean, own_mean = 3 * codes @ turn + 1, torch.zeros(20), torch.ones(20)
-    align = attacks.procrustes(codes[:30], own[:30], mean, own_mean)
+    align = procrustes(codes[:30], own[:30], mean, own_mean)
     torch.testing.assert_close(align(codes), own, rtol=0, atol=1e-4)
     # with fewer pairs than dimensions: what lies in their plane, and nothing of the rest
-    align = attacks.procrustes(codes[:8], own[:8], mean, own_mean)
+    align = procrustes(codes[:8], own[:8], mean, own_mean)
     torch.testing.assert_close(align(codes[:8]), own[:8], rtol=0, atol=1e-4)
     across = codes - codes @ torch.linalg.pinv(codes[:8]) @ codes[:8]
     torch.testing.assert_close(align(across), torch.ones_like(across), rtol=0, atol=1e-4)
@@ -100,17 +107,17 @@ def test_a_permutation_is_found_without_pairs(generator):
     own = sources(8000, 24, generator)
     codes = torch.empty(8000, 24)
     codes[:, order] = signs * sources(8000, 24, generator)
-    found = attacks.match_axes(codes, own)
+    found = match_axes(codes, own)
     wanted = torch.zeros(24, 24, dtype=torch.float64)
     wanted[order, torch.arange(24)] = signs.double()
     assert (found == wanted).all(0).float().mean() > 0.9
-    align = attacks.unpaired(codes, own)
+    align = unpaired(codes, own)
     assert F.mse_loss(align(codes), signs * codes[:, order]) < 0.3
 
 
 def test_unpaired_finds_nothing_in_noise(generator):
     codes, own = (torch.randn(2000, 24, generator=generator) for _ in range(2))
-    turned = attacks.unpaired(codes @ rotation(24, generator), own)(codes)
+    turned = unpaired(codes @ rotation(24, generator), own)(codes)
     assert F.cosine_similarity(turned, codes).mean() < 0.5
 
 
@@ -134,8 +141,8 @@ def test_the_inverse_decoder_learns_and_never_loses(generator):
         start.linear.weight.copy_(torch.linalg.lstsq(codes, images.flatten(1) - 0.5).solution.T)
         start.linear.bias.fill_(0.48)  # all but right
     before = [parameter.clone() for parameter in start.parameters()]
-    align = attacks.Ridge(codes[:300], torch.zeros(60)).fit(codes[:300], torch.zeros(60))
-    decode = attacks.inverse_decoder(codes[:300], images[:300], start, align)
+    align = Ridge(codes[:300], torch.zeros(60)).fit(codes[:300], torch.zeros(60))
+    decode = inverse_decoder(codes[:300], images[:300], start, align)
     with torch.no_grad():
         assert F.mse_loss(decode(codes[300:]), images[300:]) < 0.5 * F.mse_loss(start(codes[300:]), images[300:])
     assert all(torch.equal(old, new) for old, new in zip(before, start.parameters(), strict=True))
@@ -145,7 +152,7 @@ def test_gradient_inversion_of_a_linear_encoder(generator):
     images = natural(8, generator)
     mask = torch.randn(3 * SIZE**2, 3 * SIZE**2, generator=generator) / 28
     start = torch.full((3, SIZE, SIZE), 0.5)
-    found = attacks.gradient_inversion(lambda x: (x.flatten(1) - 0.5) @ mask, (images.flatten(1) - 0.5) @ mask, start)
+    found = gradient_inversion(lambda x: (x.flatten(1) - 0.5) @ mask, (images.flatten(1) - 0.5) @ mask, start)
     assert F.mse_loss(found, images) < 0.02 * images.var()
 
 
@@ -153,18 +160,18 @@ def test_noise_tells_no_more_than_the_mean_image(generator):
     images = natural(300, generator)
     codes, mean = torch.randn(300, 50, generator=generator), images.mean(0)
     known, secret = slice(0, 200), slice(200, 300)
-    ridge = attacks.Ridge(codes[known], torch.zeros(50))
+    ridge = Ridge(codes[known], torch.zeros(50))
     of_mean = F.mse_loss(mean.expand(100, -1, -1, -1), images[secret])
     rebuilt = ridge.fit(images[known].flatten(1), mean.flatten())(codes[secret]).view(-1, 3, SIZE, SIZE)
     assert F.mse_loss(rebuilt, images[secret]) > 0.99 * of_mean
     centred = images.flatten(1) - mean.flatten()
     components = torch.linalg.svd(centred, full_matrices=False)[2][:50] * centred.norm() / 300**0.5 / 50**0.5
-    back, _ = attacks.wiener(images[known].flatten(1), codes[known], mean.flatten(), components, codes)
+    back, _ = wiener(images[known].flatten(1), codes[known], mean.flatten(), components, codes)
     assert F.mse_loss(back(codes[secret]).view(-1, 3, SIZE, SIZE), images[secret]) > 0.97 * of_mean
     projection = torch.randn(3 * SIZE**2, 50, generator=generator)
     own = centred @ projection
-    rebuild = attacks.Ridge(own, torch.zeros(50)).fit(images.flatten(1), mean.flatten())
-    inverted = attacks.gradient_inversion(
+    rebuild = Ridge(own, torch.zeros(50)).fit(images.flatten(1), mean.flatten())
+    inverted = gradient_inversion(
         lambda x: (x.flatten(1) - mean.flatten()) @ projection, 10 * codes[secret], mean, steps=100
     )
     assert F.mse_loss(inverted, images[secret]) > 0.97 * of_mean
@@ -172,12 +179,12 @@ def test_noise_tells_no_more_than_the_mean_image(generator):
     with torch.no_grad():
         start.linear.weight.copy_(torch.linalg.lstsq(own, centred).solution.T)
         start.linear.bias.copy_(mean.flatten())
-    decode = attacks.inverse_decoder(codes[known], images[known], start, ridge.fit(own[known], torch.zeros(50)))
+    decode = inverse_decoder(codes[known], images[known], start, ridge.fit(own[known], torch.zeros(50)))
     assert F.mse_loss(decode(codes[secret]), images[secret]) > 0.97 * of_mean
     for align in (
         ridge.fit(own[known], torch.zeros(50)),
-        attacks.procrustes(codes[known], own[known], torch.zeros(50), torch.zeros(50)),
-        attacks.unpaired(codes, own),
+        procrustes(codes[known], own[known], torch.zeros(50), torch.zeros(50)),
+        unpaired(codes, own),
     ):
         rebuilt = rebuild(align(codes[secret])).view(-1, 3, SIZE, SIZE)
         assert F.mse_loss(rebuilt, images[secret]) > 0.97 * of_mean
@@ -185,44 +192,146 @@ def test_noise_tells_no_more_than_the_mean_image(generator):
 
 def test_reidentification_is_sure_of_pixels_and_chance_on_noise(generator):
     pixels = natural(1000, generator).flatten(1)
-    assert (attacks.ranks(pixels, pixels) == 1).all()
-    noise = attacks.ranks(torch.randn(1000, 30, generator=generator), torch.randn(1000, 30, generator=generator))
+    assert (ranks(pixels, pixels) == 1).all()
+    noise = ranks(torch.randn(1000, 30, generator=generator), torch.randn(1000, 30, generator=generator))
     assert (noise == 1).float().mean() < 0.006  # 1 of 1,000 is expected, more than 5 once in 1,500 times
     assert abs(noise.mean() - 500.5) < 4 * 1000 / 12**0.5 / 1000**0.5
-    assert (attacks.ranks(torch.zeros(9, 2), torch.zeros(9, 2)) == 5).all()  # all alike: the middle
+    assert (ranks(torch.zeros(9, 2), torch.zeros(9, 2)) == 5).all()  # all alike: the middle
 
 
 def test_the_right_way_to_compare_names_every_candidate(generator):
     codes = torch.randn(500, 30, generator=generator)
-    assert attacks.named_once(codes + 0.1, codes) == 1
-    assert attacks.named_once(torch.randn(500, 30, generator=generator), codes) < 0.7
+    assert named_once(codes + 0.1, codes) == 1
+    assert named_once(torch.randn(500, 30, generator=generator), codes) < 0.7
 
 
 def test_a_rotation_hides_no_identity_among_candidates(generator):
     candidates = 3 * sources(300, 24, generator)
     order = torch.randperm(300, generator=generator)
     codes = candidates @ rotation(24, generator) + 0.05 * torch.randn(300, 24, generator=generator)
-    turned = attacks.turned_by_profiles(codes[order], candidates)  # knows no order
+    turned = turned_by_profiles(codes[order], candidates)  # knows no order
     back = torch.empty_like(turned)
     back[order] = turned
-    assert (attacks.ranks(back, candidates) == 1).double().mean() > 0.95
-    noise = attacks.turned_by_profiles(torch.randn(300, 24, generator=generator), candidates)
-    assert (attacks.ranks(noise, candidates) == 1).double().mean() < 0.05
+    assert (ranks(back, candidates) == 1).double().mean() > 0.95
+    noise = turned_by_profiles(torch.randn(300, 24, generator=generator), candidates)
+    assert (ranks(noise, candidates) == 1).double().mean() < 0.05
 
 
 def test_attributes_are_learned_where_they_are(generator):
     labels = torch.randint(4, (600,), generator=generator)
     codes = torch.randn(600, 20, generator=generator)
-    noise = attacks.attribute(codes[:400], labels[:400], codes[400:]) == labels[400:]
+    noise = attribute(codes[:400], labels[:400], codes[400:]) == labels[400:]
     assert abs(noise.float().mean() - 0.25) < 0.12
     codes[torch.arange(600), labels] += 4
-    assert (attacks.attribute(codes[:400], labels[:400], codes[400:]) == labels[400:]).float().mean() > 0.9
+    assert (attribute(codes[:400], labels[:400], codes[400:]) == labels[400:]).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_membership(generator, sign):
     noise = [sign * torch.rand(2000, 2, generator=generator) for _ in range(2)]
-    same = attacks.membership(*noise)
+    same = membership(*noise)
     assert len(same) == 2000 and abs(same.float().mean() - 0.5) < 0.05
     noise[1][:, 1] += sign * 0.9  # only the second number tells
-    assert attacks.membership(*noise).float().mean() > 0.85
+    assert membership(*noise).float().mean() > 0.85
+
+
+NUMBERS, SMALL = 12, 8  # of a code; the side of its images
+PARTS = 2  # the patches a side that such a picture has
+
+
+class Planted:
+    """Pictures of 12 skewed numbers, and codes that are these numbers: as they are, or in a secret order with signs."""
+
+    def __init__(self, generator: torch.Generator):
+        patches = torch.eye(NUMBERS).view(NUMBERS, 3, PARTS, PARTS)
+        axes = F.interpolate(patches, SMALL, mode="bilinear").flatten(1)
+        self.basis = torch.linalg.qr(axes.T)[0].T  # orthonormal, smooth
+        self.order, self.signs = (
+            torch.randperm(NUMBERS, generator=generator),
+            torch.randn(NUMBERS, generator=generator).sign(),
+        )
+
+    def images(self, numbers: torch.Tensor) -> torch.Tensor:
+        return (0.5 + 0.1 * numbers @ self.basis).clamp(0, 1).view(-1, 3, SMALL, SMALL)
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return 10 * (images.flatten(1) - 0.5) @ self.basis.T
+
+    def turned(self, images: torch.Tensor) -> torch.Tensor:
+        return self.signs * self.encode(images)[:, self.order]
+
+
+class PlantedDecoder(nn.Module):
+    def __init__(self, planted: Planted):
+        super().__init__()
+        self.linear = nn.Linear(NUMBERS, 3 * SMALL**2)
+        self.linear.weight.data, self.linear.bias.data = planted.basis.T / 10, torch.full((3 * SMALL**2,), 0.5)
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        return self.linear(codes).view(-1, 3, SMALL, SMALL)
+
+
+def given(attack: plan.Attack, generator: torch.Generator, noise: bool) -> tuple[Knowledge, dict[str, torch.Tensor]]:
+    """What an attack of the table may know, and the truth; of ``noise``, masks say nothing of the images.
+
+    Where the attacker has to find out how the owner's codes lie to his own, they are turned.
+    """
+
+    def draw(count: int) -> torch.Tensor:
+        return planted.images(sources(count, NUMBERS, generator))
+
+    def mask(images: torch.Tensor) -> torch.Tensor:
+        codes = (planted.turned if turned else planted.encode)(images)
+        return 3 * torch.randn(codes.shape, generator=generator) if noise else codes
+
+    planted = Planted(generator)
+    turned = attack.threat in ("known-pairs", "oracle") or attack.name == "unpaired" or attack.masks is plan.keyed
+    public = Public(draw(5000).mul(255).round().to(torch.uint8))
+    own = Instance(planted.encode, public, PlantedDecoder(planted))
+    secret, known, others = draw(100), draw(300), draw(5000)
+    order = torch.randperm(100, generator=generator)
+    labels = planted.encode(known)[:, 0] > planted.encode(known)[:, 1]
+    told = 0.0 if noise else 3.0  # how much more members' codes differ
+    members = torch.randn(400, 2, generator=generator), torch.randn(400, 2, generator=generator) + told
+    knowledge = Knowledge(
+        masks={"set": mask(secret)},
+        collection=mask(others),
+        candidates={"set": secret[order]},
+        public=public,
+        own=own,
+        autoencoder=own,
+        pairs=Pairs(mask(known), known) if attack.paired else None,
+        oracle=limited_oracle(mask, 12) if attack.threat == "oracle" else None,
+        stolen=Instance(planted.encode, public) if attack.threat == "stolen-encoder" else None,
+        labelled=Labelled(mask(known), labels.long(), "set"),
+        membership=Membership(members[0][:200], members[1][:200], torch.cat([x[200:] for x in members]), "set"),
+    )
+    truth = {
+        "images": secret,
+        "places": order.argsort(),
+        "labels": (planted.encode(secret)[:, 0] > planted.encode(secret)[:, 1]).long(),
+        "members": torch.arange(400) < 200,
+    }
+    return knowledge, truth
+
+
+def found(attack: plan.Attack, knowledge: Knowledge, truth: dict[str, torch.Tensor]) -> float:
+    """1 where an attack finds everything out, about 0 where it does no better than chance."""
+    result = attack.run(knowledge)["set"]
+    if attack.kind is scores.RECONSTRUCTION:
+        images = truth["images"][: len(result)]
+        of_mean = F.mse_loss(knowledge.public.mean.expand_as(images), images)
+        return 1 - (F.mse_loss(result, images) / of_mean).item()
+    if attack.kind is scores.REIDENTIFICATION:
+        return (ranks_of(result, truth["places"]) == 1).double().mean().item()
+    truth = truth["labels" if attack.kind is scores.ATTRIBUTE else "members"]
+    return 2 * (result == truth).double().mean().item() - 1
+
+
+@pytest.mark.parametrize("attack", plan.ATTACKS, ids=[f"{a.threat}-{a.name}-{a.run.__name__}" for a in plan.ATTACKS])
+@torch.no_grad()
+def test_every_attack_of_the_table(generator, attack):
+    share = found(attack, *given(attack, generator, noise=False))
+    assert share > 0.6, "what is planted is not found"
+    share = found(attack, *given(attack, generator, noise=True))
+    assert share < (0.03 if attack.kind is scores.RECONSTRUCTION else 0.25), "something is found in noise"

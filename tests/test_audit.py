@@ -1,17 +1,24 @@
 """`crosspair.py --audit`, run whole on tiny toys, and what its page says of given figures."""
 
+import ast
 import csv
 import functools
 import math
-import runpy
 import stat
 
 import pytest
 import torch
 from conftest import ROOT
 
-from maskbench.leakage import audit, report
-from maskbench.leakage.attacks import gradient_inversion
+from maskbench.leakage import audit, frontier, plan, report, scores, threats
+from maskbench.leakage.attacks import decoders
+from maskbench.leakage.knowledge import Knowledge, Oracle, OracleRefused
+from maskbench.leakage.world import Images, Victim, World
+from maskbench.masking import Autoencoder
+from maskbench.masking.key import Keyed, KeyedTransform
+from maskbench.models import Decoder, Encoder
+from maskbench.storage import pt
+from maskbench.storage.ledger import Ledger
 
 COLUMNS = ["mask", "images", "threat", "attack", "pairs", "measure", "mean", "low", "high"]
 ATTACKS = {
@@ -21,16 +28,10 @@ ATTACKS = {
 
 
 def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
-    def script(name, *arguments):  # in this process: importing torch for each takes minutes
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", [name, *map(str, arguments)])
-            runpy.run_path(str(ROOT / name), run_name="__main__")
-
-    monkeypatch.setattr(audit, "_script", script)
     monkeypatch.setattr(audit, "MASKS", ("aae", "aae+key", "identity"))
-    monkeypatch.setattr(audit, "DRAWS", 1)
-    monkeypatch.setattr(audit, "INVERTED", 8)
-    monkeypatch.setattr(audit.attacks, "gradient_inversion", functools.partial(gradient_inversion, steps=20))
+    monkeypatch.setattr(frontier, "DRAWS", 1)
+    monkeypatch.setattr(decoders, "INVERTED", 8)
+    monkeypatch.setattr(decoders, "gradient_inversion", functools.partial(decoders.gradient_inversion, steps=20))
     small = ("--preset", "paper", "--gaussian-dim", 64, "--epochs", 2, "--instances", 2)
     run_here("train_aae.py", "--dataset", "photos", "--limit", 256, *small)
     arguments = ("--audit", "--dataset", "photos", "--limit", 256)
@@ -41,10 +42,10 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     assert list(rows[0]) == COLUMNS and {row["attack"] for row in rows} == ATTACKS
     assert {row["mask"] for row in rows} == {"aae", "aae+key", "identity"}
     assert {row["images"] for row in rows} == {"photos", "digits"}
-    assert {row["threat"] for row in rows} == set(report.THREATS)
+    assert {row["threat"] for row in rows} == set(threats.THREATS)
     assert {row["pairs"] for row in rows} >= {"0", "10", "30"}
     assert {row["measure"] for row in rows} == {
-        *audit.IMAGE_MEASURES,
+        *scores.IMAGE_MEASURES,
         "reid_at_1",
         "mean_rank",
         "median_rank",
@@ -66,8 +67,8 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     assert anchors[2] < anchors[0] and anchors[2] < anchors[1]
 
     with open(folder / "frontier.csv") as file:
-        frontier = list(csv.DictReader(file))
-    assert [row["method"] for row in frontier if row["mask"] == "aae+key"] == ["mlp", "forest", "adaboost"]
+        accuracies = list(csv.DictReader(file))
+    assert [row["method"] for row in accuracies if row["mask"] == "aae+key"] == ["mlp", "forest", "adaboost"]
     for name in ("attacks", "leakage", "frontier"):
         assert (folder / "figures" / f"audit-{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"(figures/audit-{name}.png)" in (folder / "audit.md").read_text()
@@ -80,7 +81,7 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     # given again, it keeps everything and writes the same
     before = (folder / "audit.csv").read_bytes()
     capsys.readouterr()
-    monkeypatch.setattr(audit.Auditor, "attack", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(audit, "attack", lambda *_: pytest.fail("made again"))
     run_here("crosspair.py", *arguments, "--private", "digits", "--output-dir", "audit")
     assert "were finished before and kept" in capsys.readouterr().out
     assert (folder / "audit.csv").read_bytes() == before
@@ -122,9 +123,179 @@ def test_the_verdict_follows_the_figures():
 
 def test_the_bootstrap_covers():
     ranks = torch.cat((torch.ones(300), torch.full((700,), 10.0)))
-    (first, low, high), (mean, *_), (median, *_) = audit.intervals("re-identification", ranks)
+    (first, low, high), (mean, *_), (median, *_) = scores.intervals(scores.REIDENTIFICATION, ranks)
     assert first == 0.3 and 0.26 < low < 0.3 < high < 0.34 and mean == pytest.approx(7.3) and median == 10
     quality = torch.stack((torch.linspace(0, 1, 101), *[torch.linspace(0, 10, 101)] * 2), 1)
-    found = dict(zip(audit.IMAGE_MEASURES, (row[0] for row in audit.intervals("ridge", quality)), strict=True))
+    found = dict(
+        zip(scores.IMAGE_MEASURES, (row[0] for row in scores.intervals(scores.RECONSTRUCTION, quality)), strict=True)
+    )
     assert found["mse"] == pytest.approx(0.5) and found["mse_best1"] == pytest.approx(0.01)
     assert found["ssim_median"] == pytest.approx(5) and found["ssim_best1"] == pytest.approx(9.9)
+
+
+def autoencoder(seed: int) -> Autoencoder:
+    """One that nothing has trained, for images of 16 pixels a side."""
+    torch.manual_seed(seed)
+    sizes = {"image_size": 16, "width": 8, "gaussian_dim": 16, "categories": 4}
+    encoder, decoder = Encoder(**sizes).eval(), Decoder(**sizes).eval()
+    return Autoencoder(encoder, pt.fingerprint(encoder.state_dict()), decoder)
+
+
+SECRET = bytes(range(32))
+
+
+@pytest.fixture
+def world():
+    def some(count: int) -> torch.Tensor:
+        return torch.randint(256, (count, 3, 16, 16), dtype=torch.uint8, generator=generator)
+
+    generator = torch.Generator().manual_seed(0)
+    validation, private = some(40), some(20)
+    labels = torch.arange(60) % 3
+    images = Images(
+        judged={"photos": validation[:20], "private": private},
+        validation=validation,
+        known=some(40),
+        public=some(120),
+        labelled=(some(40), labels[:40], labels[40:]),
+    )
+    with torch.no_grad():
+        yield World(images, autoencoder(0), autoencoder(1), SECRET, 0)
+
+
+OPTIONAL = ("pairs", "oracle", "stolen", "labelled", "membership")
+ALLOWED = [  # mask, threat, pairs or queries, what the attacker has beside masks and public images
+    ("aae", "masks-only", 0, set()),
+    ("aae+key", "masks-only", 0, set()),
+    ("aae", "known-pairs", 10, {"pairs", "labelled"}),
+    ("aae+key", "known-pairs", 10, {"pairs", "labelled"}),
+    ("aae", "oracle", 10, {"oracle"}),
+    ("aae+key", "oracle", 10, {"oracle"}),
+    ("aae", "stolen-encoder", 0, {"stolen", "membership"}),
+    ("untrained", "stolen-encoder", 0, {"stolen"}),
+    ("random-projection", "stolen-encoder", 40, {"stolen", "labelled"}),
+    ("pca", "stolen-encoder", 0, {"stolen", "membership"}),
+    ("aae+key", "stolen-encoder", 0, {"stolen"}),
+    ("aae+key", "stolen-encoder", 10, {"stolen", "pairs"}),
+]
+
+
+def reachable(root: object):
+    """Everything that attributes, items and closures lead to; an oracle is a black box, which may hold the key."""
+    found, left = {}, [root]
+    while left:
+        item = left.pop()
+        if id(item) in found or isinstance(item, type):
+            continue
+        found[id(item)] = item
+        if isinstance(item, dict):
+            left += item.values()
+        elif isinstance(item, (list, tuple, set)):
+            left += item
+        elif isinstance(item, torch.Tensor):
+            left += [item._base] if item._base is not None else []
+        elif isinstance(item, functools.partial):
+            left += [item.func, item.args, item.keywords]
+        elif not isinstance(item, Oracle):
+            left += [cell.cell_contents for cell in getattr(item, "__closure__", None) or ()]
+            left += [item.__self__] if hasattr(item, "__self__") else []
+            left += vars(item).values() if hasattr(item, "__dict__") else []
+    return list(found.values())
+
+
+@pytest.mark.parametrize(("mask", "threat", "count", "allowed"), ALLOWED)
+def test_an_attacker_has_what_the_threat_allows_and_nothing_else(world, mask, threat, count, allowed):
+    knowledge = threats.THREATS[threat].knowledge(world, world.victim(mask), count)
+    assert {name for name in OPTIONAL if getattr(knowledge, name) is not None} == allowed
+    assert set(vars(knowledge)) == {*OPTIONAL, *("masks", "collection", "candidates", "public", "own", "autoencoder")}
+    assert knowledge.pairs is None or len(knowledge.pairs.codes) == len(knowledge.pairs.images) == count
+    assert knowledge.oracle is None or knowledge.oracle.queries == count
+
+    assert knowledge.own.codes is not None and knowledge.mean is not None  # what is kept is looked at too
+    images = world.images
+    secrets = [*images.judged.values(), images.validation, images.known]
+    secrets = [form for pixels in secrets for form in (pixels.flatten(), pixels.flatten() / 255)]
+    for item in reachable(knowledge):
+        assert not isinstance(item, (World, Victim, Images, Keyed, KeyedTransform))
+        assert item is not world.owner.decoder
+        assert not isinstance(item, bytes) or item != SECRET
+        if isinstance(item, torch.Tensor):
+            same = [secret for secret in secrets if secret.numel() == item.numel() and secret.dtype == item.dtype]
+            assert not any(torch.allclose(item.flatten(), secret) for secret in same)
+
+
+def test_the_walk_finds_what_is_hidden(world):
+    images = world.images.judged["photos"]
+    for hidden in ((lambda: images), functools.partial(print, images), {"a": [images]}, world.victim("aae").encode):
+        wanted = world.attacker if callable(hidden) and hidden is world.victim("aae").encode else images
+        assert any(item is wanted for item in reachable(hidden))
+
+
+def test_attacks_import_neither_truth_nor_methods():
+    allowed = ("maskbench.leakage.knowledge", "maskbench.leakage.attacks")
+    for path in (ROOT / "maskbench" / "leakage" / "attacks").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert all(name.startswith(allowed) for name in names if name.startswith("maskbench")), path
+
+
+def test_the_order_of_candidates_says_nothing(world):
+    for name, candidates in world.candidates.items():
+        assert (candidates == world.judged[name]).flatten(1).all(1).float().mean() < 0.3
+        assert torch.equal(candidates[world.answers()[name]], world.judged[name])
+    sure = {name: torch.cdist(world.judged[name].flatten(1), x.flatten(1)) for name, x in world.candidates.items()}
+    assert all((ranks == 1).all() for ranks in scores.judged(scores.REIDENTIFICATION, sure, world).values())
+    truth, order = world.asked_members()
+    assert scores.judged(scores.MEMBERSHIP, {"photos": truth[order]}, world)["photos"].all()
+
+
+def test_an_oracle_masks_no_more_than_it_may(world):
+    knowledge = threats.oracle(world, world.victim("aae+key"), 10)
+    images = knowledge.public.some
+    assert knowledge.oracle.ask(images[:6]).shape == (6, 20)
+    with pytest.raises(OracleRefused, match="asked to mask 5 more of 10 images, 4 are left"):
+        knowledge.oracle.ask(images[:5])
+    knowledge.oracle.ask(images[:4])
+    with pytest.raises(OracleRefused, match="0 are left"):
+        knowledge.oracle.ask(images[:1])
+
+
+def test_one_line_of_the_table_is_an_attack(tmp_path, monkeypatch):
+    def grey(knowledge: Knowledge) -> dict[str, torch.Tensor]:
+        return {name: torch.full((len(codes), 3, 16, 16), 0.5) for name, codes in knowledge.masks.items()}
+
+    cheap = [a for a in plan.ATTACKS if a.name in ("ridge", "re-identification", "mismatched-decoder", "unpaired")]
+    toy = plan.Attack("grey", scores.RECONSTRUCTION, "masks-only", grey, plan.hidden, paired=False)
+    monkeypatch.setattr(plan, "ATTACKS", (*cheap, toy))
+    monkeypatch.setattr(audit, "MASKS", ("aae", "aae+key", "identity"))
+    settings = audit.Settings(
+        dataset="photos",
+        private=None,
+        limit=128,
+        seed=0,
+        output_dir=tmp_path,
+        more_models=(),
+        data_dir=tmp_path,
+        workers=0,
+        skip_corrupt=False,
+    )
+    assert [step.threat for step in plan.steps("aae", 16, False) if toy in step.attacks] == ["masks-only"]
+    audit.run(settings, autoencoder(0), autoencoder(1), Ledger(tmp_path / "audit-runs.pt", "code"), None)
+    with open(tmp_path / "audit.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["attack"] == "grey"]
+    assert {row["mask"] for row in rows} == {"aae", "aae+key"}
+    assert [row["measure"] for row in rows if row["mask"] == "aae"] == list(scores.IMAGE_MEASURES)
+    assert "| aae | masks-only | grey |" in (tmp_path / "audit.md").read_text()
+    assert ("masks-only", "grey") in plan.pictured() and (tmp_path / "figures" / "audit-attacks.png").exists()
+    assert not (tmp_path / "frontier.csv").exists()
+
+
+@pytest.mark.parametrize(("mask", "threat", "count"), [("untrained", "known-pairs", 10), ("pca", "stolen-encoder", 40)])
+def test_labels_are_judged_on_the_last_set(world, mask, threat, count):
+    attacks = tuple(a for a in plan.ATTACKS if a.kind is scores.ATTRIBUTE and a.threat == threat)
+    step = plan.Step(mask, threat, count, attacks)
+    assert step.rows(list(world.judged)) == [("private", "attribute", "accuracy")]
+    result = audit.attack(world, step)
+    assert result["values"].shape == (1, 3) and 0 <= result["values"][0, 0] <= 1
+    assert result["examples"].shape == (0, audit.EXAMPLES, 3, 16, 16)

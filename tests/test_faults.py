@@ -608,7 +608,7 @@ def test_crosspair_keeps_finished_sets(run_here, workplace, tmp_path, monkeypatc
     def asked_again(*arguments):
         raise AssertionError
 
-    monkeypatch.setattr("maskbench.models.evaluation.image_mse", asked_again)
+    monkeypatch.setattr("maskbench.data.image_quality.image_mse", asked_again)
     capsys.readouterr()
     run_here("crosspair.py", *arguments)
     assert "finished before and kept: patterns, train, validation" in capsys.readouterr().out

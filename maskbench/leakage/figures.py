@@ -9,7 +9,6 @@ from maskbench.classification.figures import METHOD_STYLES
 from maskbench.classification.scores import standard_error
 from maskbench.data.image_set import to_float
 from maskbench.models import Decoder, Encoder
-from maskbench.reproduce.figures import PRESET_STYLES
 from maskbench.runtime.plotting import plt, show, write
 
 
@@ -43,7 +42,7 @@ def pair_grid(encoders: list[Encoder], decoders: list[Decoder], image: Tensor, p
 def attack_grid(
     originals: Tensor,
     examples: dict[tuple[str, str, int], Tensor],
-    attacks: dict[str, tuple[str, ...]],
+    rows: list[tuple[str, str]],
     anchors: tuple[str, ...],
     pairs: list[int],
     path: Path,
@@ -54,7 +53,7 @@ def attack_grid(
     Args:
         originals: uint8 ``[E, 3, S, S]``.
         examples: what became of them, by threat, attack and pairs; cells without are left empty.
-        attacks: by threat, the rows.
+        rows: threat and attack of each.
         anchors: attacks of the first row, where the originals are too.
         pairs: the columns.
     """
@@ -62,7 +61,6 @@ def attack_grid(
     def side_by_side(images: Tensor) -> Tensor:
         return torch.cat(list(to_float(images[:shown])), 2)
 
-    rows = [(threat, attack) for threat, names in attacks.items() for attack in names]
     figure, axes = plt.subplots(
         len(rows) + 1, len(pairs), figsize=(1.15 * len(pairs) + 1.9, 0.64 * (len(rows) + 1) + 0.3), layout="constrained"
     )
@@ -86,7 +84,10 @@ def attack_grid(
 MASK_STYLES = {
     "aae": dict(color="C0", marker="o", label="autoencoder"),
     "aae+key": dict(color="C3", marker="D", label="autoencoder, secret key"),
-    **{name: PRESET_STYLES[name] for name in ("pca", "random-projection", "untrained", "identity")},
+    "pca": dict(color="C2", marker="v", label="PCA"),
+    "random-projection": dict(color="C4", marker="<", label="random projection"),
+    "untrained": dict(color="C5", marker=">", label="untrained encoder"),
+    "identity": dict(color="C7", marker="^", label="raw pixels"),
 }
 
 

@@ -6,25 +6,14 @@ from torch import Tensor
 
 from maskbench.classification.scores import NAMES, standard_error
 from maskbench.data.masked_set import KEYED
-from maskbench.leakage import figures
+from maskbench.leakage import figures, plan, scores
+from maskbench.leakage.plan import ANCHORS
+from maskbench.leakage.threats import THREATS
 from maskbench.storage import atomic
 from maskbench.storage.tables import Row, markdown, read
 
 ORACLE = ("oracle",)
 EQUAL = 0.02  # difference of SSIM, or of a share of images, that is called none
-ATTACKS = {  # rows of the picture, by threat
-    "masks-only": ("mismatched-decoder", "unpaired"),
-    "known-pairs": ("ridge", "procrustes", "latent-ridge", "inverse-decoder"),
-    "oracle": ("ridge",),
-    "stolen-encoder": ("gradient-inversion", "ridge", "inverse-decoder"),
-}
-ANCHORS = ("mean-image", "matched-decoder")
-THREATS = {
-    "masks-only": "masked vectors, and public images of the same kind",
-    "known-pairs": "also k of the images behind masks",
-    "oracle": "no known pairs, but may have n images of their choice masked",
-    "stolen-encoder": "the encoder's weights (of keyed masks: without the key), so unlimited pairs of public images",
-}
 
 
 def write(folder: Path, originals: Tensor, examples: dict[tuple[str, str, str, int], Tensor], candidates: int) -> str:
@@ -41,7 +30,7 @@ def write(folder: Path, originals: Tensor, examples: dict[tuple[str, str, str, i
     pictures = folder / "figures"
     atomic.make_folder(pictures)
     of_aae = {key[1:]: pixels for key, pixels in examples.items() if key[0] == "aae"}
-    figures.attack_grid(originals, of_aae, ATTACKS, ANCHORS, table.pairs, pictures / "audit-attacks.png")
+    figures.attack_grid(originals, of_aae, plan.pictured(), ANCHORS, table.pairs, pictures / "audit-attacks.png")
     curves = {mask: [table.best(mask, k) for k in table.pairs] for mask in table.masks}
     found = {mask: [table.best_reid(mask, k) for k in table.pairs] for mask in table.masks}
     anchors = {name: table.anchor(name) for name in ANCHORS}
@@ -66,6 +55,11 @@ class Table:
     def value(self, mask: str, threat: str, attack: str, measure: str, pairs: int, images: str = "") -> float | None:
         row = self.cells.get((mask, images or self.sets[0], threat, attack, measure, pairs))
         return None if row is None else float(row["mean"])
+
+    def of_kind(self, kind: scores.Kind, mask: str, threat: str, images: str, pairs: int) -> list[Row]:
+        """The row of each attack of a kind, by its first measure."""
+        keys = [(mask, images, threat, attack, kind.measures[0], pairs) for attack in plan.named(kind)]
+        return [self.cells[key] for key in keys if key in self.cells]
 
     def anchor(self, name: str) -> float:
         return self.value("aae", "masks-only", name, "ssim", 0)
@@ -129,7 +123,7 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
         f"{table.best_reid('aae', 0, ('stolen-encoder',)):.1%} with the encoder."
     )
     said.append(key_verdict(table, frontier, recovered))
-    if member := table.cells.get(("aae", table.sets[0], "stolen-encoder", "membership", "accuracy", 0)):
+    for member in table.of_kind(scores.MEMBERSHIP, "aae", "stolen-encoder", table.sets[0], 0):
         low, mean, high = (float(member[name]) for name in ("low", "mean", "high"))
         told = "is not shown to be told" if low <= 0.5 else "is told"
         said.append(
@@ -138,12 +132,13 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
         )
     most = max(table.pairs)
     hidden, raw = (
-        table.value(mask, "known-pairs", "attribute", "accuracy", most, table.sets[-1]) for mask in ("aae", "identity")
+        table.of_kind(scores.ATTRIBUTE, mask, "known-pairs", table.sets[-1], most) for mask in ("aae", "identity")
     )
-    if hidden is not None and raw is not None:
+    if hidden and raw:
+        of_masks, of_pixels = (max(float(row["mean"]) for row in rows) for rows in (hidden, raw))
         said.append(
             f"A label that was withheld, the superclass of CIFAR-100, is learned from {most:,} masks with an accuracy "
-            f"of {hidden:.2f}; from as many images {raw:.2f}, by chance 0.05."
+            f"of {of_masks:.2f}; from as many images {of_pixels:.2f}, by chance 0.05."
         )
     return " ".join(said)
 
@@ -210,7 +205,8 @@ def page(table: Table, frontier: list[Row], said: str) -> str:
     ]
     if frontier:
         lines.append("![Accuracy against leakage](figures/audit-frontier.png)\n")
-    lines += ["## Threat models\n", markdown(["threat", "the attacker has"], list(THREATS.items()))]
+    threats = [(name, threat.text) for name, threat in THREATS.items()]
+    lines += ["## Threat models\n", markdown(["threat", "the attacker has"], threats)]
     lines.append(
         "Under `oracle`, up to 1,000 queries are mixtures of principal components, and the way back is a Wiener "
         "filter after a ridge regression of the answers on the queries; more are photographs, with ridge regression "
@@ -219,10 +215,11 @@ def page(table: Table, frontier: list[Row], said: str) -> str:
     for images in table.sets:
         lines += [f"## SSIM of reconstructions: {images}\n", reconstruction_table(table, images)]
         lines += [f"## Re-identification at the first guess: {images}\n", reid_table(table, images)]
-    for attack, chance in (("attribute", "1 of 20 superclasses, 0.05"), ("membership", "0.5")):
-        rows = [row for key, row in table.cells.items() if key[3] == attack]
+    for kind, chance in ((scores.ATTRIBUTE, "1 of 20 superclasses, 0.05"), (scores.MEMBERSHIP, "0.5")):
+        names = plan.named(kind)
+        rows = [row for key, row in table.cells.items() if key[3] in names]
         if rows:
-            lines += [f"## {attack.capitalize()} inference\n", f"Accuracy; chance is {chance}.\n"]
+            lines += [f"## {kind.name.capitalize()}\n", f"Accuracy; chance is {chance}.\n"]
             cells = [[row["mask"], row["threat"], row["pairs"], with_interval(row)] for row in rows]
             lines.append(markdown(["mask", "threat", "pairs", "accuracy"], cells))
     if frontier:
@@ -264,12 +261,15 @@ def reconstruction_table(table: Table, images: str) -> str:
 
 
 def reid_table(table: Table, images: str) -> str:
+    """Masks and threats down, pairs across; of several attacks the best."""
     rows = []
     for mask, threat in dict.fromkeys((key[0], key[2]) for key in table.cells if key[4] == "reid_at_1"):
         cells = []
         for k in table.pairs:
+            found = table.of_kind(scores.REIDENTIFICATION, mask, threat, images, k)
+            attack = max(found, key=lambda row: float(row["mean"]))["attack"] if found else ""
             first, guesses = (
-                table.value(mask, threat, "re-identification", name, k, images) for name in ("reid_at_1", "median_rank")
+                table.value(mask, threat, attack, name, k, images) for name in ("reid_at_1", "median_rank")
             )
             cells.append("" if first is None else f"{first:.3f} ({guesses:.0f})")
         rows.append([mask, threat, *cells])

@@ -1,0 +1,178 @@
+"""Turning the owner's codes into the attacker's own, so that the attacker's decoder rebuilds them."""
+
+import functools
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.linalg import orthogonal_procrustes
+from scipy.optimize import linear_sum_assignment, quadratic_assignment
+from torch import Tensor
+
+from maskbench.leakage.attacks import decoders, ridge
+from maskbench.leakage.knowledge import Instance, Knowledge, Map, batched
+
+_ROUNDS, _BATCH = 10, 1000  # of Wasserstein-Procrustes
+_PARTNERS, _THIRD = 128, 10_000  # axes and images that third moments are taken of
+
+
+def procrustes(codes: Tensor, own_codes: Tensor, mean: Tensor, own_mean: Tensor) -> Map:
+    """The rotation, scale and shift that best turn codes into the attacker's own, ``[k, D]`` and ``[k, E]``.
+
+    Threat model: known pairs (with the encoder and without its key: stolen encoder). The attacker encodes the k images
+    with his own encoder. Where pairs are fewer than dimensions, what they do not determine maps to nothing.
+    Orthogonal Procrustes (Schönemann, Psychometrika 1966), also between spaces of different widths. The means ``[D]``
+    and ``[E]`` are those of all codes, which he knows without pairs.
+    """
+    source, target = (codes - mean).double(), (own_codes - own_mean).double()
+    left, values, right = torch.linalg.svd(source.T @ target, full_matrices=False)
+    seen = values > 1e-9 * values[0]
+    scale = values.sum() / source.square().sum()
+    rotation = (scale * left[:, seen] @ right[seen]).to(codes)
+    return lambda codes: (codes - mean) @ rotation + own_mean
+
+
+def unpaired(codes: Tensor, own_codes: Tensor) -> Map:
+    """Turn codes into the attacker's own by statistics alone, ``[N, D]`` and ``[M, E]`` of different images.
+
+    Threat model: masks only. The attacker has masks, public images of the same kind and an encoder that he trained on
+    them. Both sets are whitened, so that what is left to find is a rotation. Two guesses at it:
+
+    - a permutation with signs, by moments, see :func:`match_axes`;
+    - the axes of the fourth-moment matrix E[|x|^2 x x^T] in their order (FOBI: Cardoso, ICASSP 1989), which turn with
+      the data, with signs by third moments.
+
+    Each is refined by optimal transport and Procrustes in turns (Wasserstein-Procrustes: Grave, Joulin and Berthet,
+    AISTATS 2019). Of the four, the attacker takes the one with the cheapest transport plan.
+    """
+    width = min(codes.shape[1], own_codes.shape[1])
+    whiten, _ = _whitening(codes, width)
+    own_whiten, own_colour = _whitening(own_codes, width)
+    x, y = whiten(codes), own_whiten(own_codes)
+    generator = torch.Generator().manual_seed(0)
+
+    def some() -> tuple[Tensor, Tensor]:
+        return tuple(z[torch.randperm(len(z), generator=generator)[: min(_BATCH, len(x), len(y))]] for z in (x, y))
+
+    guesses = [match_axes(x, y), _fourth_moment_axes(x) @ _fourth_moment_axes(y).T]
+    for rotation in list(guesses):
+        for _ in range(_ROUNDS):
+            mine, his = some()
+            his = his[transport(mine @ rotation, his)[0]]
+            rotation = torch.from_numpy(orthogonal_procrustes(mine.numpy(), his.numpy())[0])
+        guesses.append(rotation)
+    mine, his = some()
+    rotation = min(guesses, key=lambda rotation: transport(mine @ rotation, his)[1])
+    return lambda codes: own_colour(whiten(codes) @ rotation).to(codes)
+
+
+def match_axes(x: Tensor, y: Tensor) -> Tensor:
+    """The permutation with signs ``[D, D]`` that best turns white vectors ``[N, D]`` into ``[M, D]``, by moments alone.
+
+    Encoders of one kind often share their axes and differ in their order and signs. Of the vectors' directions u (their
+    lengths, the images' contrast, say nothing of the axes), the moments E[u_i^2 u_j^2] make a graph on the axes. Two
+    graphs are matched after their entries are replaced by ranks: axes by the spread of their entries, then by FAQ from
+    there (Vogelstein et al., "Fast approximate quadratic programming for graph matching", PLoS ONE 2015; scipy's).
+    Signs then follow from third moments: E[u_i u_j^2] votes on i alone, E[u_i u_j u_k] with the signs of j and k.
+    """
+    x, y = (F.normalize(z.float()) for z in (x, y))
+    x, y = ((z - z.mean(0)) / z.std(0).clamp_min(1e-12) for z in (x, y))
+    width = x.shape[1]
+    fourth = [(z.square().T @ z.square() / len(z)).double() for z in (x, y)]
+    spread = [torch.cat((m.diagonal()[:, None], m.sort(1).values[:, :: max(1, width // 32)]), 1) for m in fourth]
+    cost = torch.cdist(*(part / spread[0].std(0).clamp_min(1e-12) for part in reversed(spread)))
+    start = np.eye(width)[linear_sum_assignment(cost.numpy())[1]]
+    graphs = [(m.flatten().argsort().argsort().view_as(m) / m.numel() - 0.5).fill_diagonal_(0).double() for m in fourth]
+    options = {"maximize": True, "P0": start, "maxiter": 100, "tol": 1e-4}
+    matched = quadratic_assignment(graphs[1].numpy(), graphs[0].numpy(), options=options)
+    order = torch.from_numpy(matched.col_ind).long()  # axis i of y is axis order[i] of x
+
+    x = x[:, order]
+    alone = (x.T @ x.square() / len(x) * (y.T @ y.square() / len(y))).sum(1)
+    signs = _signs(alone)
+    partners = torch.randperm(width, generator=torch.Generator().manual_seed(0))[:_PARTNERS]
+    x, y = x[:_THIRD], y[:_THIRD]
+    votes = torch.empty(width, len(partners), width)
+    for i in range(width):
+        votes[i] = (x[:, partners] * x[:, i, None]).T @ x / len(x) * ((y[:, partners] * y[:, i, None]).T @ y / len(y))
+        votes[i, :, i] = 0  # of the signs, only those of two others
+        votes[i, partners == i] = 0
+    votes[:, torch.arange(len(partners)), partners] = 0
+    for _ in range(10):
+        signs = _signs(torch.einsum("ijk,j,k->i", votes, signs[partners], signs) + alone)
+    rotation = torch.zeros(width, width, dtype=torch.float64)
+    rotation[order, torch.arange(width)] = signs.double()
+    return rotation
+
+
+def _signs(x: Tensor) -> Tensor:
+    return torch.where(x < 0, -1.0, 1.0)
+
+
+def _fourth_moment_axes(x: Tensor) -> Tensor:
+    """Orthonormal axes ``[D, D]`` that turn with the white vectors ``[N, D]``, so that they line two sets up."""
+    _, axes = torch.linalg.eigh((x * x.square().sum(1, keepdim=True)).T @ x / len(x))
+    return axes * _signs((x @ axes).pow(3).mean(0))
+
+
+def transport(some: Tensor, others: Tensor) -> tuple[Tensor, float]:
+    """The cheapest way to assign ``others`` to ``some``, ``[N, D]`` twice (discrete optimal transport); its cost."""
+    cost = torch.cdist(some, others).numpy()
+    rows, columns = linear_sum_assignment(cost)
+    return torch.from_numpy(columns), float(cost[rows, columns].mean())
+
+
+def _whitening(codes: Tensor, width: int) -> tuple[Map, Map]:
+    """To ``width`` numbers of variance 1 (float64), and back; all of them move as little as can be."""
+    codes = codes.double()
+    mean = codes.mean(0)
+    values, axes = torch.linalg.eigh((codes - mean).T.cov(correction=0))
+    values, axes = values[-width:], axes[:, -width:]
+    scale = values.clamp_min(1e-6 * values[-1]).sqrt()
+    # turned back to where it came from, so that axes keep their meaning; a narrower set keeps its principal axes
+    back = axes.T if width == codes.shape[1] else torch.eye(width, dtype=torch.float64)
+    forward, backward = (axes / scale) @ back, back.T @ (axes * scale).T
+    return lambda codes: (codes.double() - mean) @ forward, lambda white: white @ backward + mean
+
+
+@functools.lru_cache(maxsize=1)
+def by_statistics(knowledge: Knowledge, instance: Instance) -> Map:
+    """The owner's codes to those of an instance that the attacker has, without a pair."""
+    return unpaired(knowledge.collection, instance.every_code())
+
+
+@functools.lru_cache(maxsize=1)
+def to_stolen(knowledge: Knowledge) -> Map:
+    """Keyed codes to those of the stolen encoder, by the known pairs: what is left to find is the key."""
+    pairs, stolen = knowledge.pairs, knowledge.stolen
+    codes = batched(stolen.encode, pairs.images)
+    # the plain codes' mean is that of public images: he cannot encode the owner's
+    return procrustes(pairs.codes, codes, knowledge.mean, stolen.codes.mean(0))
+
+
+def own_by_statistics(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Masks only: to the attacker's own instance without a pair, then its decoder. Images by set."""
+    align, decode = by_statistics(knowledge, knowledge.own), knowledge.own.decode
+    return _through(knowledge, align, decode)
+
+
+def own_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Known pairs: to the attacker's own autoencoder by Procrustes, then its decoder. Images by set."""
+    own = ridge.own_codes(knowledge)
+    align = procrustes(knowledge.pairs.codes, own, knowledge.mean, knowledge.own_mean)
+    return _through(knowledge, align, knowledge.autoencoder.decode)
+
+
+def stolen_by_statistics(knowledge: Knowledge) -> dict[str, Tensor]:
+    """The encoder without the key or a pair: the key by statistics, then a decoder of the encoder. Images by set."""
+    align = by_statistics(knowledge, knowledge.stolen)
+    return _through(knowledge, align, decoders.of_stolen(knowledge.stolen, knowledge.autoencoder))
+
+
+def stolen_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
+    """The encoder without the key, and pairs: the key by Procrustes, then a decoder of the encoder. Images by set."""
+    return _through(knowledge, to_stolen(knowledge), decoders.of_stolen(knowledge.stolen, knowledge.autoencoder))
+
+
+def _through(knowledge: Knowledge, align: Map, decode: Map) -> dict[str, Tensor]:
+    return knowledge.decoded(lambda codes: decode(align(codes)))

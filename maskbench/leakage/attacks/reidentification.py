@@ -1,0 +1,141 @@
+"""Which candidate image is behind a mask.
+
+An attack answers with distances, float64 ``[N, N]`` by set: row i says how far every candidate is from mask i.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from maskbench.leakage.attacks import alignment, oracle, ridge
+from maskbench.leakage.attacks.alignment import procrustes, transport
+from maskbench.leakage.knowledge import Instance, Knowledge, batched
+
+Comparison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # codes and candidates, made comparable
+
+
+def ranks(codes: Tensor, candidates: Tensor) -> Tensor:
+    """Re-identification: the place of the true candidate when all are ordered by distance, float64 ``[N]`` from 1.
+
+    The attacker has N images, one of which is behind each mask, and maps them or the masks until both are vectors of
+    one space. A tie counts half.
+
+    Args:
+        codes: ``[N, D]``; row i is of candidate i.
+        candidates: ``[N, D]``.
+    """
+    return ranks_of(distances(codes, candidates), torch.arange(len(codes)))
+
+
+def ranks_of(found: Tensor, places: Tensor) -> Tensor:
+    """As :func:`ranks`, of distances ``[N, N]``; ``places`` says where the true candidate of each mask stands."""
+    true = found.gather(1, places[:, None])
+    return 0.5 + (found < true).sum(1) + 0.5 * (found == true).sum(1).double()
+
+
+def named_once(codes: Tensor, candidates: Tensor) -> float:
+    """Share of the candidates ``[N, D]`` that are nearest to some code ``[N, D]``.
+
+    All of them where both lie in one space as they should, few where they do not: without knowing which is which, an
+    attacker tells by it which of several ways to compare the two is best.
+    """
+    return len(distances(codes, candidates).argmin(1).unique()) / len(candidates)
+
+
+def distance_profiles(codes: Tensor) -> Tensor:
+    """For each code its distances to all of them, sorted: ``[N, D]`` -> ``[N, N]``. No rotation changes them."""
+    return distances(codes, codes).sort(1).values
+
+
+def turned_by_profiles(codes: Tensor, candidates: Tensor, rounds: int = 3) -> Tensor:
+    """Codes ``[N, D]`` turned onto the candidates' ``[N, E]``, all of which are behind some code.
+
+    Threat models: masks only, stolen encoder without the key; here the attacker has the images, and asks which mask is
+    of which. Each code is assigned the candidate with the most similar :func:`distance_profiles`; from these pairs
+    follows a rotation (:func:`procrustes`), from it a better assignment.
+    """
+    compared = distance_profiles(codes), distance_profiles(candidates)
+    for _ in range(rounds):
+        partners = transport(*compared)[0]
+        turn = procrustes(codes, candidates[partners], codes.mean(0), candidates.mean(0))
+        compared = turn(codes), candidates
+    return compared[0]
+
+
+def distances(codes: Tensor, candidates: Tensor) -> Tensor:
+    return torch.cdist(codes.double(), candidates.double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _length(codes: Tensor) -> Tensor:
+    """``[N, D]`` -> ``[N, 1]``."""
+    return codes.double().norm(dim=1, keepdim=True)
+
+
+# what no rotation changes: the vectors' lengths, their distances to one another, and what these tell of the rotation
+INVARIANT: tuple[Comparison, ...] = (
+    lambda codes, candidates: (_length(codes), _length(candidates)),
+    lambda codes, candidates: (distance_profiles(codes), distance_profiles(candidates)),
+    lambda codes, candidates: (turned_by_profiles(codes, candidates), candidates),
+)
+
+
+def from_masks(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Masks only: the candidates under the attacker's own instance, compared in every way that needs no pair."""
+    return _best(knowledge, knowledge.own, [_as_they_are, *INVARIANT, _turned(knowledge, knowledge.own)])
+
+
+def from_raw(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Masks only, where these are pixels: as they are, or by what no rotation changes."""
+    return _best(knowledge, knowledge.own, [_as_they_are, *INVARIANT])
+
+
+def from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Known pairs: the candidates under the attacker's autoencoder, turned into what the owner's encoder would say."""
+    own = ridge.own_codes(knowledge)
+    turn = ridge.Ridge(own, knowledge.own_mean).fit(knowledge.pairs.codes, knowledge.mean)
+    return _compared(knowledge, lambda images: turn(batched(knowledge.autoencoder.encode, images)))
+
+
+def from_oracle(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Oracle: the candidates under what its answers say of the mask."""
+    return _compared(knowledge, oracle.learned(knowledge)[1])
+
+
+def from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Stolen encoder: the candidates as it encodes them."""
+    return _compared(knowledge, lambda images: batched(knowledge.stolen.encode, images))
+
+
+def from_stolen_keyed(knowledge: Knowledge) -> dict[str, Tensor]:
+    """The encoder without the key or a pair: by what no key changes."""
+    return _best(knowledge, knowledge.stolen, INVARIANT)
+
+
+def from_keyed_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
+    """The encoder without the key, and pairs: also with the key by Procrustes."""
+    align = alignment.to_stolen(knowledge)
+    return _best(knowledge, knowledge.stolen, [*INVARIANT, lambda codes, candidates: (align(codes), candidates)])
+
+
+def _as_they_are(codes: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+    return codes, candidates
+
+
+def _turned(knowledge: Knowledge, instance: Instance) -> Comparison:
+    align = alignment.by_statistics(knowledge, instance)
+    return lambda codes, candidates: (align(codes), candidates)
+
+
+def _compared(knowledge: Knowledge, encode: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    return {name: distances(codes, encode(knowledge.candidates[name])) for name, codes in knowledge.masks.items()}
+
+
+def _best(knowledge: Knowledge, instance: Instance, ways: Sequence[Comparison]) -> dict[str, Tensor]:
+    """Of several ways to compare, the one that looks best to somebody who knows no answer."""
+    found = {}
+    for name, codes in knowledge.masks.items():
+        candidates = batched(instance.encode, knowledge.candidates[name])
+        compared = [way(codes, candidates) for way in ways]
+        found[name] = distances(*max(compared, key=lambda both: named_once(*both)))
+    return found

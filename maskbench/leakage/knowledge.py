@@ -1,0 +1,201 @@
+"""What an attacker may know. An attack is given a :class:`Knowledge` and nothing else.
+
+Nothing in it leads to what is to be found out: the owner's images in their order, the key, the owner's decoder. Where
+an attack needs one of these to act for the attacker (an oracle masks with the key), it stands behind a function.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from maskbench.data.image_set import to_float
+
+Map = Callable[[Tensor], Tensor]
+
+MOST_PAIRS = 10_000  # public images that an attacker learns from, and pairs of any kind
+COMPONENTS = 1000  # principal components of public images, at most
+
+
+class OracleRefused(RuntimeError):
+    """An attack asked for more masks than its threat model allows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Public:
+    """Public images of the owner's kind, and what follows from them alone.
+
+    Attributes:
+        images: uint8 ``[P, 3, S, S]``.
+    """
+
+    images: Tensor
+
+    @functools.cached_property
+    def some(self) -> Tensor:
+        """As many as decoders are fitted to, float32 ``[N, 3, S, S]`` in [0, 1]."""
+        return to_float(self.images[:MOST_PAIRS])
+
+    @functools.cached_property
+    def mean(self) -> Tensor:
+        """The mean image, ``[3, S, S]``."""
+        return self.some.mean(0)
+
+    @functools.cached_property
+    def principal(self) -> tuple[Tensor, Tensor]:
+        """Mean ``[3 S S]`` and principal components ``[C, 3 S S]``, each as long as its standard deviation."""
+        pixels = to_float(self.images).flatten(1)
+        solver = "covariance_eigh" if len(pixels) > pixels.shape[1] else "full"  # whichever matrix is smaller
+        model = PCA(min(COMPONENTS, *pixels.shape), svd_solver=solver).fit(pixels.numpy())
+        scaled = model.components_ * np.sqrt(model.explained_variance_)[:, None]
+        return torch.from_numpy(model.mean_).float(), torch.from_numpy(scaled).float()
+
+    def shaped(self, linear: Map) -> Map:
+        """A map to pixels ``[N, 3 S S]`` as one to images."""
+        return lambda codes: linear(codes).view(-1, *self.images.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """A masking method as somebody can run it.
+
+    Attributes:
+        encode: float32 images ``[N, 3, S, S]`` -> codes ``[N, D]`` as the attacker reads them; differentiable.
+        public: the public images.
+        decode: codes -> images; None where it was not stolen with the encoder.
+    """
+
+    encode: Map
+    public: Public
+    decode: Map | None = None
+
+    @functools.cached_property
+    def codes(self) -> Tensor:
+        """Of ``public.some``."""
+        return batched(self.encode, self.public.some)
+
+    def every_code(self) -> Tensor:
+        """Of all public images."""
+        return batched(self.encode, to_float(self.public.images))
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Known plaintexts: codes ``[k, D]`` and the images behind them, float32 ``[k, 3, S, S]``."""
+
+    codes: Tensor
+    images: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Oracle:
+    """Masks images of the attacker's choice; all attacks of one step share the answers.
+
+    Attributes:
+        ask: images ``[n, 3, S, S]`` -> codes ``[n, D]``; OracleRefused beyond ``queries`` images in all.
+        queries: how many.
+    """
+
+    ask: Map
+    queries: int
+
+
+def limited_oracle(encode: Map, queries: int) -> Oracle:
+    """An oracle that masks so many images and no more."""
+    left = queries
+
+    def ask(images: Tensor) -> Tensor:
+        nonlocal left
+        if len(images) > left:
+            raise OracleRefused(f"asked to mask {len(images)} more of {queries} images, {left} are left")
+        left -= len(images)
+        return encode(images)
+
+    return Oracle(ask, queries)
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Masks with a label that the owner's masks do not come with.
+
+    Attributes:
+        codes: ``[k, D]``.
+        labels: int64 ``[k]``.
+        asked: the set of masks whose labels are to be told.
+    """
+
+    codes: Tensor
+    labels: Tensor
+    asked: str
+
+
+@dataclass(frozen=True, eq=False)
+class Membership:
+    """What the owner's encoder and decoder say of images: MSE of the reconstruction and length of the code.
+
+    Attributes:
+        members: ``[h, 2]``, of images that are known to have trained the encoder.
+        others: ``[h, 2]``, of images that are known not to.
+        asked: ``[M, 2]``, of images of both kinds in an order that says nothing.
+        images: name of the set that the answers stand under.
+    """
+
+    members: Tensor
+    others: Tensor
+    asked: Tensor
+    images: str
+
+
+@dataclass(frozen=True, eq=False)
+class Knowledge:
+    """Everything an attacker has under one threat model; see :mod:`maskbench.leakage.threats` for who has what.
+
+    Attributes:
+        masks: to be attacked, codes float32 ``[N, D]`` by the name of their set. All codes are read, see
+            :meth:`maskbench.masking.MaskingMethod.read`.
+        collection: codes ``[M, D]`` of one set of the owner's masks, for statistics.
+        candidates: the images behind ``masks``, float32 ``[N, 3, S, S]`` in an order that says nothing.
+        public: images of the same kind.
+        own: the attacker's own instance of the method: of another seed, without a key.
+        autoencoder: the attacker's own autoencoder, whatever the method; its ``decode`` is a module.
+        pairs: known plaintexts.
+        oracle: masks images of his choice.
+        stolen: the owner's encoder without the key, and without a decoder.
+        labelled: masks with labels.
+        membership: what is known of images that may have trained the encoder.
+    """
+
+    masks: Mapping[str, Tensor]
+    collection: Tensor
+    candidates: Mapping[str, Tensor]
+    public: Public
+    own: Instance
+    autoencoder: Instance
+    pairs: Pairs | None = None
+    oracle: Oracle | None = None
+    stolen: Instance | None = None
+    labelled: Labelled | None = None
+    membership: Membership | None = None
+
+    @functools.cached_property
+    def mean(self) -> Tensor:
+        """Of the owner's codes, ``[D]``: better known from the collection than from a few pairs."""
+        return self.collection.mean(0)
+
+    @functools.cached_property
+    def own_mean(self) -> Tensor:
+        """Of the codes of the attacker's autoencoder."""
+        return self.autoencoder.codes.mean(0)
+
+    def decoded(self, decode: Map) -> dict[str, Tensor]:
+        """Images ``[N, 3, S, S]`` in [0, 1] that a decoder of codes makes of the masks."""
+        return {name: batched(decode, codes).clamp(0, 1) for name, codes in self.masks.items()}
+
+
+def batched(function: Map, rows: Tensor, size: int = 500) -> Tensor:
+    """``function(rows)``, so many rows at a time."""
+    return torch.cat([function(some) for some in rows.split(size)])

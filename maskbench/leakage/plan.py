@@ -1,0 +1,145 @@
+"""The table of attacks, and what follows from it: which attack runs when, and its rows in tables and pictures."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from maskbench.data.masked_set import KEYED
+from maskbench.leakage import threats
+from maskbench.leakage.attacks import alignment, decoders, inference, oracle, reidentification, ridge
+from maskbench.leakage.knowledge import Knowledge
+from maskbench.leakage.scores import ATTRIBUTE, MEMBERSHIP, RECONSTRUCTION, REIDENTIFICATION, Kind
+
+
+def any_mask(_mask: str) -> bool:
+    return True
+
+
+def hidden(mask: str) -> bool:
+    return mask != "identity"
+
+
+def raw(mask: str) -> bool:
+    return not hidden(mask)
+
+
+def keyed(mask: str) -> bool:
+    return mask.endswith(KEYED)
+
+
+def plain(mask: str) -> bool:
+    return not keyed(mask)
+
+
+def plain_and_hidden(mask: str) -> bool:
+    return plain(mask) and hidden(mask)
+
+
+def fitted(mask: str) -> bool:
+    return mask in threats.FITTED
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A row of the table.
+
+    Attributes:
+        name: in ``audit.csv``; attacks of one aim have one name under several threats.
+        kind: what it finds out.
+        threat: what it may know.
+        run: the attack; see the functions of :mod:`maskbench.leakage.attacks` for what it gives, by kind.
+        masks: on which masks it makes sense.
+        paired: whether it needs pairs or queries: run with each number of them but 0, or else with 0 alone.
+        pictured: whether it is a row of the picture of the autoencoder's masks, where it reconstructs images.
+    """
+
+    name: str
+    kind: Kind
+    threat: str
+    run: Callable[[Knowledge], dict[str, Tensor]]
+    masks: Callable[[str], bool] = any_mask
+    paired: bool = True
+    pictured: bool = True
+
+
+ANCHORS = ("mean-image", "matched-decoder")  # the audit's own rows beside those of masks-only: they need no attack
+# in the order of a table's rows
+ATTACKS = (
+    Attack("mismatched-decoder", RECONSTRUCTION, "masks-only", decoders.mismatched, paired=False),
+    Attack("unpaired", RECONSTRUCTION, "masks-only", alignment.own_by_statistics, hidden, paired=False),
+    Attack("re-identification", REIDENTIFICATION, "masks-only", reidentification.from_masks, hidden, paired=False),
+    Attack("re-identification", REIDENTIFICATION, "masks-only", reidentification.from_raw, raw, paired=False),
+    Attack("ridge", RECONSTRUCTION, "known-pairs", ridge.pixels_from_pairs),
+    Attack("procrustes", RECONSTRUCTION, "known-pairs", alignment.own_from_pairs),
+    Attack("latent-ridge", RECONSTRUCTION, "known-pairs", ridge.latent_from_pairs),
+    Attack("inverse-decoder", RECONSTRUCTION, "known-pairs", decoders.inverse_from_pairs),
+    Attack("re-identification", REIDENTIFICATION, "known-pairs", reidentification.from_pairs),
+    Attack("attribute", ATTRIBUTE, "known-pairs", inference.attributes),
+    Attack("ridge", RECONSTRUCTION, "oracle", oracle.reconstructed),
+    Attack("re-identification", REIDENTIFICATION, "oracle", reidentification.from_oracle),
+    # the encoder of plain masks
+    Attack("gradient-inversion", RECONSTRUCTION, "stolen-encoder", decoders.inverted, plain_and_hidden, paired=False),
+    Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_stolen, plain, paired=False),
+    Attack("membership", MEMBERSHIP, "stolen-encoder", inference.members, fitted, paired=False),
+    Attack("ridge", RECONSTRUCTION, "stolen-encoder", ridge.pixels_from_stolen, plain),
+    Attack("inverse-decoder", RECONSTRUCTION, "stolen-encoder", decoders.inverse_from_stolen, plain),
+    Attack("attribute", ATTRIBUTE, "stolen-encoder", inference.attributes, plain),
+    # the encoder of keyed masks: the key is missing
+    Attack("unpaired", RECONSTRUCTION, "stolen-encoder", alignment.stolen_by_statistics, keyed, False, False),
+    Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_stolen_keyed, keyed, False),
+    Attack("procrustes", RECONSTRUCTION, "stolen-encoder", alignment.stolen_from_pairs, keyed, pictured=False),
+    Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_keyed_pairs, keyed),
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is done at once: one knowledge, and the attacks that are given it.
+
+    Attributes:
+        mask: the victim.
+        threat: in ``threats.THREATS``.
+        count: pairs or queries.
+        attacks: rows of the table.
+    """
+
+    mask: str
+    threat: str
+    count: int
+    attacks: tuple[Attack, ...]
+
+    def results(self) -> list[tuple[str, Kind]]:
+        """Name and kind of each result, in the order of its rows."""
+        anchors = ANCHORS if self.threat == "masks-only" else ()
+        attacks = [(attack.name, attack.kind) for attack in self.attacks]
+        return [*((name, RECONSTRUCTION) for name in anchors), *attacks]
+
+    def rows(self, judged: list[str]) -> list[tuple[str, str, str]]:
+        """``(images, attack, measure)`` of every row in ``audit.csv``; ``judged`` are the names of the sets."""
+        return [
+            (images, name, measure)
+            for name, kind in self.results()
+            for images in kind.sets(judged)
+            for measure in kind.measures
+        ]
+
+
+def steps(mask: str, known: int, labelled: bool) -> Iterator[Step]:
+    """What is done to a mask, where at most so many pairs are known, with or without labels."""
+    suited = [attack for attack in ATTACKS if attack.masks(mask) and (labelled or attack.kind is not ATTRIBUTE)]
+    for threat in threats.THREATS:
+        for count in threats.counts(threat, mask, known):
+            attacks = [attack for attack in suited if attack.threat == threat and attack.paired == (count > 0)]
+            if attacks:
+                yield Step(mask, threat, count, tuple(attacks))
+
+
+def named(kind: Kind) -> list[str]:
+    """The names of the attacks of a kind."""
+    return list(dict.fromkeys(attack.name for attack in ATTACKS if attack.kind is kind))
+
+
+def pictured() -> list[tuple[str, str]]:
+    """The picture's rows, ``(threat, attack)``."""
+    return [(attack.threat, attack.name) for attack in ATTACKS if attack.kind is RECONSTRUCTION and attack.pictured]

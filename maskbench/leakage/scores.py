@@ -1,0 +1,79 @@
+"""How good an attack's answer is: measured against the truth, which only the audit holds."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from maskbench.data import image_quality
+from maskbench.leakage.attacks.reidentification import ranks_of
+from maskbench.leakage.world import World
+
+RESAMPLES = 500  # of the bootstrap
+IMAGE_MEASURES = tuple(f"{name}{kind}" for name in ("mse", "psnr", "ssim") for kind in ("", "_median", "_best1"))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an attack finds out.
+
+    Attributes:
+        name: for readers.
+        measures: its rows in ``audit.csv``.
+        of: the judged sets that it is measured on: all of them, the first, or the last.
+    """
+
+    name: str
+    measures: tuple[str, ...]
+    of: str = "all"
+
+    def sets(self, judged: list[str]) -> list[str]:
+        return {"all": judged, "first": judged[:1], "last": judged[-1:]}[self.of]
+
+
+RECONSTRUCTION = Kind("reconstruction", IMAGE_MEASURES)
+REIDENTIFICATION = Kind("re-identification", ("reid_at_1", "mean_rank", "median_rank"))
+ATTRIBUTE = Kind("attribute inference", ("accuracy",), "last")  # labels are of the last set
+MEMBERSHIP = Kind("membership inference", ("accuracy",), "first")  # members are of the first set's kind
+
+
+def judged(kind: Kind, found: dict[str, Tensor], world: World) -> dict[str, Tensor]:
+    """What each answer is worth, in the order of the judged images.
+
+    Args:
+        found: an attack's result by set: images, distances, labels, or whether images are members.
+
+    Returns:
+        By set: of images ``[N, 3]`` MSE, PSNR and SSIM; ``[N]`` ranks; ``[N]`` whether the answer was right.
+    """
+    if kind is RECONSTRUCTION:
+        originals = world.judged
+        return {name: image_quality.image_quality(x, originals[name][: len(x)]) for name, x in found.items()}
+    if kind is REIDENTIFICATION:
+        places = world.answers()
+        return {name: ranks_of(distances, places[name]) for name, distances in found.items()}
+    if kind is ATTRIBUTE:
+        return {name: labels == world.images.labelled[2] for name, labels in found.items()}
+    truth, order = world.asked_members()
+    return {name: (said == truth[order])[order.argsort()] for name, said in found.items()}
+
+
+def intervals(kind: Kind, results: Tensor) -> list[tuple[float, float, float]]:
+    """Each measure of an attack and the 2.5% and 97.5% points of its bootstrap over images.
+
+    Args:
+        results: of every image, what :func:`judged` says.
+    """
+    results = results.double().numpy()
+    drawn = np.random.RandomState(0).randint(len(results), size=(RESAMPLES, len(results)))
+    if kind is REIDENTIFICATION:
+        figures = [(results == 1, np.mean), (results, np.mean), (results, np.median)]
+    elif kind is RECONSTRUCTION:
+        figures = []
+        for column, best in zip(results.T, (0.01, 0.99, 0.99), strict=True):  # the best 1%: small MSE, high PSNR, SSIM
+            at_best = functools.partial(np.quantile, q=best)
+            figures += [(column, np.mean), (column, np.median), (column, at_best)]
+    else:
+        figures = [(results, np.mean)]
+    return [(float(f(x, axis=0)), *map(float, np.quantile(f(x[drawn], axis=1), (0.025, 0.975)))) for x, f in figures]

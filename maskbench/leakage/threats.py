@@ -1,0 +1,90 @@
+"""Threat models: what an attacker has under each. One function makes the knowledge of each.
+
+The victim is instance 0 of the trained autoencoders; the attacker runs the same program on public images of the same
+kind and has instance 1. He reads masks as anybody can who knows the method: with the radius and the softmax undone
+(:meth:`maskbench.models.decoder.Decoder.unmask`, with the contrast of his own decoder). Under every threat he also has
+the candidate images of re-identification, in an order that says nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from maskbench.data.masked_set import KEYED
+from maskbench.leakage.knowledge import MOST_PAIRS, Knowledge, limited_oracle
+from maskbench.leakage.world import Victim, World
+
+PAIRS = (10, 30, 100, 300, 1000, 3000, MOST_PAIRS)
+FITTED = ("aae", "pca")  # methods fitted to the public images, so that these are members
+
+
+def masks_only(world: World, victim: Victim, _count: int = 0, **more) -> Knowledge:
+    """Masked vectors, and public images of the same kind."""
+    return Knowledge(
+        masks=victim.masks,
+        collection=victim.collection,
+        candidates=world.candidates,
+        public=world.public,
+        own=victim.own,
+        autoencoder=world.autoencoder,
+        **more,
+    )
+
+
+def known_pairs(world: World, victim: Victim, count: int) -> Knowledge:
+    """Also ``count`` of the images behind masks, and the labels of as many."""
+    return masks_only(world, victim, pairs=victim.pairs(count), labelled=victim.labelled(count))
+
+
+def oracle(world: World, victim: Victim, count: int) -> Knowledge:
+    """No pairs, but ``count`` images of the attacker's choice are masked."""
+    encode = victim.encode
+    return masks_only(world, victim, oracle=limited_oracle(encode, count))
+
+
+def stolen_encoder(world: World, victim: Victim, count: int) -> Knowledge:
+    """The encoder's weights, of keyed masks without the key but with ``count`` pairs.
+
+    Who has the weights and no key to find makes pairs himself, of public images with or without labels. What the
+    encoder and its decoder say of images is known where the question is which of them trained the encoder.
+    """
+    more = {"stolen": victim.stolen}
+    if victim.name.endswith(KEYED):
+        more["pairs"] = victim.pairs(count) if count else None
+    elif count:
+        more["labelled"] = victim.labelled(count)
+    elif victim.name in FITTED:
+        more["membership"] = victim.membership()
+    return masks_only(world, victim, **more)
+
+
+@dataclass(frozen=True)
+class Threat:
+    """A row of the table of threats.
+
+    Attributes:
+        text: what the attacker has, for the report.
+        knowledge: of a victim, with so many pairs or queries.
+    """
+
+    text: str
+    knowledge: Callable[[World, Victim, int], Knowledge]
+
+
+THREATS = {
+    "masks-only": Threat("masked vectors, and public images of the same kind", masks_only),
+    "known-pairs": Threat("also k of the images behind masks", known_pairs),
+    "oracle": Threat("no known pairs, but may have n images of their choice masked", oracle),
+    "stolen-encoder": Threat(
+        "the encoder's weights (of keyed masks: without the key), so unlimited pairs of public images", stolen_encoder
+    ),
+}
+
+
+def counts(threat: str, mask: str, known: int) -> list[int]:
+    """How many pairs or queries a threat is tried with, where at most so many pairs are known."""
+    some = [count for count in PAIRS if count <= known]
+    if threat == "masks-only":
+        return [0]
+    if threat == "stolen-encoder":
+        return [0, *some] if mask.endswith(KEYED) else [0, MOST_PAIRS]
+    return some

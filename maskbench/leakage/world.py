@@ -1,0 +1,210 @@
+"""What the audit holds and no attack is given: all images, the owner's methods with key and decoder, the answers.
+
+Which images: attacks are judged on the first 1,000 validation images of the autoencoders, which nobody trained on, and
+on test images of the private set. Known pairs are of the test part of ``--dataset`` (of ``photos``, whose test part is
+the validation part, of its second half). Public images are those the autoencoders trained on. The masks of all
+validation images are what the attacker takes statistics of.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from maskbench.data import image_quality
+from maskbench.data.image_set import to_float
+from maskbench.data.masked_set import KEYED
+from maskbench.leakage.attacks.ridge import Ridge
+from maskbench.leakage.knowledge import MOST_PAIRS, Instance, Labelled, Map, Membership, Pairs, Public, batched
+from maskbench.masking import Autoencoder, MaskingMethod, Recipe, make
+from maskbench.masking.key import Keyed
+from maskbench.models import Decoder
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """All images of an audit, uint8 ``[N, 3, S, S]``; see the module's docstring for which is which.
+
+    Attributes:
+        judged: by the name of their set.
+        labelled: labelled images of the last judged set's kind, their labels, and those of its judged images; or None.
+    """
+
+    judged: dict[str, Tensor]
+    validation: Tensor
+    known: Tensor
+    public: Tensor
+    labelled: tuple[Tensor, Tensor, Tensor] | None
+
+
+class World:
+    """One audit's images, instances of methods, and answers.
+
+    Args:
+        images: all of them.
+        owner: the victim's autoencoder, with its decoder.
+        attacker: the attacker's own, with its decoder.
+        secret: the owner's key, 32 bytes.
+        seed: of baselines, and of the order of what is shuffled.
+    """
+
+    def __init__(self, images: Images, owner: Autoencoder, attacker: Autoencoder, secret: bytes, seed: int):
+        self.images, self.owner, self.attacker, self.seed = images, owner, attacker, seed
+        self._secret = secret
+        self.judged = {name: to_float(pixels) for name, pixels in images.judged.items()}
+        self.public = Public(images.public)
+        self.known = to_float(images.known[:MOST_PAIRS])
+        self.autoencoder = instance(attacker, self.public)
+        self.victim, self._methods = functools.cache(self._victim), functools.cache(self._make_methods)
+        self.orders = {name: self._order(number, len(x)) for number, (name, x) in enumerate(self.judged.items())}
+        self.candidates = {name: pixels[self.orders[name]] for name, pixels in self.judged.items()}
+
+    @property
+    def first(self) -> str:
+        """The name of the judged set of the public images' kind."""
+        return next(iter(self.judged))
+
+    def answers(self) -> dict[str, Tensor]:
+        """Where the true candidate of each mask stands, int64 ``[N]`` by set."""
+        return {name: order.argsort() for name, order in self.orders.items()}
+
+    def asked_members(self) -> tuple[Tensor, Tensor]:
+        """Which of the images of :meth:`Victim.membership` are members, bool ``[M]``, and their shuffled order."""
+        half = len(self.judged[self.first]) // 2
+        count = 2 * (len(self.judged[self.first]) - half)
+        return torch.arange(count) < count // 2, self._order(len(self.judged), count)
+
+    def _order(self, stream: int, count: int) -> Tensor:
+        return torch.randperm(count, generator=torch.Generator().manual_seed(1000 * self.seed + stream))
+
+    def _make_methods(self, name: str) -> tuple[MaskingMethod, MaskingMethod, Instance, Instance]:
+        """The owner's method without a key, the attacker's, his instance of it, and the stolen encoder."""
+        if name == "aae":
+            owner, attacker, own = self.owner, self.attacker, self.autoencoder
+        else:
+            # of the same public images the attacker's PCA is the owner's matrix: anybody can compute it
+            owner, attacker = (make(name, self._recipe(seed)) for seed in (self.seed, self.seed + 1))
+            own = instance(attacker, self.public)
+        bare = Autoencoder(owner.encoder, owner.fingerprint) if isinstance(owner, Autoencoder) else owner
+        return owner, attacker, own, Instance(reading(bare, attacker), self.public)
+
+    def _recipe(self, seed: int) -> Recipe:
+        gaussian_dim, categories = self.owner.widths
+        sizes = {"image_size": self.owner.image_size, "gaussian_dim": gaussian_dim, "categories": categories}
+        return Recipe(public=lambda: self.images.public, seed=seed, **sizes)
+
+    def _victim(self, name: str) -> "Victim":
+        owner, attacker, own, stolen = self._methods(name.removesuffix(KEYED))
+        method = Keyed(owner, self._secret) if name.endswith(KEYED) else owner
+        return Victim(self, method, reading(method, attacker), own, stolen)
+
+
+class Victim:
+    """One method as its owner uses it, and what it makes of the audit's images.
+
+    Args:
+        world: the audit's.
+        method: with the key and the decoder.
+        encode: images to codes as the attacker reads them.
+        own: the attacker's instance of the method.
+        stolen: the owner's encoder, without key and decoder.
+    """
+
+    def __init__(self, world: World, method: MaskingMethod, encode: Map, own: Instance, stolen: Instance):
+        self.world, self.method, self.encode, self.own, self.stolen = world, method, encode, own, stolen
+        self.name = method.name
+
+    @functools.cached_property
+    def masks(self) -> dict[str, Tensor]:
+        """Codes of the judged images, by set."""
+        return {name: batched(self.encode, pixels) for name, pixels in self.world.judged.items()}
+
+    @functools.cached_property
+    def collection(self) -> Tensor:
+        """Codes of all validation images."""
+        return batched(self.encode, to_float(self.world.images.validation))
+
+    @functools.cached_property
+    def _known(self) -> Tensor:
+        return batched(self.encode, self.world.known)
+
+    def pairs(self, count: int) -> Pairs:
+        """The first known pairs."""
+        # a view would lead to the pairs that are not known
+        return Pairs(self._known[:count].clone(), self.world.known[:count].clone())
+
+    def labelled(self, count: int) -> Labelled | None:
+        """The first labelled masks, where there are labels."""
+        if self.world.images.labelled is None:
+            return None
+        pixels, labels, _ = self.world.images.labelled
+        codes = batched(self.encode, to_float(pixels[:count]))
+        return Labelled(codes, labels[:count].clone(), list(self.world.judged)[-1])
+
+    def membership(self) -> Membership:
+        """Of as many images that trained the autoencoders as of judged ones; half of each is known."""
+        world = self.world
+        others = world.judged[world.first]
+        half = len(others) // 2
+        scores = [self._scores(images) for images in (to_float(world.images.public[: len(others)]), others)]
+        asked = torch.cat([of_kind[half:] for of_kind in scores])[world.asked_members()[1]]
+        return Membership(scores[0][:half].clone(), scores[1][:half].clone(), asked, world.first)
+
+    def _scores(self, images: Tensor) -> Tensor:
+        error = image_quality.image_mse(self.rebuild(images), images)
+        return torch.stack((error, batched(self.encode, images).double().norm(dim=1)), 1)
+
+    def rebuild(self, images: Tensor) -> Tensor:
+        """What the owner makes of the masks of images again, ``[N, 3, S, S]`` twice: the matched decoder."""
+        return batched(self._rebuild, images).clamp(0, 1)
+
+    @functools.cached_property
+    def _rebuild(self) -> Map:
+        if self.method.rebuild is not None:
+            return lambda images: self.method.rebuild(*self.method.encode(images))
+        decode = linear_decoder(Instance(self.encode, self.world.public))
+        return lambda images: decode(self.encode(images))
+
+    def anchors(self) -> dict[str, dict[str, Tensor]]:
+        """What needs no attack: the mean image, and the owner's own decoder; images by name and set."""
+        judged, mean = self.world.judged, self.world.public.mean
+        return {
+            "mean-image": {name: mean.expand_as(images) for name, images in judged.items()},
+            "matched-decoder": {name: self.rebuild(images) for name, images in judged.items()},
+        }
+
+
+class Rebuild(nn.Module):
+    """A decoder of codes as the attacker reads them: what he fine-tunes."""
+
+    def __init__(self, decoder: Decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.decoder.rebuild(codes)
+
+
+def instance(method: MaskingMethod, public: Public) -> Instance:
+    """A method as the attacker himself runs it; without a way back, with the best linear one for public images."""
+    encode = reading(method, method)
+    if isinstance(method, Autoencoder) and method.decoder is not None:
+        return Instance(encode, public, Rebuild(method.decoder))
+    if method.rebuild is not None and type(method).read is MaskingMethod.read:  # both parts side by side, as they were
+        return Instance(encode, public, lambda codes: method.rebuild(*codes.split(method.widths, 1)))
+    return Instance(encode, public, linear_decoder(Instance(encode, public)))
+
+
+def reading(method: MaskingMethod, attacker: MaskingMethod) -> Map:
+    """Images to codes, read by what the attacker knows of his own instance of the method."""
+    # masks of another length than his own cannot be read by it; the contrast they are given back is nearly the same
+    read, encode = (attacker if attacker.widths == method.widths else method).read, method.encode
+    return lambda images: read(*encode(images))
+
+
+def linear_decoder(encoder: Instance) -> Map:
+    """The best linear decoder, fitted to public images: codes to images."""
+    public = encoder.public
+    linear = Ridge(encoder.codes, encoder.codes.mean(0)).fit(public.some.flatten(1), public.mean.flatten())
+    return public.shaped(linear)
