@@ -69,7 +69,7 @@ def audit_all(args: argparse.Namespace, encoders: list[Encoder], decoders: list[
         Autoencoder(encoder, pt.fingerprint(encoder.state_dict()), decoder)
         for encoder, decoder in zip(encoders[:2], decoders[:2], strict=True)
     )
-    ledger = Ledger(args.output_dir / "audit-runs.pt", code_fingerprint(__file__))
+    ledger = Ledger(args.output_dir / "audit-runs.pt", code_fingerprint(__file__, classify.__file__))
     accuracy = functools.partial(classify.mean_accuracies, classes=3, repeats=frontier.DRAWS)
     audit.run(settings, owner, attacker, ledger, accuracy)
 

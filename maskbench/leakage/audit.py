@@ -1,5 +1,6 @@
 """The leakage audit behind ``crosspair.py --audit``: every attack on every mask, then tables, pictures and verdict."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,14 +15,61 @@ from maskbench.leakage import frontier, plan, report, scores, threats
 from maskbench.leakage.knowledge import MOST_PAIRS
 from maskbench.leakage.settings import Accuracy, Settings
 from maskbench.leakage.world import Images, World
-from maskbench.masking import Autoencoder, key
+from maskbench.masking import METHODS, Autoencoder, key
+from maskbench.models import checkpoints
 from maskbench.storage import atomic, pt, tables
-from maskbench.storage.ledger import Ledger
+from maskbench.storage.ledger import Ledger, code_fingerprint
 
 EVALUATED = 1000  # images of each set
 EXAMPLES = 6  # kept for the picture
-MASKS = ("aae", "aae" + KEYED, "pca", "random-projection", "untrained", "identity")
+MASKS = ("aae", "aae" + KEYED, *(name for name in METHODS if name != "aae"))
 COLUMNS = ("mask", "images", "threat", "attack", "pairs", "measure", "mean", "low", "high")
+
+
+def audit(
+    models: Path | str,
+    output_dir: Path | str,
+    dataset: str = "cifar10",
+    private: str | None = None,
+    accuracy: Accuracy | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    more_models: Sequence[Path] = (),
+    data_dir: Path | str = "data",
+    workers: int = 0,
+    skip_corrupt: bool = False,
+) -> None:
+    """Measure what the masks of trained autoencoders leak; ``audit.md`` in ``output_dir`` says it.
+
+    Instance 0 is the victim, instance 1 the attacker's own. A stopped audit resumes.
+
+    Args:
+        models: the folder of the instances, as ``train_aae.py`` leaves it.
+        output_dir: is made where it is missing.
+        dataset: what the autoencoders were trained on.
+        private: a labelled set that is judged, too.
+        accuracy: classifies masks of the private set, such as ``classify.mean_accuracies``; without it,
+            ``frontier.csv`` is left out.
+        limit, seed, more_models, data_dir, workers, skip_corrupt: see :class:`maskbench.leakage.settings.Settings`.
+
+    Raises:
+        InputError: no trained instances, too few images, or another audit is writing there.
+    """
+    settings = Settings(
+        dataset=dataset,
+        private=private,
+        limit=limit,
+        seed=seed,
+        output_dir=Path(output_dir),
+        more_models=more_models,
+        data_dir=Path(data_dir),
+        workers=workers,
+        skip_corrupt=skip_corrupt,
+    )
+    pairs = [checkpoints.load_pair(Path(models) / number) for number in ("0", "1")]
+    owner, attacker = (Autoencoder(encoder, fingerprint, decoder) for encoder, decoder, fingerprint in pairs)
+    with atomic.output_folder(settings.output_dir, "output_dir"):
+        run(settings, owner, attacker, Ledger(settings.output_dir / "audit-runs.pt", code_fingerprint()), accuracy)
 
 
 def run(

@@ -81,14 +81,22 @@ def attack_grid(
     write(figure, path)
 
 
-MASK_STYLES = {
-    "aae": dict(color="C0", marker="o", label="autoencoder"),
-    "aae+key": dict(color="C3", marker="D", label="autoencoder, secret key"),
+BASELINE_STYLES = {  # the same marker and colour in every picture
+    "identity": dict(color="C7", marker="^", label="raw pixels"),
     "pca": dict(color="C2", marker="v", label="PCA"),
     "random-projection": dict(color="C4", marker="<", label="random projection"),
     "untrained": dict(color="C5", marker=">", label="untrained encoder"),
-    "identity": dict(color="C7", marker="^", label="raw pixels"),
 }
+MASK_STYLES = {
+    "aae": dict(color="C0", marker="o", label="autoencoder"),
+    "aae+key": dict(color="C3", marker="D", label="autoencoder, secret key"),
+    **BASELINE_STYLES,
+}
+
+
+def mask_style(mask: str) -> dict[str, str]:
+    """Marker, colour and label of a mask; those of a method without a style of its own are black crosses."""
+    return dict(MASK_STYLES.get(mask, dict(color="black", marker="x", label=mask)))
 
 
 def leakage(
@@ -109,7 +117,7 @@ def leakage(
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     for axis, curves in zip(axes, (similarity, found), strict=True):
         for mask, values in curves.items():
-            axis.plot(places, values, alpha=0.85, **MASK_STYLES[mask])
+            axis.plot(places, values, alpha=0.85, **mask_style(mask))
         axis.set_xticks(places, [f"{count:,}" for count in pairs])
         axis.set(xlabel="known pairs of image and mask", ylim=(-0.03, 1.05))
         axis.grid(alpha=0.3)
@@ -135,7 +143,7 @@ def frontier(table: list[dict[str, str]], path: Path) -> None:
         labelled = set()
         for row in (row for row in table if row["method"] == method):
             x, y = float(row["ssim"]), float(row["accuracy"])
-            style = dict(MASK_STYLES[row["mask"]])
+            style = mask_style(row["mask"])
             if row["mask"] in labelled:
                 style["label"] = None
             labelled.add(row["mask"])

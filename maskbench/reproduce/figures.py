@@ -7,15 +7,13 @@ import numpy as np
 
 from maskbench.classification.figures import METHOD_STYLES
 from maskbench.classification.scores import standard_error
+from maskbench.leakage.figures import BASELINE_STYLES
 from maskbench.runtime.plotting import plt, write
 
-PRESET_STYLES = {  # of presets and baselines: the same marker and colour in every picture
+PRESET_STYLES = {
     "maskbench": dict(color="C0", marker="o", label="preset maskbench"),
     "paper": dict(color="C1", marker="s", label="preset paper"),
-    "identity": dict(color="C7", marker="^", label="raw pixels"),
-    "pca": dict(color="C2", marker="v", label="PCA"),
-    "random-projection": dict(color="C4", marker="<", label="random projection"),
-    "untrained": dict(color="C5", marker=">", label="untrained encoder"),
+    **BASELINE_STYLES,
 }
 
 

@@ -74,13 +74,13 @@ def _key(run: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
 
 
-def code_fingerprint(script: str) -> str:
-    """sha256 of a script and of maskbench: what an edited program makes is another run.
+def code_fingerprint(*scripts: str) -> str:
+    """sha256 of scripts and of maskbench: what an edited program makes is another run.
 
     Args:
-        script: the script's ``__file__``.
+        scripts: ``__file__`` of each.
     """
     digest = hashlib.sha256()
-    for path in [Path(script), *sorted(_PACKAGE.rglob("*.py"))]:
+    for path in [*map(Path, scripts), *sorted(_PACKAGE.rglob("*.py"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
