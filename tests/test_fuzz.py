@@ -394,7 +394,7 @@ def test_hostile_pictures(tmp_path, limited_memory):
 
 
 def test_what_torch_would_not_mind(originals, tmp_path):
-    """Each refusal that maskbench.archive adds to torch.load, by itself."""
+    """Each refusal that maskbench.storage.pt_contents adds to torch.load, by itself."""
     path = tmp_path / "file.pt"
 
     def refused(reason: str) -> None:

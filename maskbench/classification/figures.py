@@ -14,7 +14,7 @@ METHOD_STYLES = {
 
 
 def score_bars(table: list[list], title: str, path: Path) -> None:
-    """A bar with its deviation for every cell of the table.
+    """A bar with its standard deviation for every cell of the table.
 
     Args:
         table: rows ``(method, classes, metric, mean, std, draws)``.
@@ -42,7 +42,7 @@ def score_bars(table: list[list], title: str, path: Path) -> None:
 
 
 def training_curves(curves: dict[int, list[np.ndarray]], path: Path) -> None:
-    """The MLP's loss and accuracy over its epochs, mean and deviation of the draws (paper, Figs 10-11).
+    """The MLP's loss and accuracy over its epochs, mean and standard deviation of the draws (paper, Figs 10-11).
 
     Args:
         curves: for each class count, one ``[epochs, 4]`` a draw: training and validation loss, then accuracy.

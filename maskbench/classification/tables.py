@@ -33,7 +33,7 @@ def write_tables(output: Path, runs: list[list]) -> list[list]:
 
 
 def summarise(runs: list[list]) -> list[list]:
-    """Mean and deviation (ddof 0) of every metric over the repeats, one row a (method, classes, metric)."""
+    """Mean and standard deviation (ddof 0) of every metric over the repeats, one row a (method, classes, metric)."""
     groups = {}
     for _, method, count, _, *rest in runs:
         groups.setdefault((method, count), []).append(rest[: len(METRICS)])

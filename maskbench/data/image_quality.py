@@ -14,7 +14,7 @@ def image_mse(reconstruction: Tensor, images: Tensor) -> Tensor:
 def image_quality(reconstruction: Tensor, images: Tensor) -> Tensor:
     """MSE, PSNR (dB, at most 100) and SSIM of each image: ``[N, 3, S, S]`` twice, in [0, 1] -> ``[N, 3]``.
 
-    SSIM is torchmetrics': Gaussian windows of deviation 1.5 (Wang et al., IEEE TIP 2004), mean over the colours.
+    SSIM is torchmetrics': Gaussian windows of standard deviation 1.5 (Wang et al., IEEE TIP 2004), mean over colours.
     """
     import maskbench.data.torchvision_import  # noqa: F401  torchmetrics wants torchvision, imported with care
 

@@ -41,7 +41,7 @@ class Decoder(nn.Module):
         stages = depth(image_size)
         self.gaussian_dim = gaussian_dim
         self.normal_log_radius = normal_log_radius(gaussian_dim)
-        self.contrast = nn.Parameter(torch.tensor([0.5 * math.log(gaussian_dim), 0.3]))  # log radius: mean, deviation
+        self.contrast = nn.Parameter(torch.tensor([0.5 * math.log(gaussian_dim), 0.3]))  # log radius: mean, spread
         if frequencies:
             self.spectrum = Spectrum(image_size, frequencies)
             self.linear = nn.Linear(gaussian_dim + categories, self.spectrum.length)

@@ -63,7 +63,7 @@ class Encoder(nn.Module):
         return gaussian, logits.softmax(1)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`forward`, with the logits ``[N, K]`` of the categorical part: mean 0, deviation 1."""
+        """As :meth:`forward`, with the logits ``[N, K]`` of the categorical part: mean 0, variance 1."""
         features = self.features(images) if self.config["frequencies"] else convolve(self.features, images, up=False)
         (to_gaussian, radial), (to_logits, norm) = self.gaussian, self.categorical
         return radial(multiply(to_gaussian, features)), norm(multiply(to_logits, features))

@@ -15,7 +15,7 @@ _NATURAL = 0.1  # variance of log length of natural images' codes
 
 
 class RunningNorm(nn.Module):
-    """Subtract the mean and divide by the deviation of every feature: ``[N, F]`` twice.
+    """Subtract the mean and divide by the standard deviation of every feature: ``[N, F]`` twice.
 
     The statistics are running averages in training mode too, and constants to the gradient: those of a mini-batch of
     16 are noise that the decoder cannot undo. :meth:`fit` sets them exactly.
@@ -68,9 +68,9 @@ class RadialGaussianization(RunningNorm):
     Most of what is not normal in a linear code of natural images is its length, the image's contrast. One
     invertible step mends it (Lyu and Simoncelli, "Nonlinear extraction of independent components of natural
     images using radial Gaussianization", Neural Computation 2009); here a power law: the logarithm of the length
-    gets the mean and deviation it has under N(0, I). Centre and scale of the features are those of a multivariate
-    Student distribution of 0.1 F degrees of freedom, in which images of high contrast do not outweigh the others: so
-    the *directions* have mean 0 and even variance (an M-estimator: Maronna, Annals of Statistics 1976).
+    gets the mean and standard deviation it has under N(0, I). Centre and scale of the features are those of a
+    multivariate Student distribution of 0.1 F degrees of freedom, in which images of high contrast do not outweigh the
+    others: so the *directions* have mean 0 and even variance (an M-estimator: Maronna, Annals of Statistics 1976).
     """
 
     def __init__(self, features: int):
@@ -121,7 +121,7 @@ class RadialGaussianization(RunningNorm):
 
 
 def normal_log_radius(features: int) -> tuple[float, float]:
-    """Mean and deviation of log |z| for z ~ N(0, I) of ``features`` dimensions.
+    """Mean and standard deviation of log |z| for z ~ N(0, I) of ``features`` dimensions.
 
     log |z|^2 is log 2 plus the logarithm of a Gamma(features / 2) variable, so its mean and variance are digamma and
     trigamma.

@@ -87,7 +87,7 @@ def radial_norm(
         x: float32 or float64, as are the four statistics, which change.
         weight: of these rows in the statistics.
         tail: degrees of freedom for each feature.
-        normal_log_radius: mean and deviation of the log radius under the prior.
+        normal_log_radius: mean and standard deviation of the log radius under the prior.
     """
     statistics = center, variance, log_radius_mean, log_radius_variance
     return torch.ops.maskbench.radial_norm(x, *statistics, weight, tail, *normal_log_radius)

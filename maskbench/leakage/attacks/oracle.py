@@ -18,7 +18,7 @@ def chosen_images(mean: Tensor, components: Tensor) -> Tensor:
 
     Args:
         mean: of public images, ``[P]``.
-        components: ``[n, P]``, each as long as its deviation.
+        components: ``[n, P]``, each as long as its standard deviation.
     """
     count = len(components)
     generator = torch.Generator().manual_seed(0)
@@ -38,7 +38,7 @@ def wiener(queries: Tensor, answers: Tensor, mean: Tensor, components: Tensor, c
         queries: images ``[n, P]``.
         answers: their codes ``[n, D]``.
         mean: of public images, ``[P]``.
-        components: of public images, ``[C, P]``, each as long as its deviation.
+        components: of public images, ``[C, P]``, each as long as its standard deviation.
         codes: of other images, ``[N, D]``; of fewer than D, their covariance is not known well.
 
     Returns:
@@ -50,7 +50,7 @@ def wiener(queries: Tensor, answers: Tensor, mean: Tensor, components: Tensor, c
     gram = x @ x.T
     gram = gram + 1e-4 * gram.diagonal().mean() * torch.eye(len(x)).to(gram)
     weights = torch.linalg.solve(gram, y)  # of the queries
-    effect = (components @ x.T) @ weights  # of a deviation of each component, [C, D]
+    effect = (components @ x.T) @ weights  # of one standard deviation of each component, [C, D]
     explained = effect.T @ effect
     observed = (codes.double() - center).T.cov(correction=0)
     values, axes = torch.linalg.eigh(observed - explained)
