@@ -61,7 +61,7 @@ from maskbench.runtime.seeding import seeded
 from maskbench.storage import atomic
 from maskbench.storage.ledger import Ledger, code_fingerprint
 
-METHODS = ("mlp", "forest", "adaboost")
+CLASSIFIERS = ("mlp", "forest", "adaboost")
 NO_LABEL = -100  # fills up the shorter parts of draws that are trained together
 MLPS_A_THREAD = 4  # fewer are done sooner by one
 WEIGHT_DECAY = 0.1
@@ -216,14 +216,28 @@ def run_task(task: Task, device: torch.device) -> list[dict]:
 
 
 def mean_accuracies(
-    data: MaskedSet, methods: Sequence[str], classes: int = 3, repeats: int = 5, seed: int = 0
+    data: MaskedSet,
+    methods: Sequence[str],
+    classes: int = 3,
+    repeats: int = 5,
+    seed: int = 0,
+    device: torch.device | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation (ddof 0) of each method's accuracy over some draws; for ``crosspair.py --audit``."""
+    """Mean and standard deviation (ddof 0) of each method's accuracy over some draws; for ``crosspair.py --audit``.
+
+    Args:
+        device: of the MLPs; default: the CPU.
+
+    Raises:
+        InputError: the set has too few classes.
+    """
     parts = data_parts(data)
     eligible = eligible_classes(data, parts)
+    if len(eligible) < classes:
+        raise InputError(f"{data.dataset}: {len(eligible)} classes have enough images, {classes} are needed")
     draws = {(classes, repeat): draw_classes(seed, eligible, classes, repeat) for repeat in range(repeats)}
     runs = [Run(classes, repeat, method) for method in methods for repeat in range(repeats)]
-    found = dict(finish(run_task, data, parts, draws, runs, Settings(seed=seed), torch.device("cpu")))
+    found = dict(finish(run_task, data, parts, draws, runs, Settings(seed=seed), device or torch.device("cpu")))
     accuracy = {method: [found[run]["scores"][0] for run in runs if run.method == method] for method in methods}
     return {method: (float(np.mean(values)), float(np.std(values))) for method, values in accuracy.items()}
 
@@ -317,7 +331,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--masked", type=Path, help="a masked file of mask_dataset.py, or a shard; default: the newest in masked/")
     add("--classes", nargs="+", type=class_argument, default=["2", "3", "4"], help="classes a draw, or all")
     add("--repeats", type=command_line.integer(1), default=10, help="random draws of the classes")
-    add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="classifiers to train")
+    add("--methods", nargs="+", choices=CLASSIFIERS, default=list(CLASSIFIERS), help="classifiers to train")
     add("--output-dir", type=Path, default=Path("runs/classify"), help="where tables and pictures go")
     add("--estimators", type=command_line.integer(1), default=100, help="trees of the forest, stumps of AdaBoost")
     add("--epochs", type=command_line.integer(1), default=50, help="the MLP's passes over its training rows")

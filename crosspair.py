@@ -54,12 +54,12 @@ def main() -> None:
     encoders, decoders, image_size = load_instances(args)
     with atomic.output_folder(args.output_dir):
         if args.audit:
-            audit_all(args, encoders, decoders)
+            audit_all(args, encoders, decoders, device)
         else:
             pair_all(args, encoders, decoders, image_size, device)
 
 
-def audit_all(args: argparse.Namespace, encoders: list[Encoder], decoders: list[Decoder]) -> None:
+def audit_all(args: argparse.Namespace, encoders: list[Encoder], decoders: list[Decoder], device: torch.device) -> None:
     import classify
     from maskbench.leakage import audit, frontier
     from maskbench.masking import Autoencoder
@@ -70,7 +70,9 @@ def audit_all(args: argparse.Namespace, encoders: list[Encoder], decoders: list[
         for encoder, decoder in zip(encoders[:2], decoders[:2], strict=True)
     )
     ledger = Ledger(args.output_dir / "audit-runs.pt", code_fingerprint(__file__, classify.__file__))
-    accuracy = functools.partial(classify.mean_accuracies, classes=3, repeats=frontier.DRAWS)
+    accuracy = functools.partial(
+        classify.mean_accuracies, classes=frontier.CLASSES, repeats=frontier.DRAWS, device=device
+    )
     audit.run(settings, owner, attacker, ledger, accuracy)
 
 
@@ -179,10 +181,10 @@ def load_instances(args: argparse.Namespace) -> tuple[list[Encoder], list[Decode
 def print_table(table: list[list], instances: int) -> None:
     """The paper's figures beside ours, and how many times worse an unmatched decoder is."""
     print(
-        f"\nMSE of {instances} encoders x {instances} decoders".ljust(42) + "mean".rjust(11) + "deviation".rjust(11),
+        f"\nMSE of {instances} encoders x {instances} decoders".ljust(42) + "mean".rjust(11) + "std. dev.".rjust(11),
         end="",
     )
-    print("paper".rjust(16) + "deviation".rjust(11))
+    print("paper".rjust(16) + "std. dev.".rjust(11))
     for images, pair, mean, deviation, paper_mean, paper_deviation in table:
         print(f"{images:12}{pair:29}{mean:11.6f}{deviation:11.6f}{paper_mean:16.6f}{paper_deviation:11.6f}")
     for matched, unmatched in zip(table[::2], table[1::2], strict=True):

@@ -152,6 +152,7 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
     journal = Journal(folder, state, run, threads, device)
     if saved:
         journal.restore(saved)
+    journal.open()
     state.make_capturable(device)
     step = step_function(state, run)
 

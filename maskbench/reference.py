@@ -1,4 +1,4 @@
-"""The ops in plain PyTorch, by the name that DESIGN and notebooks know: see :mod:`maskbench.ops.reference`."""
+"""The ops in plain PyTorch, by a shorter name: see :mod:`maskbench.ops.reference`."""
 
 from maskbench.ops.reference import discriminator_loss, generator_loss, philox4x32, sample_prior, uniform
 

@@ -8,13 +8,25 @@ from torch import nn
 from maskbench.leakage import plan, scores
 from maskbench.leakage.attacks.alignment import match_axes, procrustes, unpaired
 from maskbench.leakage.attacks.decoders import gradient_inversion, inverse_decoder
-from maskbench.leakage.attacks.inference import attribute, membership
+from maskbench.leakage.attacks.inference import attribute, membership_rule
 from maskbench.leakage.attacks.oracle import chosen_images, wiener
-from maskbench.leakage.attacks.reidentification import named_once, ranks, ranks_of, turned_by_profiles
+from maskbench.leakage.attacks.reidentification import distances, named_once, ranks_of, turned_by_profiles
 from maskbench.leakage.attacks.ridge import Ridge
 from maskbench.leakage.knowledge import Instance, Knowledge, Labelled, Membership, Pairs, Public, limited_oracle
 
 SIZE = 16  # of images; 3 * 16 * 16 = 768 pixels
+
+
+def ranks(codes: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+    """Of candidates in the order of the codes."""
+    return ranks_of(distances(codes, candidates), torch.arange(len(codes)))
+
+
+def membership(members: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Whether each of the second half of both is told rightly by a rule that the first halves gave."""
+    half = len(members) // 2
+    rule = membership_rule(members[:half], others[:half])
+    return torch.cat((rule(members[half:]), ~rule(others[half:])))
 
 
 @pytest.fixture

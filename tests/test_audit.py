@@ -163,7 +163,7 @@ def world():
         yield World(images, autoencoder(0), autoencoder(1), SECRET, 0)
 
 
-OPTIONAL = ("pairs", "oracle", "stolen", "labelled", "membership")
+OPTIONAL = ("candidates", "pairs", "oracle", "stolen", "labelled", "membership")
 ALLOWED = [  # mask, threat, pairs or queries, what the attacker has beside masks and public images
     ("aae", "masks-only", 0, set()),
     ("aae+key", "masks-only", 0, set()),
@@ -207,7 +207,7 @@ def reachable(root: object):
 def test_an_attacker_has_what_the_threat_allows_and_nothing_else(world, mask, threat, count, allowed):
     knowledge = threats.THREATS[threat].knowledge(world, world.victim(mask), count)
     assert {name for name in OPTIONAL if getattr(knowledge, name) is not None} == allowed
-    assert set(vars(knowledge)) == {*OPTIONAL, *("masks", "collection", "candidates", "public", "own", "autoencoder")}
+    assert set(vars(knowledge)) == {*OPTIONAL, *("masks", "collection", "public", "own", "autoencoder")}
     assert knowledge.pairs is None or len(knowledge.pairs.codes) == len(knowledge.pairs.images) == count
     assert knowledge.oracle is None or knowledge.oracle.queries == count
 
@@ -222,6 +222,17 @@ def test_an_attacker_has_what_the_threat_allows_and_nothing_else(world, mask, th
         if isinstance(item, torch.Tensor):
             same = [secret for secret in secrets if secret.numel() == item.numel() and secret.dtype == item.dtype]
             assert not any(torch.allclose(item.flatten(), secret) for secret in same)
+
+
+def test_candidates_are_for_re_identification_and_every_attack_has_an_oracle_of_its_own(world):
+    victim = world.victim("aae")
+    for threat, count in (("masks-only", 0), ("oracle", 10)):
+        shared = threats.THREATS[threat].knowledge(world, victim, count)
+        for attack in (attack for attack in plan.ATTACKS if attack.threat == threat):
+            knowledge = audit.given(shared, attack, world, victim)
+            assert (knowledge.candidates is not None) == (attack.kind is scores.REIDENTIFICATION)
+            if threat == "oracle":
+                assert len(knowledge.oracle.ask(knowledge.public.some[:10])) == 10  # none is spent before
 
 
 def test_the_walk_finds_what_is_hidden(world):

@@ -1,4 +1,4 @@
-"""The losses of the game against their oracle, maskbench.reference, and the compiled kernels against each other."""
+"""The losses of the game against their oracle, maskbench.ops.reference, and the compiled kernels against each other."""
 
 import pytest
 import torch

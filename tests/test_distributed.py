@@ -109,7 +109,7 @@ def test_a_signal_stops_all_after_the_same_step(tmp_path):
     training.send_signal(signal.SIGTERM)
     _, errors = training.communicate(timeout=60)
     assert training.returncode != 0
-    assert "go on with: torchrun --nproc-per-node 2" in errors and "error: " not in errors.split("Traceback")[0]
+    assert "resume with: torchrun --nproc-per-node 2" in errors and "error: " not in errors.split("Traceback")[0]
     saved = checkpoints.load_checkpoint(folder / "checkpoint.pt")
     place = 16 * len(saved["history"]) + len(saved["losses"])
     assert saved["states"]["prior"]["rng_state"].tolist() == [0, place]

@@ -145,7 +145,9 @@ def test_signals_stop_after_any_step_and_the_rest_gives_the_same_bits(
         last = capsys.readouterr().err.strip().splitlines()[-1]
         name = signal.Signals(number).name
         assert f"stopped by {name} at runs/aae/0, epoch {1 + (at - 1) // 16}, step {1 + (at - 1) % 16}" in last
-        assert re.search(r"go on with: python \S*train_aae\.py --dataset photos --limit 256 --epochs 2 --resume$", last)
+        assert re.search(
+            r"resume with: python \S*train_aae\.py --dataset photos --limit 256 --epochs 2 --resume$", last
+        )
         checkpoint = checkpoints.load_checkpoint(folder / "checkpoint.pt")
         assert 16 * len(checkpoint["history"]) + len(checkpoint["losses"]) == at
         assert (folder / "encoder.pt").exists() == (at > 16)  # a half-trained epoch leaves no encoder
@@ -215,7 +217,7 @@ def test_the_number_of_threads_is_restored(run_here, tmp_path, capsys):
     finally:
         torch.set_num_threads(1)
     said = capsys.readouterr().out
-    assert "goes on with 2 thread(s)" in said and "torch was 1.0 and is" in said and "not the same to the bit" in said
+    assert "resumes with 2 thread(s)" in said and "torch was 1.0 and is" in said and "not the same to the bit" in said
 
 
 def test_every_flag_that_changes_results_is_refused_by_name(workplace):

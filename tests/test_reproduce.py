@@ -291,7 +291,7 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
     presets = (*PRESETS, *BASELINES)
     for number, preset in enumerate(presets):
         for dataset, counts in (("cifar100", (2, 3, 4)), ("mnist", (10,))):
-            cells = [(method, count) for method in classify.METHODS for count in counts]
+            cells = [(method, count) for method in classify.CLASSIFIERS for count in counts]
             draws = 1 if dataset == "mnist" else 25
             # preset maskbench is above the paper, preset paper below
             scores = [
@@ -321,7 +321,7 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
         "maskbench/estimators-400",
         *(f"{name}/classify-cifar100" for name in others),
     ):
-        rows = [["x.pt", method, 3, i, 0.6, 0, 0, 1, 2, 0.5, "a"] for method in classify.METHODS for i in range(10)]
+        rows = [["x.pt", method, 3, i, 0.6, 0, 0, 1, 2, 0.5, "a"] for method in classify.CLASSIFIERS for i in range(10)]
         write(runs / folder / "cifar100-runs.csv", RUNS, rows)
     steps = plan.make_plan(runs, Path("data"), draws=25, instances=4)
     for step, name, source, _ in copied_pictures(runs):
@@ -472,7 +472,8 @@ def test_codes_told_from_the_prior():
 
 
 def test_pictures_are_drawn(collated, tmp_path):
-    assert set(figures.PRESET_STYLES) == {*PRESETS, *BASELINES}
+    assert set(figures.COLUMN_STYLES) == {*PRESETS, *BASELINES}
+    assert figures.column_style("a new method")["label"] == "a new method"
     _, results, _ = collated
     prior_figures.draw_prior_fit(torch.randn(500, 16), torch.rand(500, 20).softmax(1), tmp_path / "prior-fit.png")
     prior_figures.draw_prior_samples(Decoder(gaussian_dim=16).eval(), tmp_path / "prior-samples.png", rows=2, columns=3)

@@ -1,4 +1,4 @@
-"""Draws of the priors against their oracle, maskbench.reference, and the compiled kernels against each other."""
+"""Draws of the priors against their oracle, maskbench.ops.reference, and the compiled kernels against each other."""
 
 import pytest
 import scipy.stats

@@ -61,6 +61,7 @@ def eligible_classes(data: MaskedSet, parts: dict[str, Tensor]) -> np.ndarray:
 
 
 def class_count(text: str, data: MaskedSet, eligible: np.ndarray, path: Path) -> int:
+    """``--classes`` as a number; InputError where there are not so many."""
     count = len(eligible) if text == "all" else int(text)
     if count > len(eligible) or count < 2:
         raise InputError(
@@ -85,6 +86,7 @@ def tree_data(data: MaskedSet, draw: Draw) -> DrawData:
 
 
 def draw_data(data: MaskedSet, draw: Draw, parts: dict[str, Tensor]) -> DrawData:
+    """The rows of each part, read."""
     classes = torch.from_numpy(draw.classes)
     return DrawData(
         count=len(classes),

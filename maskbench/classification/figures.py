@@ -6,7 +6,7 @@ import numpy as np
 
 from maskbench.runtime.plotting import plt, write
 
-METHOD_STYLES = {
+CLASSIFIER_STYLES = {
     "mlp": dict(color="C0", marker="o", label="MLP"),
     "forest": dict(color="C2", marker="s", label="random forest"),
     "adaboost": dict(color="C3", marker="v", label="AdaBoost"),

@@ -22,7 +22,7 @@ class ImageSet:
 
     Attributes:
         name: what ``--dataset`` said.
-        images: uint8 ``[N, 3, S, S]``, RGB; see :func:`batches` for those that are not in memory.
+        images: uint8 ``[N, 3, S, S]``, RGB, or a folder's that are not in memory.
         labels: int64 ``[N]``, indices into ``classes``.
         split: uint8 ``[N]``, 0 for training, 1 for test.
         classes: one name per class.
@@ -45,6 +45,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def check_memory(what: str, needed: int) -> None:
+    """InputError that names ``what`` where its pixels take more than half of the memory, in bytes."""
     memory = machine.memory()
     if needed > memory // 2:
         raise InputError(
@@ -70,4 +71,5 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 def split_flags(train: int, test: int) -> Tensor:
+    """uint8: so many 0 for training, then so many 1 for testing."""
     return torch.cat((torch.zeros(train, dtype=torch.uint8), torch.ones(test, dtype=torch.uint8)))

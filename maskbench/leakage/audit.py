@@ -1,6 +1,7 @@
 """The leakage audit behind ``crosspair.py --audit``: every attack on every mask, then tables, pictures and verdict."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,9 +13,9 @@ from maskbench.data.image_set import TEST, ImageSet
 from maskbench.data.masked_set import KEYED
 from maskbench.errors import InputError
 from maskbench.leakage import frontier, plan, report, scores, threats
-from maskbench.leakage.knowledge import MOST_PAIRS
+from maskbench.leakage.knowledge import MOST_PAIRS, Knowledge, limited_oracle
 from maskbench.leakage.settings import Accuracy, Settings
-from maskbench.leakage.world import Images, World
+from maskbench.leakage.world import Images, Victim, World
 from maskbench.masking import METHODS, Autoencoder, key
 from maskbench.models import checkpoints
 from maskbench.storage import atomic, pt, tables
@@ -122,6 +123,11 @@ def load_images(settings: Settings, image_size: int) -> tuple[Images, ImageSet |
     judged, labelled, private = {settings.dataset.split(":")[0]: full.images[validation[:count]]}, None, None
     if settings.private is not None:
         private = load(settings.private, "--private")
+        if len(private.classes) < frontier.CLASSES:
+            raise InputError(
+                f"--private {settings.private}: has {len(private.classes)} class(es), and accuracy is of draws of "
+                f"{frontier.CLASSES}; choose another set"
+            )
         rows = private.rows(TEST)[:count]
         name = settings.private.split(":")[0]
         judged[f"private {name}" if name in judged else name] = private.images[rows]
@@ -176,6 +182,16 @@ def attack_all(
     return table, examples
 
 
+def given(knowledge: Knowledge, attack: plan.Attack, world: World, victim: Victim) -> Knowledge:
+    """What an attack is given of its threat's knowledge: candidates where it is to find them, an oracle of its own."""
+    more = {}
+    if attack.kind is scores.REIDENTIFICATION:
+        more["candidates"] = world.candidates
+    if knowledge.oracle is not None:
+        more["oracle"] = limited_oracle(victim.encode, knowledge.oracle.queries)
+    return replace(knowledge, **more) if more else knowledge
+
+
 def attack(world: World, step: plan.Step) -> dict[str, Tensor]:
     """A step's figures and pictures; every attack is given the knowledge of its threat, and nothing else.
 
@@ -185,7 +201,7 @@ def attack(world: World, step: plan.Step) -> dict[str, Tensor]:
     """
     victim = world.victim(step.mask)
     knowledge = threats.THREATS[step.threat].knowledge(world, victim, step.count)
-    found = [attack.run(knowledge) for attack in step.attacks]
+    found = [attack.run(given(knowledge, attack, world, victim)) for attack in step.attacks]
     if len(step.results()) > len(found):
         found = [*(victim.anchors()[name] for name in plan.ANCHORS), *found]
     values, examples = [], [torch.empty(0, EXAMPLES, *world.images.public.shape[1:], dtype=torch.uint8)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from maskbench.classification.figures import METHOD_STYLES
+from maskbench.classification.figures import CLASSIFIER_STYLES
 from maskbench.classification.scores import standard_error
 from maskbench.data.image_set import to_float
 from maskbench.models import Decoder, Encoder
@@ -135,7 +135,7 @@ def frontier(table: list[dict[str, str]], path: Path) -> None:
     Args:
         table: rows of ``frontier.csv`` by column name.
     """
-    methods = [name for name in METHOD_STYLES if sum(row["method"] == name for row in table) > 2]
+    methods = [name for name in CLASSIFIER_STYLES if sum(row["method"] == name for row in table) > 2]
     figure, axes = plt.subplots(
         1, len(methods), figsize=(4.8 * len(methods), 4.2), sharey=True, layout="constrained", squeeze=False
     )
@@ -153,7 +153,7 @@ def frontier(table: list[dict[str, str]], path: Path) -> None:
             if row["mask"] == "aae":
                 near = dict(xytext=(-4, 5), ha="right", textcoords="offset points", fontsize=8)
                 axis.annotate(row["gaussian_dim"], (x, y), **near)
-        axis.set(title=METHOD_STYLES[method]["label"], xlabel="leakage: SSIM of the best attack, 1,000 known pairs")
+        axis.set(title=CLASSIFIER_STYLES[method]["label"], xlabel="leakage: SSIM of the best attack, 1,000 known pairs")
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("accuracy on masks, three classes\n(± standard error)")
     handles = axes[0, 0].get_legend_handles_labels()

@@ -18,7 +18,7 @@ from maskbench.models import checkpoints
 from maskbench.storage.ledger import Ledger
 
 PAIRS = 1000  # known pairs of the attack that leakage is measured with, at most
-DRAWS = 5  # of three classes, for the accuracy
+DRAWS, CLASSES = 5, 3  # draws, and classes of a draw, for the accuracy
 COLUMNS = ("mask", "gaussian_dim", "method", "accuracy", "std", "draws", "ssim", "low", "high")
 
 
@@ -54,13 +54,14 @@ def trade_off(
         leak = other_leak(other, pairs, world, ledger, inputs)
         victims.append((other.name, {"other": fingerprint}, lambda other=other: other, other.widths[0], leak))
     rows = []
+    by = getattr(accuracy, "func", accuracy)  # behind functools.partial
     for number, (name, which, method, dim, leak) in enumerate(tqdm(victims, desc="accuracy", unit="mask")):
         classifiers = ["mlp", "forest", *(["adaboost"] if number < 2 else [])]
         step = inputs | which | {"accuracy": name, "methods": classifiers, "draws": DRAWS}
-        step |= {"private": settings.private, "limit": settings.limit}
+        step |= {"private": settings.private, "limit": settings.limit, "by": f"{by.__module__}.{by.__qualname__}"}
         result = ledger.get(step, {"values": [[0.0] * 2] * len(classifiers)})
         if result is None:
-            found = accuracy(masked(method(), private, settings.limit), classifiers)
+            found = accuracy(masked(method(), private, settings), classifiers)
             result = {"values": [[float(value) for value in found[classifier]] for classifier in classifiers]}
             ledger.add(step, result)
         values = zip(classifiers, result["values"], strict=True)
@@ -73,10 +74,11 @@ def _method(world: World, name: str) -> MaskingMethod:
     return world.victim(name).method
 
 
-def masked(method: MaskingMethod, images: ImageSet, limit: int | None) -> MaskedSet:
-    """A labelled set's masks, in memory."""
-    train, test = datasets.labelled_split(images, limit)
-    return Shard(Work(method, images, train, test, batch_size=datasets.large_batch(method.image_size)), 0).mask()
+def masked(method: MaskingMethod, images: ImageSet, settings: Settings) -> MaskedSet:
+    """A labelled set's masks; they lie in a file without a name."""
+    train, test = datasets.labelled_split(images, settings.limit)
+    work = Work(method, images, train, test, batch_size=datasets.large_batch(method.image_size))
+    return Shard(work, 0).mask(settings.output_dir)
 
 
 def best_leak(table: list[list], mask: str, images: str, pairs: int) -> list[float]:

@@ -93,7 +93,7 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class Oracle:
-    """Masks images of the attacker's choice; all attacks of one step share the answers.
+    """Masks images of the attacker's choice; every attack has its own.
 
     Attributes:
         ask: images ``[n, 3, S, S]`` -> codes ``[n, D]``; OracleRefused beyond ``queries`` images in all.
@@ -158,10 +158,11 @@ class Knowledge:
         masks: to be attacked, codes float32 ``[N, D]`` by the name of their set. All codes are read, see
             :meth:`maskbench.masking.MaskingMethod.read`.
         collection: codes ``[M, D]`` of one set of the owner's masks, for statistics.
-        candidates: the images behind ``masks``, float32 ``[N, 3, S, S]`` in an order that says nothing.
         public: images of the same kind.
         own: the attacker's own instance of the method: of another seed, without a key.
         autoencoder: the attacker's own autoencoder, whatever the method; its ``decode`` is a module.
+        candidates: for re-identification alone, the images behind ``masks``, float32 ``[N, 3, S, S]`` in an order that
+            says nothing.
         pairs: known plaintexts.
         oracle: masks images of his choice.
         stolen: the owner's encoder without the key, and without a decoder.
@@ -171,10 +172,10 @@ class Knowledge:
 
     masks: Mapping[str, Tensor]
     collection: Tensor
-    candidates: Mapping[str, Tensor]
     public: Public
     own: Instance
     autoencoder: Instance
+    candidates: Mapping[str, Tensor] | None = None
     pairs: Pairs | None = None
     oracle: Oracle | None = None
     stolen: Instance | None = None

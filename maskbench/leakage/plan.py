@@ -86,8 +86,18 @@ ATTACKS = (
     Attack("inverse-decoder", RECONSTRUCTION, "stolen-encoder", decoders.inverse_from_stolen, plain),
     Attack("attribute", ATTRIBUTE, "stolen-encoder", inference.attributes, plain),
     # the encoder of keyed masks: the key is missing
-    Attack("unpaired", RECONSTRUCTION, "stolen-encoder", alignment.stolen_by_statistics, keyed, False, False),
-    Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_stolen_keyed, keyed, False),
+    Attack(
+        "unpaired",
+        RECONSTRUCTION,
+        "stolen-encoder",
+        alignment.stolen_by_statistics,
+        keyed,
+        paired=False,
+        pictured=False,
+    ),
+    Attack(
+        "re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_stolen_keyed, keyed, paired=False
+    ),
     Attack("procrustes", RECONSTRUCTION, "stolen-encoder", alignment.stolen_from_pairs, keyed, pictured=False),
     Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_keyed_pairs, keyed),
 )

@@ -231,7 +231,7 @@ def page(table: Table, frontier: list[Row], said: str) -> str:
             (row["mask"], row["gaussian_dim"], NAMES[row["method"]], *shortened(row, "accuracy", "std", "ssim"))
             for row in frontier
         ]
-        lines.append(markdown(["mask", "Gaussian part", "classifier", "accuracy", "deviation", "SSIM"], cells))
+        lines.append(markdown(["mask", "Gaussian part", "classifier", "accuracy", "standard deviation", "SSIM"], cells))
     lines.append(
         "MSE, PSNR, medians, the best 1% of the images (the 1% or 99% quantile), ranks and 95% bootstrap intervals "
         "over images: [audit.csv](audit.csv). Gradient inversion is judged on the first 100 images of each set.\n"

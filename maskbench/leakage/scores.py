@@ -29,6 +29,7 @@ class Kind:
     of: str = "all"
 
     def sets(self, judged: list[str]) -> list[str]:
+        """Of all judged sets those that it is measured on."""
         return {"all": judged, "first": judged[:1], "last": judged[-1:]}[self.of]
 
 

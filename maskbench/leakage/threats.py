@@ -2,8 +2,10 @@
 
 The victim is instance 0 of the trained autoencoders; the attacker runs the same program on public images of the same
 kind and has instance 1. He reads masks as anybody can who knows the method: with the radius and the softmax undone
-(:meth:`maskbench.models.decoder.Decoder.unmask`, with the contrast of his own decoder). Under every threat he also has
-the candidate images of re-identification, in an order that says nothing.
+(:meth:`maskbench.models.decoder.Decoder.unmask`, with the contrast of his own decoder).
+
+What an attack is given beside that follows from what it finds out, see
+:func:`maskbench.leakage.audit.given`.
 """
 
 from collections.abc import Callable
@@ -22,7 +24,6 @@ def masks_only(world: World, victim: Victim, _count: int = 0, **more) -> Knowled
     return Knowledge(
         masks=victim.masks,
         collection=victim.collection,
-        candidates=world.candidates,
         public=world.public,
         own=victim.own,
         autoencoder=world.autoencoder,

@@ -5,6 +5,7 @@ import torch
 from maskbench.masking.autoencoder import Autoencoder
 from maskbench.masking.method import Recipe
 from maskbench.models import PRESETS, Encoder
+from maskbench.runtime.seeding import seeded
 from maskbench.storage import pt
 
 
@@ -15,6 +16,6 @@ class Untrained(Autoencoder):
 
     @classmethod
     def make(cls, recipe: Recipe) -> "Untrained":
-        torch.manual_seed(recipe.seed)
-        encoder = Encoder(**recipe.sizes(), **PRESETS[recipe.preset]).eval()
+        with torch.random.fork_rng(devices=()), seeded(recipe.seed):  # the caller's own stream goes on
+            encoder = Encoder(**recipe.sizes(), **PRESETS[recipe.preset]).eval()
         return cls(encoder, pt.fingerprint(encoder.state_dict()))

@@ -164,5 +164,6 @@ def undo_heads(
 
 
 def shrinkage(x: Tensor) -> float:
+    """How far estimates from the rows of all ranks, ``[N, F]``, are shrunk: F / (N + F)."""
     features = x.shape[1]
     return features / (torchrun.count(x) + features)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from maskbench import ops
 
-SLOPE = 0.5  # of the leaky ReLUs in encoder and decoder: nearer to linear rebuilds better, see train_aae.py
+SLOPE = 0.5  # of the leaky ReLUs in encoder and decoder: nearer to linear rebuilds better, see docs/method.md
 
 
 def multiply(layers: nn.Module, x: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ MOST_ROWS = {"avx512": 128, "avx2": 64}.get(SIMD, 0)
 
 
 def step_kernels() -> str:
-    """The instruction set of the training step's kernels, or "none" where PyTorch does it all."""
-    return SIMD if MOST_ROWS else "none"
+    """The training step's kernels: their instruction set and largest input, or "none" where PyTorch does it all."""
+    return f"{SIMD} up to {MOST_ROWS} rows" if MOST_ROWS else "none"
 
 
 def has_step_kernels(x: Tensor) -> bool:

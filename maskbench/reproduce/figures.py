@@ -5,16 +5,21 @@ from pathlib import Path
 
 import numpy as np
 
-from maskbench.classification.figures import METHOD_STYLES
+from maskbench.classification.figures import CLASSIFIER_STYLES
 from maskbench.classification.scores import standard_error
-from maskbench.leakage.figures import BASELINE_STYLES
+from maskbench.leakage.figures import BASELINE_STYLES, mask_style
 from maskbench.runtime.plotting import plt, write
 
-PRESET_STYLES = {
+COLUMN_STYLES = {
     "maskbench": dict(color="C0", marker="o", label="preset maskbench"),
     "paper": dict(color="C1", marker="s", label="preset paper"),
     **BASELINE_STYLES,
 }
+
+
+def column_style(name: str) -> dict[str, str]:
+    """Marker, colour and label of a preset or baseline."""
+    return COLUMN_STYLES[name] if name in COLUMN_STYLES else mask_style(name)
 
 
 def draw_accuracies(table: list[dict[str, str]], path: Path) -> None:
@@ -38,13 +43,13 @@ def draw_accuracies(table: list[dict[str, str]], path: Path) -> None:
             means, deviations = (
                 [float(row[column]) if row else math.nan for row in found] for column in ("mean", "std")
             )
-            axis.errorbar(places, means, deviations, linestyle="none", capsize=2, **PRESET_STYLES[preset])
+            axis.errorbar(places, means, deviations, linestyle="none", capsize=2, **column_style(preset))
         for place, count in enumerate(counts):
             paper = next(float(row["paper"]) for row in table if (row["method"], row["classes"]) == (method, count))
             both = dict(xmin=place - 0.45, xmax=place + 0.45, color="black")
             axis.hlines(paper, **both, linewidth=1.5, label=None if place else "the paper's")
             axis.hlines(1 / int(count), **both, linewidth=1, linestyle=":", label=None if place else "chance")
-        name = METHOD_STYLES[method]["label"]
+        name = CLASSIFIER_STYLES[method]["label"]
         axis.set(title=name, xticks=range(len(counts)), xticklabels=counts, xlabel="classes", ylim=(0.2, 1.02))
         axis.grid(axis="y", alpha=0.3)
     axes[0, 0].set_ylabel("accuracy on test images,\nmean and standard deviation of the draws")
@@ -65,7 +70,7 @@ def draw_latent_sizes(table: list[dict[str, str]], path: Path) -> None:
     axes[0].set(ylabel="validation MSE (pixels in 0..1)", ylim=(0, None))
     for method in ("mlp", "forest"):
         errors = standard_error(column[f"{method}_std"], column["draws"])
-        axes[1].errorbar(sizes, column[method], errors, capsize=3, **METHOD_STYLES[method])
+        axes[1].errorbar(sizes, column[method], errors, capsize=3, **CLASSIFIER_STYLES[method])
     axes[1].set_ylabel("accuracy, 3 classes of CIFAR-100\n(± standard error)")
     for axis in axes:
         axis.set_xscale("log")
@@ -89,7 +94,7 @@ def draw_trade_off(table: list[dict[str, str]], path: Path) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
     axes[0].plot(weights, column["validation_mse"], marker="o", label="validation images")
     axes[0].set(title="reconstruction", ylabel="MSE (pixels in 0..1)")
-    axes[1].plot(weights, column["mlp"], **METHOD_STYLES["mlp"])
+    axes[1].plot(weights, column["mlp"], **CLASSIFIER_STYLES["mlp"])
     axes[1].plot(weights, column["logistic"], color="C1", marker="s", label="logistic regression")
     axes[1].axhline(0.5, color="black", linestyle=":", label="chance")
     axes[1].set(title="codes told from prior draws", ylabel="held-out accuracy", ylim=(0.45, 1.02))

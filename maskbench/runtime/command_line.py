@@ -129,7 +129,7 @@ def _run(main: Callable[[], None]) -> None:
         sys.exit(_complain(program, "this machine's memory is not enough; use fewer or smaller images, or --limit"))
     except Stopped as stopped:
         if _rank() == 0:
-            print(f"\n{program}: {stopped}; go on with: {shlex.join(_command_to_resume())}", file=sys.stderr)
+            print(f"\n{program}: {stopped}; resume with: {shlex.join(_command_to_resume())}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted; what is finished is kept", file=sys.stderr)

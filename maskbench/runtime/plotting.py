@@ -21,6 +21,7 @@ def show(axis, image: Tensor) -> None:
 
 
 def write(figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all, and close it."""
     with atomic.writing(path) as file:
         figure.savefig(file, format="png", dpi=130)
     plt.close(figure)

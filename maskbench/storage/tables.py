@@ -19,8 +19,11 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> N
 Row = dict[str, str]
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path, advice: str = "make it again") -> list[Row]:
     """Rows of a CSV file by column name.
+
+    Args:
+        advice: what to do where it is missing or damaged.
 
     Raises:
         InputError: it is missing or not a table.
@@ -29,11 +32,11 @@ def read(path: Path) -> list[Row]:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file, though its step is finished; delete its row in steps.csv") from None
+        raise InputError(f"{path}: no such file; {advice}") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: damaged ({error}); delete it and its row in steps.csv") from None
+        raise InputError(f"{path}: damaged ({error}); {advice}") from None
     if any(None in row or None in row.values() for row in rows):
-        raise InputError(f"{path}: damaged (rows of different lengths); delete it and its row in steps.csv")
+        raise InputError(f"{path}: damaged (rows of different lengths); {advice}")
     return rows
 
 

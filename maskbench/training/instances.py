@@ -1,5 +1,6 @@
 """Several autoencoders from one start: side by side in processes, in threads of one GPU, or one after another."""
 
+import pickle
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -18,14 +19,14 @@ Train = Callable[[Stopper, Run, int, dict | None, Path, int], None]
 
 
 def train_instances(
-    train: Train, run: Run, folders: Sequence[Path], saved: Sequence[dict | None], device: torch.device
+    train: Train, run: Run, folders: Sequence[Path], saved: list[dict | None], device: torch.device
 ) -> None:
     """Train every instance, instance i from seed ``run.settings.seed`` + i, the fastest way there is.
 
     Args:
         train: of an importable module or of the script that runs.
         folders: of the instances.
-        saved: the checkpoint that each resumes from, or None.
+        saved: the checkpoint that each resumes from, or None; emptied, so that each is forgotten when it has served.
     """
     # mini-batches of 16 keep one thread busy: instances side by side are done sooner than one after another
     cores = torch.get_num_threads()
@@ -42,22 +43,25 @@ def train_instances(
         (run, run.settings.seed + instance, checkpoint, folder, instance % jobs)
         for instance, (folder, checkpoint) in enumerate(zip(folders, saved, strict=True))
     ]
+    saved.clear()
     if jobs > 1:
-        child_processes.run_in_parallel(train_in_child, [(train, *call) for call in calls], jobs)
+        # as bytes: a tensor would be shared, and take a file descriptor and memory that containers have little of
+        calls = [(train, pickle.dumps(checkpoint), run, seed, *rest) for run, seed, checkpoint, *rest in calls]
+        child_processes.run_in_parallel(train_in_child, calls, jobs)
         return
     with stopping(run.checkpoint_minutes) as stopper:
         if device.type == "cuda" and len(calls) > 1 and torchrun.size() == 1:
             train_in_threads(train, stopper, calls, device)
         else:
-            for call in calls:
-                train(stopper, *call)
+            while calls:
+                train(stopper, *calls.pop(0))
 
 
-def train_in_child(train: Train, run: Run, *more: object) -> None:
-    """One instance in a process of its own."""
+def train_in_child(train: Train, checkpoint: bytes, run: Run, seed: int, folder: Path, line: int) -> None:
+    """One instance in a process of its own; the checkpoint is pickled by the parent."""
     torch.set_flush_denormal(True)  # of threads that are begun after this, too
     with stopping(run.checkpoint_minutes) as stopper:
-        train(stopper, run, *more)
+        train(stopper, run, seed, pickle.loads(checkpoint), folder, line)
 
 
 def train_in_threads(train: Train, stopper: Stopper, calls: list[tuple], device: torch.device) -> None:

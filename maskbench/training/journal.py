@@ -52,7 +52,8 @@ class Journal:
         self.history: list[list[float]] = []
         self.done, self.seconds = 0, 0.0
         self.losses = torch.zeros(run.batches, 3, device=device)
-        self._board = _open_tensorboard(folder) if run.tensorboard and self._writes else None
+        self._board = None
+        self._wants_board = run.tensorboard and self._writes
 
     def restore(self, saved: dict) -> None:
         """Resume from a checkpoint; InputError where it is not of this training."""
@@ -64,6 +65,11 @@ class Journal:
         self.losses[: self.done] = saved["losses"].to(self.losses.device)
         if self.done == 0:
             self._export()  # the run may have been stopped between two of its files
+
+    def open(self) -> None:
+        """Begin the event files that were asked for; InputError where TensorBoard is not installed."""
+        if self._wants_board:
+            self._board = _open_tensorboard(self.folder)
 
     def note(self, step: int, losses: Tensor) -> None:
         """A step, counted from 1, is taken; its losses are ``[3]``."""

@@ -34,7 +34,7 @@ def find_checkpoint(folder: Path, settings: Settings, resume: bool) -> dict | No
     if not resume:
         raise InputError(
             f"{folder} holds a trained autoencoder and its private key; "
-            "go on with --resume, choose another --output-dir, or delete it"
+            "resume it with --resume, choose another --output-dir, or delete it"
         )
     checkpoint = checkpoints.load_checkpoint(path)
     for name, value in settings.as_dict().items():
@@ -86,7 +86,7 @@ def say_what_differs(saved: dict, run: Run, folder: Path) -> None:
             before = command_line.printable(pt.shown(saved["environment"].get(name)))
             print(f"{folder}: {name} was {before} and is {value}: the weights will be as good, not the same to the bit")
     if threads_of(saved, run) != run.threads:
-        print(f"{folder}: goes on with {saved['threads']} thread(s), as it began")
+        print(f"{folder}: resumes with {saved['threads']} thread(s), as it began")
 
 
 def threads_of(saved: dict, run: Run) -> int:

@@ -136,9 +136,9 @@ def _whitening(codes: Tensor, width: int) -> tuple[Map, Map]:
 
 
 @functools.lru_cache(maxsize=1)
-def by_statistics(knowledge: Knowledge, instance: Instance) -> Map:
+def by_statistics(collection: Tensor, instance: Instance) -> Map:
     """The owner's codes to those of an instance that the attacker has, without a pair."""
-    return unpaired(knowledge.collection, instance.every_code())
+    return unpaired(collection, instance.every_code())
 
 
 @functools.lru_cache(maxsize=1)
@@ -152,7 +152,7 @@ def to_stolen(knowledge: Knowledge) -> Map:
 
 def own_by_statistics(knowledge: Knowledge) -> dict[str, Tensor]:
     """Masks only: to the attacker's own instance without a pair, then its decoder. Images by set."""
-    align, decode = by_statistics(knowledge, knowledge.own), knowledge.own.decode
+    align, decode = by_statistics(knowledge.collection, knowledge.own), knowledge.own.decode
     return _through(knowledge, align, decode)
 
 
@@ -165,7 +165,7 @@ def own_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
 
 def stolen_by_statistics(knowledge: Knowledge) -> dict[str, Tensor]:
     """The encoder without the key or a pair: the key by statistics, then a decoder of the encoder. Images by set."""
-    align = by_statistics(knowledge, knowledge.stolen)
+    align = by_statistics(knowledge.collection, knowledge.stolen)
     return _through(knowledge, align, decoders.of_stolen(knowledge.stolen, knowledge.autoencoder))
 
 

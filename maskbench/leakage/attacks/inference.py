@@ -26,27 +26,16 @@ def attribute(codes: Tensor, labels: Tensor, test_codes: Tensor) -> Tensor:
     return torch.from_numpy(model.predict(test.numpy()))
 
 
-def membership(members: Tensor, others: Tensor) -> Tensor:
-    """Whether each of some images is told rightly to be, or not to be, of the training images: bool.
+def membership_rule(members: Tensor, others: Tensor) -> Map:
+    """A rule that tells images that were trained on from others: ``[M, S]`` -> bool ``[M]``.
 
     Threat model: stolen encoder (and decoder). Some numbers an image, such as the reconstruction error (Yeom et al.,
     "Privacy risk in machine learning", CSF 2018; Hayes et al., "LOGAN", PETS 2019). Which number, its threshold and its
-    direction are those of the best balanced accuracy on half of the images; the other half is judged, and returned.
+    direction are those of the best balanced accuracy on images whose answer is known.
 
     Args:
         members: ``[N, S]``, of images that were trained on.
-        others: ``[N, S]``, of images that were not.
-    """
-    half = len(members) // 2
-    judged = torch.cat((members[half:], others[half:]))
-    truth = torch.arange(len(judged)) < len(members) - half
-    return membership_rule(members[:half], others[:half])(judged) == truth
-
-
-def membership_rule(members: Tensor, others: Tensor) -> Map:
-    """The number, threshold and direction of the best balanced accuracy: ``[N, S]`` twice -> a rule ``[M, S]`` -> bool.
-
-    There are as many members as others.
+        others: ``[N, S]``, of as many images that were not.
     """
     values = torch.cat((members, others)).double()
     is_member = torch.arange(len(values)) < len(members)

@@ -15,19 +15,6 @@ from maskbench.leakage.knowledge import Instance, Knowledge, batched
 Comparison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # codes and candidates, made comparable
 
 
-def ranks(codes: Tensor, candidates: Tensor) -> Tensor:
-    """Re-identification: the place of the true candidate when all are ordered by distance, float64 ``[N]`` from 1.
-
-    The attacker has N images, one of which is behind each mask, and maps them or the masks until both are vectors of
-    one space. A tie counts half.
-
-    Args:
-        codes: ``[N, D]``; row i is of candidate i.
-        candidates: ``[N, D]``.
-    """
-    return ranks_of(distances(codes, candidates), torch.arange(len(codes)))
-
-
 def ranks_of(found: Tensor, places: Tensor) -> Tensor:
     """As :func:`ranks`, of distances ``[N, N]``; ``places`` says where the true candidate of each mask stands."""
     true = found.gather(1, places[:, None])
@@ -64,6 +51,7 @@ def turned_by_profiles(codes: Tensor, candidates: Tensor, rounds: int = 3) -> Te
 
 
 def distances(codes: Tensor, candidates: Tensor) -> Tensor:
+    """Euclidean, float64: ``[N, D]`` and ``[M, D]`` -> ``[N, M]``."""
     return torch.cdist(codes.double(), candidates.double(), compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -123,7 +111,7 @@ def _as_they_are(codes: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _turned(knowledge: Knowledge, instance: Instance) -> Comparison:
-    align = alignment.by_statistics(knowledge, instance)
+    align = alignment.by_statistics(knowledge.collection, instance)
     return lambda codes, candidates: (align(codes), candidates)
 
 
