@@ -22,7 +22,6 @@ A stopped run resumes when it is started again: finished sets of images are kept
 """
 
 import argparse
-import dataclasses
 import functools
 from pathlib import Path
 
@@ -51,29 +50,35 @@ GRID_IMAGES = 3
 def main() -> None:
     args = parse_arguments()
     device = command_line.pick_device(args.device)
-    encoders, decoders, image_size = load_instances(args)
-    with atomic.output_folder(args.output_dir):
-        if args.audit:
-            audit_all(args, encoders, decoders, device)
-        else:
+    folders = instance_folders(args)
+    if args.audit:
+        audit_all(args, folders, device)
+    else:
+        encoders, decoders, image_size = load_instances(folders)
+        with atomic.output_folder(args.output_dir):
             pair_all(args, encoders, decoders, image_size, device)
 
 
-def audit_all(args: argparse.Namespace, encoders: list[Encoder], decoders: list[Decoder], device: torch.device) -> None:
+def audit_all(args: argparse.Namespace, folders: list[Path], device: torch.device) -> None:
     import classify
     from maskbench.leakage import audit, frontier
-    from maskbench.masking import Autoencoder
 
-    settings = audit.Settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(audit.Settings)})
-    owner, attacker = (
-        Autoencoder(encoder, pt.fingerprint(encoder.state_dict()), decoder)
-        for encoder, decoder in zip(encoders[:2], decoders[:2], strict=True)
+    audit.audit(
+        victim=folders[0],
+        attacker=folders[1],
+        output_dir=args.output_dir,
+        dataset=args.dataset,
+        private=args.private,
+        accuracy=functools.partial(
+            classify.mean_accuracies, classes=frontier.CLASSES, repeats=frontier.DRAWS, device=device
+        ),
+        limit=args.limit,
+        seed=args.seed,
+        more_models=args.more_models,
+        data_dir=args.data_dir,
+        workers=args.workers,
+        skip_corrupt=args.skip_corrupt,
     )
-    ledger = Ledger(args.output_dir / "audit-runs.pt", code_fingerprint(__file__, classify.__file__))
-    accuracy = functools.partial(
-        classify.mean_accuracies, classes=frontier.CLASSES, repeats=frontier.DRAWS, device=device
-    )
-    audit.run(settings, owner, attacker, ledger, accuracy)
 
 
 def pair_all(
@@ -154,8 +159,8 @@ def pair_errors(
     return errors
 
 
-def load_instances(args: argparse.Namespace) -> tuple[list[Encoder], list[Decoder], int]:
-    """All instances of ``--models``, or the first ``--instances``, checked to be pairs of one size."""
+def instance_folders(args: argparse.Namespace) -> list[Path]:
+    """All instances of ``--models``, or the first ``--instances``; InputError where there are fewer than two."""
     folders = sorted(
         (path for path in args.models.glob("*") if path.name.isdecimal() and (path / "encoder.pt").exists()),
         key=lambda path: int(path.name),
@@ -168,6 +173,11 @@ def load_instances(args: argparse.Namespace) -> tuple[list[Encoder], list[Decode
             f"--models {args.models} holds {len(folders)} trained autoencoder(s), cross-pairs need two or more: "
             "train them with train_aae.py --instances 4"
         )
+    return folders
+
+
+def load_instances(folders: list[Path]) -> tuple[list[Encoder], list[Decoder], int]:
+    """Encoders, decoders and image size of the instances; InputError where they are not of one size."""
     encoders, decoders = [], []
     for folder in folders:
         encoder, decoder, _ = checkpoints.load_pair(folder)

@@ -10,7 +10,8 @@
     python -m maskbench.key owner.key && python mask_dataset.py --key owner.key   # turned -> masked/cifar100-key.pt
 
 Masking needs encoder.pt alone. The masked file holds no pixels, file names or weights; it may be handed out
-as far as you trust the mask itself: whoever has the encoder too can train a decoder (see docs/leakage.md).
+as far as you trust the mask itself. Without a key, masks alone are enough to rebuild most of a picture, and whoever
+has the encoder can train a decoder (see docs/leakage.md).
 
 A secret key (--key) turns the masks: the Gaussian part by an orthogonal matrix, the categories by a permutation. So two
 owners who share one encoder do not share one mask. Neither key nor matrix is in the masked file, which says `+key`.

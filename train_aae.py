@@ -93,15 +93,15 @@ def take_step(
     encode, decoder = state.encoder.encode, state.decoder
 
     # Reconstruction phase: encoder and decoder rebuild the image.
-    gaussian, logits = encode(images)
-    reconstruction_loss = part * F.mse_loss(decoder(torch.cat((gaussian, logits.softmax(1)), 1)), images)
-    codes = [torchrun.all_rows(codes, first_row, batch) for codes in (gaussian, logits)]
+    gaussian, category_logits = encode(images)
+    reconstruction_loss = part * F.mse_loss(decoder(torch.cat((gaussian, category_logits.softmax(1)), 1)), images)
+    codes = [torchrun.all_rows(codes, first_row, batch) for codes in (gaussian, category_logits)]
     decorrelation_loss = DECORRELATION * sum(map(excess_moment, codes))
     descend(reconstruction_loss + prior_weight * decorrelation_loss, state.reconstruction_optimizer)
 
     # Regularisation phase, 1: the discriminators tell prior draws (real) from encoded images (fake).
-    gaussian, logits = encode(images)
-    encoded = gaussian, logits.softmax(1)
+    gaussian, category_logits = encode(images)
+    encoded = gaussian, category_logits.softmax(1)
     drawn = state.prior(len(images), first_row)
     rows = [torch.cat((real, fake.detach())) for real, fake in zip(drawn, encoded, strict=True)]
     logits = torch.stack([tell(both) for tell, both in zip(state.discriminators, rows, strict=True)])

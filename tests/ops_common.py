@@ -31,7 +31,7 @@ def logits(*shape: int, seed: int = 0, device: str = "cpu", dtype: torch.dtype =
 
 
 def assert_close(draws: torch.Tensor, oracle: torch.Tensor) -> None:
-    """The design's bound on normals: 2e-6 * max(1, |x|)."""
+    """The promised bound on normals: 2e-6 * max(1, |x|)."""
     assert draws.shape == oracle.shape and draws.dtype == oracle.dtype and draws.is_contiguous()
     assert ((draws - oracle).abs() <= 2e-6 * oracle.abs().clamp(min=1)).all()
 

@@ -1,5 +1,6 @@
 """The leakage audit behind ``crosspair.py --audit``: every attack on every mask, then tables, pictures and verdict."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,8 @@ COLUMNS = ("mask", "images", "threat", "attack", "pairs", "measure", "mean", "lo
 
 
 def audit(
-    models: Path | str,
+    victim: Path | str,
+    attacker: Path | str,
     output_dir: Path | str,
     dataset: str = "cifar10",
     private: str | None = None,
@@ -42,10 +44,11 @@ def audit(
 ) -> None:
     """Measure what the masks of trained autoencoders leak; ``audit.md`` in ``output_dir`` says it.
 
-    Instance 0 is the victim, instance 1 the attacker's own. A stopped audit resumes.
+    A stopped audit resumes.
 
     Args:
-        models: the folder of the instances, as ``train_aae.py`` leaves it.
+        victim: the folder of a trained instance, as ``train_aae.py`` leaves it.
+        attacker: that of the attacker's own instance: of the same sizes, another seed.
         output_dir: is made where it is missing.
         dataset: what the autoencoders were trained on.
         private: a labelled set that is judged, too.
@@ -67,10 +70,14 @@ def audit(
         workers=workers,
         skip_corrupt=skip_corrupt,
     )
-    pairs = [checkpoints.load_pair(Path(models) / number) for number in ("0", "1")]
-    owner, attacker = (Autoencoder(encoder, fingerprint, decoder) for encoder, decoder, fingerprint in pairs)
-    with atomic.output_folder(settings.output_dir, "output_dir"):
-        run(settings, owner, attacker, Ledger(settings.output_dir / "audit-runs.pt", code_fingerprint()), accuracy)
+    pairs = [checkpoints.load_pair(Path(folder)) for folder in (victim, attacker)]
+    owner, own = (Autoencoder(encoder, fingerprint, decoder) for encoder, decoder, fingerprint in pairs)
+    if (owner.image_size, owner.widths) != (own.image_size, own.widths):
+        raise InputError(f"{attacker}: its sizes {own.encoder.config} are not those of {victim}")
+    classifiers = [inspect.getfile(getattr(accuracy, "func", accuracy))] if accuracy else []
+    with atomic.output_folder(settings.output_dir):
+        ledger = Ledger(settings.output_dir / "audit-runs.pt", code_fingerprint(*classifiers))
+        run(settings, owner, own, ledger, accuracy)
 
 
 def run(
@@ -84,7 +91,7 @@ def run(
         ledger: keeps finished steps.
         accuracy: classifies the masked private set; None leaves accuracy against leakage out.
     """
-    images, private = load_images(settings, owner.image_size)
+    images, private = load_images(settings, owner.image_size, sum(owner.widths))
     key_file = settings.output_dir / "audit.key"
     if not key_file.exists():
         key.create(key_file)
@@ -106,8 +113,12 @@ def run(
     print(f"tables: {settings.output_dir}/audit.csv, audit.md; pictures: {settings.output_dir}/figures")
 
 
-def load_images(settings: Settings, image_size: int) -> tuple[Images, ImageSet | None]:
-    """The images of an audit, divided so that no attacker is judged on what he knows; and the private set."""
+def load_images(settings: Settings, image_size: int, numbers: int) -> tuple[Images, ImageSet | None]:
+    """The images of an audit, divided so that no attacker is judged on what he knows; and the private set.
+
+    Args:
+        numbers: of a mask; baselines need as many public images.
+    """
 
     def load(name: str, flag: str) -> ImageSet:
         return datasets.load(name, settings.data_dir, image_size, settings.workers, settings.skip_corrupt, flag)
@@ -116,7 +127,7 @@ def load_images(settings: Settings, image_size: int) -> tuple[Images, ImageSet |
     public, validation = datasets.autoencoder_split(full, settings.limit)
     count = min(EVALUATED, len(validation) // 2)
     known = validation[len(validation) // 2 :] if full.name == "photos" else full.rows(TEST)[: settings.limit]
-    if count < 2 * EXAMPLES or len(known) < threats.PAIRS[0]:
+    if count < 2 * EXAMPLES or len(known) < threats.PAIRS[0] or len(public) < numbers:
         raise InputError(
             f"--dataset {settings.dataset}: leaves too few images for an audit; use more, or a larger --limit"
         )

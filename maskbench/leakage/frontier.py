@@ -42,7 +42,7 @@ def trade_off(
         inputs: what determines every step of the ledger.
     """
     pairs = max(count for count in threats.PAIRS if count <= min(PAIRS, len(world.images.known)))
-    numbers = world.owner.widths[0]  # the baselines' masks are as long
+    numbers = world.owner.widths[0]  # of the audit's autoencoder; baselines stand beside it
     # what is in the ledger already needs no method, and PCA takes a while to fit
     victims = [
         (name, {}, functools.partial(_method, world, name), numbers, best_leak(table, name, world.first, pairs))

@@ -138,8 +138,9 @@ class Step:
 def steps(mask: str, known: int, labelled: bool) -> Iterator[Step]:
     """What is done to a mask, where at most so many pairs are known, with or without labels."""
     suited = [attack for attack in ATTACKS if attack.masks(mask) and (labelled or attack.kind is not ATTRIBUTE)]
-    for threat in threats.THREATS:
-        for count in threats.counts(threat, mask, known):
+    some = [count for count in threats.PAIRS if count <= known]
+    for threat, row in threats.THREATS.items():
+        for count in row.counts(mask, some):
             attacks = [attack for attack in suited if attack.threat == threat and attack.paired == (count > 0)]
             if attacks:
                 yield Step(mask, threat, count, tuple(attacks))

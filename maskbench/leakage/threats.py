@@ -65,27 +65,33 @@ class Threat:
     Attributes:
         text: what the attacker has, for the report.
         knowledge: of a victim, with so many pairs or queries.
+        counts: of a mask, and the numbers of pairs that there are: those that the threat is tried with.
     """
 
     text: str
     knowledge: Callable[[World, Victim, int], Knowledge]
+    counts: Callable[[str, list[int]], list[int]]
 
 
 THREATS = {
-    "masks-only": Threat("masked vectors, and public images of the same kind", masks_only),
-    "known-pairs": Threat("also k of the images behind masks", known_pairs),
-    "oracle": Threat("no known pairs, but may have n images of their choice masked", oracle),
+    "masks-only": Threat(
+        text="masked vectors, and public images of the same kind",
+        knowledge=masks_only,
+        counts=lambda mask, some: [0],
+    ),
+    "known-pairs": Threat(
+        text="also k of the images behind masks",
+        knowledge=known_pairs,
+        counts=lambda mask, some: some,
+    ),
+    "oracle": Threat(
+        text="no known pairs, but may have n images of their choice masked",
+        knowledge=oracle,
+        counts=lambda mask, some: some,
+    ),
     "stolen-encoder": Threat(
-        "the encoder's weights (of keyed masks: without the key), so unlimited pairs of public images", stolen_encoder
+        text="the encoder's weights (of keyed masks: without the key), so unlimited pairs of public images",
+        knowledge=stolen_encoder,
+        counts=lambda mask, some: [0, *some] if mask.endswith(KEYED) else [0, MOST_PAIRS],
     ),
 }
-
-
-def counts(threat: str, mask: str, known: int) -> list[int]:
-    """How many pairs or queries a threat is tried with, where at most so many pairs are known."""
-    some = [count for count in PAIRS if count <= known]
-    if threat == "masks-only":
-        return [0]
-    if threat == "stolen-encoder":
-        return [0, *some] if mask.endswith(KEYED) else [0, MOST_PAIRS]
-    return some

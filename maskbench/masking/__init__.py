@@ -5,6 +5,7 @@ A method is one file that defines a :class:`MaskingMethod`, and one line of ``ME
 
 from collections.abc import Callable
 
+from maskbench.errors import InputError
 from maskbench.masking.autoencoder import Autoencoder
 from maskbench.masking.identity import Identity
 from maskbench.masking.method import MaskingMethod, Recipe
@@ -20,11 +21,17 @@ METHODS: dict[str, Callable[[Recipe], MaskingMethod]] = {
     "untrained": Untrained.make,
     "identity": Identity.make,
 }
-BASELINES = tuple(sorted(METHODS.keys() - {"aae"}))  # what the paper's method is compared with
+BASELINES = ("identity", "pca", "random-projection", "untrained")  # what results/ compare the paper's method with
 
 __all__ = ["BASELINES", "METHODS", "Autoencoder", "MaskingMethod", "Recipe", "make"]
 
 
 def make(name: str, recipe: Recipe) -> MaskingMethod:
-    """The method of this name, made from a recipe; InputError where it cannot be."""
+    """The method of this name, made from a recipe.
+
+    Raises:
+        InputError: an unknown name, or the method cannot be made from this recipe.
+    """
+    if name not in METHODS:
+        raise InputError(f"{name}: no masking method; choose from {', '.join(METHODS)}")
     return METHODS[name](recipe)

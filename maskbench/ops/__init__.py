@@ -3,7 +3,7 @@
 ``sample_prior`` draws both latent priors for a mini-batch; ``discriminator_loss`` and ``generator_loss`` are the two
 sides of the adversarial game. :mod:`maskbench.ops.reference` holds the same names in plain PyTorch: the oracle of the
 compiled kernels, and what runs where there are none. ``MASKBENCH_BACKEND=reference`` forces it. The other ops are
-kernels of a training step on CPUs, see :mod:`maskbench.ops.step`.
+kernels of a training step, and of an epoch of the classifier, on CPUs: see :mod:`maskbench.ops.step`.
 
     python -m maskbench.ops        # what was built, and what runs on this machine
 """
