@@ -617,3 +617,20 @@ def test_crosspair_keeps_finished_sets(run_here, workplace, tmp_path, monkeypatc
     assert tables == [(tmp_path / name).read_text() for name in ("crosspair.csv", "pairs.csv")]
     with pytest.raises(AssertionError):
         run_here("crosspair.py", *arguments, "--instances", 2, "--batch-size", 3)
+
+
+def test_instances_resume_side_by_side_with_few_file_descriptors(workplace, tmp_path):
+    """A checkpoint that reached its process as shared tensors would take a descriptor for each of them."""
+    shutil.copytree(workplace / "runs", tmp_path / "runs")
+    command = f"{sys.executable} {ROOT / 'train_aae.py'} --dataset photos --limit 256 --epochs 3 --instances 2 --resume"
+    done = subprocess.run(
+        ["sh", "-c", f"ulimit -n 200; exec {command}"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for instance in ("0", "1"):
+        with open(tmp_path / "runs" / "aae" / instance / "metrics.csv") as file:
+            assert len(list(csv.DictReader(file))) == 3
