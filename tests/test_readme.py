@@ -1,11 +1,17 @@
 """The documentation is true: the README's Python runs, links lead somewhere, and the tests that pages name exist."""
 
 import re
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+import maskbench
+from maskbench import masking
+from maskbench.data import datasets
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -51,3 +57,40 @@ def test_the_tests_that_guarantee_exist():
         assert f"def {name}(" in there, name
     for file in re.findall(r"`(test_\w+\.py)`", page):
         assert (ROOT / "tests" / file).exists(), file
+
+
+def blocks_of_extending() -> dict[str, str]:
+    """The files that docs/extending.md writes out, by name."""
+    page = (ROOT / "docs/extending.md").read_text()
+    return dict(re.findall(r"^`([\w/]+\.py)`[^\n]*(?:\n[^\n`]+)*\n\n```py\n(.*?)```", page, re.MULTILINE | re.DOTALL))
+
+
+def module_of(name: str, monkeypatch) -> types.ModuleType:
+    """One of these files as the module that it would be."""
+    dotted = name.removesuffix(".py").replace("/", ".")
+    module = types.ModuleType(dotted)
+    exec(compile(blocks_of_extending()[name], name, "exec"), vars(module))
+    monkeypatch.setitem(sys.modules, dotted, module)
+    return module
+
+
+def test_the_pages_masking_method_is_one_file_and_one_line(run_here, tmp_path, monkeypatch):
+    method = module_of("maskbench/masking/block_means.py", monkeypatch).BlockMeans
+    monkeypatch.setitem(masking.METHODS, "block-means", method.make)
+    run_here("mask_dataset.py", "--dataset", "digits", "--method", "block-means")
+    data = maskbench.load(tmp_path / "masked" / "digits-block-means.pt")
+    assert data.method == "block-means" and data.gaussian.shape == (1797, 192)
+    made = maskbench.make("block-means", maskbench.Recipe(public=lambda: None))
+    assert made.rebuild(*made.encode(torch.rand(2, 3, 32, 32))).shape == (2, 3, 32, 32)
+
+
+def test_the_pages_attack_passes_the_pages_test(monkeypatch):
+    module_of("maskbench/leakage/attacks/nearest.py", monkeypatch)
+    module_of("tests/test_nearest.py", monkeypatch).test_a_known_image_is_found()
+
+
+def test_the_pages_dataset_loads(monkeypatch):
+    stripes = module_of("maskbench/data/stripes.py", monkeypatch).stripes
+    monkeypatch.setitem(datasets.LOADERS, "stripes", lambda _, image_size: stripes(image_size))
+    images = datasets.load("stripes", image_size=16)
+    assert images.images.shape == (1000, 3, 16, 16) and images.classes == ["upright", "level"]
