@@ -199,7 +199,7 @@ def given(knowledge: Knowledge, attack: plan.Attack, world: World, victim: Victi
     if attack.kind is scores.REIDENTIFICATION:
         more["candidates"] = world.candidates
     if knowledge.oracle is not None:
-        more["oracle"] = limited_oracle(victim.encode, knowledge.oracle.queries)
+        more["oracle"] = limited_oracle(victim.encode, knowledge.oracle.queries, victim.name)
     return replace(knowledge, **more) if more else knowledge
 
 

@@ -6,7 +6,7 @@ an attack needs one of these to act for the attacker (an oracle masks with the k
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -91,20 +91,22 @@ class Pairs:
     images: Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Oracle:
     """Masks images of the attacker's choice; every attack has its own.
 
     Attributes:
         ask: images ``[n, 3, S, S]`` -> codes ``[n, D]``; OracleRefused beyond ``queries`` images in all.
         queries: how many.
+        name: two oracles of one name and number of queries give the same answers.
     """
 
-    ask: Map
+    ask: Map = field(compare=False)
     queries: int
+    name: str = ""
 
 
-def limited_oracle(encode: Map, queries: int) -> Oracle:
+def limited_oracle(encode: Map, queries: int, name: str = "") -> Oracle:
     """An oracle that masks so many images and no more."""
     left = queries
 
@@ -115,7 +117,7 @@ def limited_oracle(encode: Map, queries: int) -> Oracle:
         left -= len(images)
         return encode(images)
 
-    return Oracle(ask, queries)
+    return Oracle(ask, queries, name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,7 @@ def known_pairs(world: World, victim: Victim, count: int) -> Knowledge:
 def oracle(world: World, victim: Victim, count: int) -> Knowledge:
     """No pairs, but ``count`` images of the attacker's choice are masked."""
     encode = victim.encode
-    return masks_only(world, victim, oracle=limited_oracle(encode, count))
+    return masks_only(world, victim, oracle=limited_oracle(encode, count, victim.name))
 
 
 def stolen_encoder(world: World, victim: Victim, count: int) -> Knowledge:

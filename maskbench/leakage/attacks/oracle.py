@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from maskbench.leakage.attacks.ridge import Ridge
-from maskbench.leakage.knowledge import Knowledge, Map, batched
+from maskbench.leakage.knowledge import Instance, Knowledge, Map, Oracle, Public, batched
 
 
 def chosen_images(mean: Tensor, components: Tensor) -> Tensor:
@@ -64,24 +64,28 @@ def wiener(queries: Tensor, answers: Tensor, mean: Tensor, components: Tensor, c
 
 
 @functools.lru_cache(maxsize=1)
-def learned(knowledge: Knowledge) -> tuple[Map, Map]:
-    """Codes to images, and images to codes or what these are compared by; all queries are spent, once.
+def _learned(oracle: Oracle, public: Public, autoencoder: Instance, collection: Tensor) -> tuple[Map, Map]:
+    """Codes to images, and images to codes or what these are compared by; all queries are spent.
 
     Beyond as many queries as can be chosen well, photographs are asked for: of a mask that is not quite linear they
     tell more.
     """
-    public, oracle = knowledge.public, knowledge.oracle
     mean, components = public.principal
     if oracle.queries <= len(components):
         queries = chosen_images(mean, components[: oracle.queries])
         answers = oracle.ask(public.shaped(lambda flat: flat)(queries))
-        back, forward = wiener(queries, answers, mean, components, knowledge.collection)
+        back, forward = wiener(queries, answers, mean, components, collection)
         return public.shaped(back), lambda images: forward(images.flatten(1))
-    queries, autoencoder = public.some[: oracle.queries], knowledge.autoencoder
+    queries, code_mean = public.some[: oracle.queries], collection.mean(0)
     answers = oracle.ask(queries)
-    back = Ridge(answers, knowledge.mean).fit(queries.flatten(1), public.mean.flatten())
-    turn = Ridge(autoencoder.codes[: oracle.queries], knowledge.own_mean).fit(answers, knowledge.mean)
+    back = Ridge(answers, code_mean).fit(queries.flatten(1), public.mean.flatten())
+    turn = Ridge(autoencoder.codes[: oracle.queries], autoencoder.codes.mean(0)).fit(answers, code_mean)
     return public.shaped(back), lambda images: turn(batched(autoencoder.encode, images))
+
+
+def learned(knowledge: Knowledge) -> tuple[Map, Map]:
+    """What the oracle's answers teach: codes to images, and images to codes; shared by the attacks that ask alike."""
+    return _learned(knowledge.oracle, knowledge.public, knowledge.autoencoder, knowledge.collection)
 
 
 def reconstructed(knowledge: Knowledge) -> dict[str, Tensor]:
