@@ -347,3 +347,13 @@ def test_every_attack_of_the_table(generator, attack):
     assert share > 0.6, "what is planted is not found"
     share = found(attack, *given(attack, generator, noise=True))
     assert share < (0.03 if attack.kind is scores.RECONSTRUCTION else 0.25), "something is found in noise"
+
+
+@pytest.mark.parametrize("pairs", [5, 40])
+def test_procrustes_is_that_of_the_whole_decomposition(generator, pairs):
+    codes, own = (torch.randn(pairs, 30, generator=generator, dtype=torch.float64) for _ in range(2))
+    zero = torch.zeros(30, dtype=torch.float64)
+    left, values, right = torch.linalg.svd(codes.T @ own)
+    rank = min(pairs, 30)
+    rotation = values.sum() / codes.square().sum() * left[:, :rank] @ right[:rank]
+    torch.testing.assert_close(procrustes(codes, own, zero, zero)(torch.eye(30, dtype=torch.float64)), rotation)

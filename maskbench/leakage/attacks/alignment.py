@@ -25,11 +25,23 @@ def procrustes(codes: Tensor, own_codes: Tensor, mean: Tensor, own_mean: Tensor)
     and ``[E]`` are those of all codes, which he knows without pairs.
     """
     source, target = (codes - mean).double(), (own_codes - own_mean).double()
-    left, values, right = torch.linalg.svd(source.T @ target, full_matrices=False)
+    left, values, right = _svd_of_product(source, target)
     seen = values > 1e-9 * values[0]
     scale = values.sum() / source.square().sum()
     rotation = (scale * left[:, seen] @ right[seen]).to(codes)
     return lambda codes: (codes - mean) @ rotation + own_mean
+
+
+def _svd_of_product(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular value decomposition of ``source.T @ target``, of ``[k, D]`` and ``[k, E]``.
+
+    The product has a rank of k at most: with thin QR factors of both, what is left is a matrix of k by k.
+    """
+    if len(source) >= min(source.shape[1], target.shape[1]):
+        return torch.linalg.svd(source.T @ target, full_matrices=False)
+    (left_basis, left_factor), (right_basis, right_factor) = (torch.linalg.qr(side.T) for side in (source, target))
+    left, values, right = torch.linalg.svd(left_factor @ right_factor.T)
+    return left_basis @ left, values, right @ right_basis.T
 
 
 def unpaired(codes: Tensor, own_codes: Tensor) -> Map:
