@@ -32,7 +32,7 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(frontier, "DRAWS", 1)
     monkeypatch.setattr(decoders, "INVERTED", 8)
     monkeypatch.setattr(decoders, "gradient_inversion", functools.partial(decoders.gradient_inversion, steps=20))
-    small = ("--preset", "paper", "--gaussian-dim", 64, "--epochs", 2, "--instances", 2)
+    small = ("--image-size", 16, "--preset", "paper", "--gaussian-dim", 64, "--epochs", 2, "--instances", 2)
     run_here("train_aae.py", "--dataset", "photos", "--limit", 256, *small)
     arguments = ("--audit", "--dataset", "photos", "--limit", 256)
     run_here("crosspair.py", *arguments, "--private", "digits", "--output-dir", "audit")
