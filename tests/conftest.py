@@ -31,6 +31,16 @@ def run_script(script: str, *arguments: object, cwd: Path, check: bool = True, *
     return result
 
 
+@pytest.fixture(autouse=True)
+def environment_stays():
+    """A test that sets variables for children (dask does: MKL_NUM_THREADS=1) sets them for no other test."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture
 def run_here(tmp_path, monkeypatch):
     """Runs a script whole in ``tmp_path``, but in this process: importing torch each time would take minutes."""

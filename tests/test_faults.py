@@ -164,7 +164,9 @@ def test_instances_side_by_side_stop_together(tmp_path):
     with subprocess.Popen(
         many, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
+        deadline = time.monotonic() + 120
         while not all((folder / name / "encoder.pt").exists() for name in "01") and process.poll() is None:
+            assert time.monotonic() < deadline or process.kill()
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGTERM)  # as timeout and service managers do: children hear it twice
         said = process.communicate()[1]
