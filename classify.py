@@ -39,12 +39,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from joblib import parallel_config
-from sklearn.ensemble import AdaBoostClassifier, RandomForestClassifier
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from maskbench.classification import figures
 from maskbench.classification.draws import DrawData, class_count, data_parts, draw_classes, eligible_classes
 from maskbench.classification.features import ImageStream, standardised
 from maskbench.classification.jobs import Run, Task, finish
@@ -187,6 +185,9 @@ def run_trees(method: str, draw: DrawData, settings: Settings, threads: int = 1)
     Raises:
         InputError: it cannot be fitted.
     """
+    # scikit-learn takes a second and a half, which --help and mistakes need not wait for
+    from sklearn.ensemble import AdaBoostClassifier, RandomForestClassifier
+
     start = time.perf_counter()
     if method == "forest":
         model = RandomForestClassifier(settings.estimators, random_state=draw.seed)
@@ -300,6 +301,8 @@ def result_template(method: str, epochs: int) -> dict:
 
 def draw_pictures(output: Path, name: str, table: list[list], results: dict, args: argparse.Namespace) -> list[Path]:
     """The scores as bars and, of MLPs, their training; their files."""
+    from maskbench.classification import figures  # matplotlib takes half a second
+
     pictures = [Path(f"{output}.png"), Path(f"{output}-curves.png")]
     figures.score_bars(table, f"{name}: mean and standard deviation of {args.repeats} draws", pictures[0])
     if "mlp" not in args.methods:

@@ -56,7 +56,7 @@ def test_trees_see_every_image_once_and_no_copies(monkeypatch):
             seen["test"] = features[:, 0].astype(int)
             return np.zeros(len(features))
 
-    monkeypatch.setattr(classify, "RandomForestClassifier", Recorder)
+    monkeypatch.setattr("sklearn.ensemble.RandomForestClassifier", Recorder)
     draw = tree_data(augmented_set(), Draw(np.array([0, 1]), seed=0))
     result = classify.run_trees("forest", draw, Settings())
     assert result["sizes"] == [len(seen["train"]), len(seen["test"])] and len(seen["test"]) == 20

@@ -64,6 +64,8 @@ def test_the_smallest_rooms_load_without_torch_being_extended():
         "import maskbench.data.datasets, maskbench.data.masked_set, maskbench.runtime.command_line\n"
         "maskbench.load, maskbench.MaskedDataset\n"
         "assert 'maskbench._C' not in sys.modules and 'maskbench.ops' not in sys.modules\n"
+        "import train_aae, mask_dataset, classify, crosspair\n"  # --help and mistakes wait for neither
+        "assert 'sklearn' not in sys.modules and 'matplotlib' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
 

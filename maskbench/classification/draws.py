@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from maskbench.data.masked_set import MaskedSet
@@ -79,6 +78,8 @@ def mlp_data(data: MaskedSet, parts: dict[str, Tensor], draw: Draw) -> DrawData:
 
 def tree_data(data: MaskedSet, draw: Draw) -> DrawData:
     """The images of a draw's classes, training and test part together, divided 8 : 2."""
+    from sklearn.model_selection import train_test_split
+
     of_classes = torch.isin(data.labels, torch.from_numpy(draw.classes))
     images = torch.nonzero(of_classes & (data.view == 0)).flatten()
     train, test = train_test_split(images, test_size=0.2, stratify=data.labels[images], random_state=draw.seed)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import sklearn
 import torch
 
 from maskbench.ops import backend
@@ -34,6 +33,8 @@ class Settings:
 
     def inputs(self, method: str, device: torch.device) -> dict:
         """What determines a method's runs, beside the masked file and the draw."""
+        import sklearn
+
         shared = {"method": method, "seed": self.seed, "torch": torch.__version__, "sklearn": sklearn.__version__}
         if method == "mlp":
             flags = {"epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr}
