@@ -1,8 +1,8 @@
 // A step of Adam for all weights at once.
 #include "adam_step.h"
 
-#include "autograd.h"
 #include "checks.h"
+#include "not_differentiable.h"
 
 namespace maskbench {
 

@@ -3,12 +3,12 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include <initializer_list>
 #include <vector>
+
+#include "not_differentiable.h"
 
 namespace maskbench {
 
@@ -25,8 +25,5 @@ inline Tensors joined(std::initializer_list<Tensors> lists) {
   for (const Tensors& list : lists) all.insert(all.end(), list.begin(), list.end());
   return all;
 }
-
-// First order only: whoever differentiates an op that is registered so is told.
-inline torch::CppFunction not_differentiable() { return torch::autograd::autogradNotImplementedFallback(); }
 
 }  // namespace maskbench

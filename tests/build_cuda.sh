@@ -23,6 +23,7 @@ cp -R "$root/csrc" "$root/maskbench" "$root/setup.py" "$root/pyproject.toml" "$w
 rm -f "$work"/maskbench/_C.*
 touch "$work/README.md"  # what pyproject.toml names
 cd "$work"
+sed -i 's/"-O3"/"-O1"/' setup.py  # nothing is computed: it compiles, links and is imported, all sooner
 MASKBENCH_CUDA=1 "$python" setup.py --quiet build_ext --inplace
 "$python" -m maskbench.ops
 "$python" -c 'from maskbench import ops; assert ops.backend("cuda") == "cuda" and ops.backend("cpu") == "cpu"'
