@@ -1,19 +1,32 @@
 """What the tests share: scripts run as a user runs them, and one tiny trained set of everything."""
 
+import csv
+import fcntl
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 
 pytest.register_assert_rewrite("ops_common")  # says, as in a test, what was compared
 
+# begun first, so that no worker has a long file left when the others are done
+LONG = ("faults", "attacks", "distributed", "scripts", "backends", "writes", "fuzz", "reproduce", "shards", "models")
+
 torch.set_num_threads(1)  # as the scripts run below: the same bits in this process and in others
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    names = [f"test_{name}" for name in LONG]
+    items.sort(key=lambda item: names.index(item.path.stem) if item.path.stem in names else len(names))
 
 
 def run_script(script: str, *arguments: object, cwd: Path, check: bool = True, **environment: str):
@@ -29,6 +42,20 @@ def run_script(script: str, *arguments: object, cwd: Path, check: bool = True, *
     if check:
         assert result.returncode == 0, result.stderr
     return result
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    with open(path) as file:
+        return list(csv.reader(file))
+
+
+def pictures(folder: Path, count: int, classes: int = 1) -> None:
+    random = np.random.default_rng(0)
+    for label in range(classes):
+        (folder / f"class{label}").mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"class{label}" / f"{number:02}.png")
 
 
 @pytest.fixture(autouse=True)
@@ -54,30 +81,49 @@ def run_here(tmp_path, monkeypatch):
     torch.set_flush_denormal(False)  # a script sets it for its process
 
 
-@pytest.fixture(scope="session")
-def workplace(tmp_path_factory) -> Path:
-    """A folder where all four scripts have run with their default paths, on tiny budgets."""
-    folder = tmp_path_factory.mktemp("workplace")
-    run_script(
-        "train_aae.py",
-        "--dataset",
-        "photos",
-        "--limit",
-        256,
-        "--epochs",
-        2,
-        "--instances",
-        2,
-        "--tensorboard",
-        cwd=folder,
-        OMP_NUM_THREADS="2",  # side by side, one thread each
-    )
+@pytest.fixture
+def complaint(run_here, capsys):
+    """Runs a script that must end with status 2; gives its one line."""
+
+    def run(script: str, *arguments: object) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            run_here(script, *arguments)
+        errors = [line for line in capsys.readouterr().err.splitlines() if ": error: " in line]
+        assert stop.value.code == 2 and len(errors) == 1, errors
+        return errors[0]
+
+    return run
+
+
+def run_every_script(folder: Path) -> None:
+    training = ("--dataset", "photos", "--limit", 256, "--epochs", 2, "--instances", 2, "--tensorboard")
+    run_script("train_aae.py", *training, cwd=folder, OMP_NUM_THREADS="2")  # side by side, one thread each
     run_script("mask_dataset.py", "--dataset", "digits", cwd=folder)
-    arguments = ("--classes", 3, "--repeats", 2, "--epochs", 3)
+    arguments = ("--classes", 3, "--repeats", 2, "--epochs", 3, "--estimators", 20)
     (folder / "classify.txt").write_text(run_script("classify.py", *arguments, cwd=folder).stdout)
     (folder / "crosspair.txt").write_text(
         run_script("crosspair.py", "--dataset", "photos", "--limit", 256, cwd=folder).stdout
     )
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory) -> Path:
+    """A folder where all four scripts have run with their default paths, on tiny budgets; tests read it alone.
+
+    It is made once: the first worker of pytest-xdist that needs it makes it for all.
+    """
+    folder = tmp_path_factory.getbasetemp() / "workplace"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = tmp_path_factory.getbasetemp().parent / "workplace"  # of all workers
+    done = folder / "done"
+    with open(folder.with_name("workplace.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what a worker left that failed
+            folder.mkdir()
+            run_every_script(folder)
+            done.touch()
     return folder
 
 

@@ -163,7 +163,7 @@ def test_classify_leaves_everything(workplace):
 
 def test_more_repeats_begin_with_the_same_draws(run_here, workplace, tmp_path):
     arguments = ("--masked", workplace / "masked" / "digits.pt", "--methods", "forest", "--output-dir", ".")
-    run_here("classify.py", *arguments, "--classes", 2, 3, "--repeats", 3)
+    run_here("classify.py", *arguments, "--classes", 2, 3, "--repeats", 3, "--estimators", 20)
     few = rows(workplace / "runs" / "classify" / "digits-runs.csv")
     many = [run for run in rows(tmp_path / "digits-runs.csv") if run["classes"] == "3"]
     columns = ("class_names", "accuracy", "precision", "recall")
