@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from maskbench.leakage import plan, scores
+from maskbench.leakage.attacks import alignment
 from maskbench.leakage.attacks.alignment import match_axes, procrustes, unpaired
 from maskbench.leakage.attacks.decoders import gradient_inversion, inverse_decoder
 from maskbench.leakage.attacks.inference import attribute, membership_rule
@@ -27,6 +28,12 @@ def membership(members: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     half = len(members) // 2
     rule = membership_rule(members[:half], others[:half])
     return torch.cat((rule(members[half:]), ~rule(others[half:])))
+
+
+@pytest.fixture(autouse=True)
+def little_transport(monkeypatch):
+    """Optimal transport of 400 codes: of the 1,000 that attacks take, it would be most of this file's time."""
+    monkeypatch.setattr(alignment, "_BATCH", 400)
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +41,9 @@ def run(processes: int, script: str, *arguments: object, cwd: Path) -> str:
     return printed
 
 
-def wait_for(path: Path, process: subprocess.Popen) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 60
-    while not path.exists():
+    while not condition():
         assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
         time.sleep(0.05)
 
@@ -58,10 +60,8 @@ def alone() -> dict:
         return everything()
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_steps_are_those_of_one_process(alone, tmp_path, processes):
-    # mini-batches of 7 images: 3 and 4, or 2, 2 and 3
-    run(processes, "tests/ranks.py", tmp_path / "found.pt", cwd=tmp_path)
+def test_steps_are_those_of_one_process(alone, tmp_path):
+    run(3, "tests/ranks.py", tmp_path / "found.pt", cwd=tmp_path)  # mini-batches of 7 images: 2, 2 and 3
     for name, found in torch.load(tmp_path / "found.pt").items():
         tolerance = 1e-8 if name.endswith("40") else 1e-5
         torch.testing.assert_close(found["losses"], alone[name]["losses"], rtol=tolerance, atol=0)
@@ -71,41 +71,50 @@ def test_steps_are_those_of_one_process(alone, tmp_path, processes):
                 torch.testing.assert_close(found[kind][key], wanted, rtol=0, atol=tolerance * scale, msg=key)
 
 
-def test_trainings_are_those_of_one_process_also_after_a_change_of_processes(workplace, tmp_path):
-    printed = run(3, "train_aae.py", *PHOTOS, "--epochs", 1, cwd=tmp_path)  # 16 images a mini-batch: 5, 5 and 6
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory) -> tuple[Path, str, str]:
+    """A training of three processes for an epoch, then of two until one of them is killed: where, and what it said."""
+    folder = tmp_path_factory.mktemp("killed")
+    printed = run(3, "train_aae.py", *PHOTOS, "--epochs", 1, cwd=folder)  # 16 images a mini-batch: 5, 5 and 6
     assert "3 processes" in printed and printed.count("validation MSE") == 1  # one of them prints
-    printed = run(2, "train_aae.py", *PHOTOS, "--epochs", 2, "--resume", cwd=tmp_path)
-    assert "processes was 3 and is 2" in printed
-    np.testing.assert_allclose(metrics(tmp_path), metrics(workplace), rtol=0.01)
-    assert len(list((tmp_path / "runs" / "aae" / "0").glob("*.png"))) == 2
-    checkpoint = torch.load(tmp_path / "runs" / "aae" / "0" / "checkpoint.pt", weights_only=True)
-    assert checkpoint["states"]["prior"]["rng_state"].tolist() == [0, 32]
-
-
-def test_the_others_end_when_one_dies_and_one_goes_on(workplace, tmp_path):
-    training = start(2, "train_aae.py", *PHOTOS, "--epochs", 10_000, cwd=tmp_path)
-    checkpoint = tmp_path / "runs" / "aae" / "0" / "checkpoint.pt"
-    wait_for(checkpoint, training)
+    assert len(list((folder / "runs" / "aae" / "0").glob("*.png"))) == 2
+    training = start(2, "train_aae.py", *PHOTOS, "--epochs", 10_000, "--resume", cwd=folder)
+    wait_for(lambda: len(metrics(folder)) >= 2, training)
     children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
     ranks = {}
     for child in children:
         variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
         ranks.update({v: int(child) for v in variables if v.startswith(b"RANK=")})
     os.kill(ranks[b"RANK=1"], signal.SIGKILL)
-    _, errors = training.communicate(timeout=60)
+    printed, errors = training.communicate(timeout=60)
+    assert training.returncode == 1
+    return folder, printed, errors
+
+
+def test_trainings_are_those_of_one_process_also_after_a_change_of_processes(workplace, killed):
+    folder, printed, _ = killed
+    assert "processes was 3 and is 2" in printed
+    np.testing.assert_allclose(metrics(folder)[:2], metrics(workplace), rtol=0.01)
+
+
+def test_the_others_end_when_one_dies_and_one_goes_on(run_here, killed, tmp_path, capsys):
+    folder, _, errors = killed
     said = [line for line in errors.splitlines() if line.startswith("train_aae.py: error: ")]
-    assert training.returncode == 1 and len(said) == 1 and "--resume" in said[0], errors
-    epochs = len(checkpoints.load_checkpoint(checkpoint)["history"])
-    assert epochs >= 1
-    printed = run(1, "train_aae.py", *PHOTOS, "--epochs", epochs + 1, "--resume", cwd=tmp_path)
-    assert "processes was 2 and is 1" in printed
-    np.testing.assert_allclose(metrics(tmp_path)[:2], metrics(workplace)[: epochs + 1], rtol=0.01)
+    assert len(said) == 1 and "--resume" in said[0], errors
+    checkpoint = checkpoints.load_checkpoint(folder / "runs" / "aae" / "0" / "checkpoint.pt")
+    epochs = len(checkpoint["history"])
+    steps = 16 * epochs + len(checkpoint["losses"])
+    assert epochs >= 2 and checkpoint["states"]["prior"]["rng_state"].tolist() == [0, steps]
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    run_here("train_aae.py", *PHOTOS, "--epochs", epochs + 1, "--resume")
+    assert "processes was 2 and is 1" in capsys.readouterr().out
+    assert len(metrics(tmp_path)) == epochs + 1 and (metrics(tmp_path)[:2] == metrics(folder)[:2]).all()
 
 
 def test_a_signal_stops_all_after_the_same_step(tmp_path):
     training = start(2, "train_aae.py", *PHOTOS, "--epochs", 10_000, cwd=tmp_path)
     folder = tmp_path / "runs" / "aae" / "0"
-    wait_for(folder / "metrics.csv", training)
+    wait_for((folder / "metrics.csv").exists, training)
     training.send_signal(signal.SIGTERM)
     _, errors = training.communicate(timeout=60)
     assert training.returncode != 0
@@ -115,8 +124,11 @@ def test_a_signal_stops_all_after_the_same_step(tmp_path):
     assert saved["states"]["prior"]["rng_state"].tolist() == [0, place]
 
 
-def test_mistakes_are_told_once(tmp_path):
-    training = start(2, "train_aae.py", *PHOTOS, "--compile", cwd=tmp_path)
-    _, errors = training.communicate(timeout=60)
-    said = [line for line in errors.splitlines() if "error: argument" in line]
-    assert training.returncode == 1 and len(said) == 1 and "--compile" in said[0], errors
+@pytest.mark.parametrize("rank", [0, 1])
+def test_mistakes_are_told_once(run_here, monkeypatch, capsys, rank):
+    monkeypatch.setenv("RANK", str(rank))  # as torchrun does
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as stop:
+        run_here("train_aae.py", *PHOTOS, "--compile")
+    said = [line for line in capsys.readouterr().err.splitlines() if "error: argument" in line]
+    assert stop.value.code == 2 and len(said) == (rank == 0) and all("--compile" in line for line in said)

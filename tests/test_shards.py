@@ -78,14 +78,19 @@ def test_processes_share_the_shards(mask, workplace, tmp_path):
     assert_same(masked_set.load(tmp_path / "masked" / "digits.pt"), masked_set.load(workplace / "masked" / "digits.pt"))
     for path in masked_set.shard_paths(tmp_path / "masked" / "digits.pt", 2):
         path.unlink()
-    args = (*arguments, "--shards", 3, "--output", "masked/three.pt")
-    assert "0 of 3 were finished" in run(2, *args, cwd=tmp_path)
-    masked_set.shard_paths(tmp_path / "masked" / "three.pt", 3)[1].unlink()  # of the second process
-    assert "2 of 3 were finished" in run(2, *args, cwd=tmp_path)
-    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "masked").iterdir()}
-    assert len(stamps) == 3
-    mask("--shards", 3, "--output", "masked/three.pt")
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    # more shards than processes, and one of them finished by one process
+    args = ("--shards", 3, "--output", "masked/three.pt")
+    mask(*args)
+    first, *others = masked_set.shard_paths(tmp_path / "masked" / "three.pt", 3)
+    stamp = first.stat().st_mtime_ns
+    others[0].unlink()
+    others[1].unlink()
+    assert "1 of 3 were finished" in run(2, *arguments, *args, cwd=tmp_path)
+    assert sorted((tmp_path / "masked").iterdir()) == [first, *others] and first.stat().st_mtime_ns == stamp
+    assert_same(masked_set.load(first), masked_set.load(workplace / "masked" / "digits.pt"))
+    stamps = [path.stat().st_mtime_ns for path in others]
+    assert "3 of 3 were finished" in mask(*args)
+    assert [path.stat().st_mtime_ns for path in others] == stamps
 
 
 def test_sets_that_are_not_whole_are_refused(mask, tmp_path):
