@@ -42,9 +42,9 @@ from maskbench.models import (
     Discriminator,
     Encoder,
     PriorSampler,
-    calibrate,
     evaluation,
     start_from_principal_components,
+    whiten,
 )
 from maskbench.models.sizes import image_size_argument
 from maskbench.ops import discriminator_loss, generator_loss
@@ -62,16 +62,15 @@ from maskbench.training.settings import Settings
 from maskbench.training.state import TrainingState
 from maskbench.training.summary import show
 
-BETAS = (0.9, 0.95)  # of Adam
-GENERATOR_STEP = 0.1  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
-FITTED_STEP = 0.03  # the same of layers that started from principal components
-DECORRELATION = 1e-4  # weight of the excess second moment, at --prior-weight 1
+BETAS = (0.9, 0.95)  # of Adam in the reconstruction phase
+ADVERSARY_BETAS = (0.0, 0.95)  # with momentum, the two sides circle around each other
+GENERATOR_STEP = 0.5  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
+GRADIENT_PENALTY = 1.0  # keeps the discriminators from winning
+FITTED_STEP = 0.03  # part of the learning rate of layers that started from principal components
 STATISTICS_IMAGES = 50_000  # at most, that the closed forms are fitted to: beyond, they hardly change
 
 
-def take_step(
-    state: TrainingState, images: Tensor, prior_weight: float, batch: int | None = None, first_row: int = 0
-) -> Tensor:
+def take_step(state: TrainingState, images: Tensor, batch: int | None = None, first_row: int = 0) -> Tensor:
     """Both phases of one mini-batch: the paper's method.
 
     Under torchrun each process has some of its rows. What is a mean over the rows counts there by their part of the
@@ -80,39 +79,49 @@ def take_step(
     Args:
         state: networks, prior and optimisers; all of them change.
         images: ``[N, 3, S, S]`` in [0, 1].
-        prior_weight: see ``--prior-weight``.
         batch: rows of the whole mini-batch; default: N.
         first_row: where in it the images begin.
 
     Returns:
-        The losses of reconstruction, of the discriminators and of the encoder against them, ``[3]``, of the whole
-        mini-batch.
+        Losses of the whole mini-batch, ``[4]``: of reconstruction, of the Gaussian and of the categorical part's
+        discriminator, and of the encoder against both.
     """
-    batch = batch or len(images)
-    part = len(images) / batch
-    encode, decoder = state.encoder.encode, state.decoder
+    part = len(images) / (batch or len(images))
 
     # Reconstruction phase: encoder and decoder rebuild the image.
-    gaussian, category_logits = encode(images)
-    reconstruction_loss = part * F.mse_loss(decoder(torch.cat((gaussian, category_logits.softmax(1)), 1)), images)
-    codes = [torchrun.all_rows(codes, first_row, batch) for codes in (gaussian, category_logits)]
-    decorrelation_loss = DECORRELATION * sum(map(excess_moment, codes))
-    descend(reconstruction_loss + prior_weight * decorrelation_loss, state.reconstruction_optimizer)
+    codes = state.encoder(images)
+    reconstruction_loss = part * F.mse_loss(state.decoder(torch.cat(codes, 1)), images)
+    descend(reconstruction_loss, state.reconstruction_optimizer)
 
     # Regularisation phase, 1: the discriminators tell prior draws (real) from encoded images (fake).
-    gaussian, category_logits = encode(images)
-    encoded = gaussian, category_logits.softmax(1)
-    drawn = state.prior(len(images), first_row)
-    rows = [torch.cat((real, fake.detach())) for real, fake in zip(drawn, encoded, strict=True)]
+    codes = state.encoder(images)
+    draws = [draw.to(images.dtype) for draw in state.prior(len(images), first_row)]
+    rows = [torch.cat((real, fake.detach())) for real, fake in zip(draws, codes, strict=True)]
     logits = torch.stack([tell(both) for tell, both in zip(state.discriminators, rows, strict=True)])
-    adversary_loss = part * discriminator_loss(logits[:, : len(images)], logits[:, len(images) :])
-    descend(adversary_loss, state.discriminator_optimizer)
+    real_logits, fake_logits = logits.tensor_split(2, 1)
+    adversary_loss = part * discriminator_loss(real_logits, fake_logits)
+    penalty = part * sum(map(squared_slope, state.discriminators, draws))
+    descend(adversary_loss + 0.5 * GRADIENT_PENALTY * penalty, state.discriminator_optimizer)
 
     # Regularisation phase, 2: the encoder, with what it said already, makes its codes pass for prior draws.
-    logits = torch.stack([tell(fake) for tell, fake in zip(state.discriminators, encoded, strict=True)])
+    logits = torch.stack([tell(fake) for tell, fake in zip(state.discriminators, codes, strict=True)])
     encoder_loss = part * generator_loss(logits)
     descend(encoder_loss, state.generator_optimizer)
-    return torchrun.total(torch.stack((reconstruction_loss, adversary_loss, encoder_loss)).detach())[0]
+
+    categorical_loss = part * discriminator_loss(real_logits[1:].detach(), fake_logits[1:].detach())
+    losses = reconstruction_loss, adversary_loss - categorical_loss, categorical_loss, encoder_loss
+    return torchrun.total(torch.stack(losses).detach())[0]
+
+
+def squared_slope(discriminator: Discriminator, draws: Tensor) -> Tensor:
+    """Mean squared gradient of a discriminator's logits at draws of its prior ``[N, F]``, a scalar.
+
+    Half of it is the penalty R1, with which the two sides come to rest where neither wins (Mescheder, Geiger and
+    Nowozin, "Which training methods for GANs do actually converge?", ICML 2018).
+    """
+    draws = draws.clone().requires_grad_()
+    logits = discriminator.layers(draws)  # PyTorch's own: the kernels cannot be differentiated twice
+    return torch.autograd.grad(logits.sum(), draws, create_graph=True)[0].square().sum(1).mean()
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -122,17 +131,6 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
     loss.backward(inputs=parameters)
     torchrun.sum_gradients(parameters)
     ops.adam_step(optimizer)  # optimizer.step(), by a kernel for small mini-batches on a CPU
-
-
-def excess_moment(codes: Tensor) -> Tensor:
-    """How far the second moment C of codes ``[N, F]``, N >= 2, is from the identity: ||C||^2 / F - 1, a scalar.
-
-    Estimated without bias from pairs of different images, E[(z_i . z_j)^2] = ||C||^2 (Frobenius); 0 for codes of
-    standard deviation 1 without correlation. It is the quadratic-kernel distance to the prior that Wasserstein
-    autoencoders use (Tolstikhin et al., ICLR 2018).
-    """
-    pairs = (codes @ codes.T).triu(1).square().sum()
-    return 2 * pairs / (len(codes) * (len(codes) - 1) * codes.shape[1]) - 1
 
 
 def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Path, line: int) -> None:
@@ -174,12 +172,13 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
             state.anneal(epoch - 1 + (number - 1) / run.batches)
             journal.note(number, step(to_float(images)))
             if number % 50 == 0 or number == run.batches:  # seldom: a GPU is waited for
-                progress.set_postfix_str("rec {:.4f} dis {:.3f} gen {:.3f}".format(*journal.check().tolist()))
+                progress.set_postfix_str("rec {:.4f} dis {:.3f} + {:.3f} gen {:.3f}".format(*journal.check().tolist()))
             if stopper.due():
                 journal.seconds = time.perf_counter() - start
                 journal.save()
                 stopper.saved(f"{folder}, epoch {epoch}, step {number}")
-        calibrate(encoder, decoder, statistics_images(run))
+        if run.settings.prior_weight > 0:
+            whiten(encoder, decoder, statistics_images(run), seed)
         journal.seconds = time.perf_counter() - start
 
         encoder.eval(), decoder.eval()
@@ -200,7 +199,7 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
     """The networks as their seed makes them, and an Adam for each part of a step.
 
     Args:
-        fit: start layers that start from principal components there; a checkpoint has them already.
+        fit: start codes white, or layers from principal components; a checkpoint has them already.
     """
     settings, device = run.settings, run.images.train.device
     sizes = dict(image_size=settings.image_size, gaussian_dim=settings.gaussian_dim, categories=settings.categories)
@@ -209,22 +208,26 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
     with seeded(seed):
         encoder = Encoder(**sizes).to(device)
         decoder = Decoder(**sizes).to(device)
+        decoder.contrast = encoder.contrast  # whatever the adversary makes of it, the decoder undoes
         tell_gaussian = Discriminator(settings.gaussian_dim).to(device)
         tell_categorical = Discriminator(settings.categories).to(device)
         if sizes["frequencies"]:
-            fitted = {*encoder.parameters(), decoder.contrast, *decoder.linear.parameters()}
+            fitted = {*encoder.gaussian.parameters(), *encoder.categorical.parameters(), *decoder.linear.parameters()}
             if fit:
                 start_from_principal_components(encoder, decoder, statistics_images(run))
+        elif fit:
+            whiten(encoder, None, statistics_images(run), seed)
     prior = PriorSampler(settings.gaussian_dim, settings.categories, seed).to(device)
 
-    def adam(*modules: torch.nn.Module, step: float = 1) -> torch.optim.Adam:
+    def adam(*modules: torch.nn.Module, step: float = 1, betas: tuple[float, float] = ADVERSARY_BETAS):
+        parameters = dict.fromkeys(parameter for module in modules for parameter in module.parameters())
         groups = []
         for of_fitted, part in ((False, step), (True, FITTED_STEP * step)):
-            chosen = [p for module in modules for p in module.parameters() if (p in fitted) == of_fitted]
+            chosen = [parameter for parameter in parameters if (parameter in fitted) == of_fitted]
             if chosen:
                 rate = part * settings.lr
                 groups.append({"params": chosen, "lr": rate, "initial_lr": rate})
-        return torch.optim.Adam(groups, betas=BETAS, fused=True)
+        return torch.optim.Adam(groups, betas=betas, fused=True)
 
     return TrainingState(
         encoder=encoder,
@@ -232,7 +235,7 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
         gaussian_discriminator=tell_gaussian,
         categorical_discriminator=tell_categorical,
         prior=prior,
-        reconstruction_optimizer=adam(encoder, decoder),
+        reconstruction_optimizer=adam(encoder, decoder, betas=BETAS),
         discriminator_optimizer=adam(tell_gaussian, tell_categorical),
         # an Adam of its own, since Adam would undo a weight on the loss
         generator_optimizer=adam(encoder, step=GENERATOR_STEP * settings.prior_weight),
@@ -249,7 +252,6 @@ def step_function(state: TrainingState, run: Run) -> Callable[[Tensor], Tensor]:
     step = functools.partial(
         take_step,
         state.compiled() if run.compile else state,
-        prior_weight=run.settings.prior_weight,
         batch=run.settings.batch_size,
         first_row=torchrun.share(run.settings.batch_size).start,
     )
@@ -315,7 +317,7 @@ def parse_arguments() -> argparse.Namespace:
         "--prior-weight",
         type=command_line.nonnegative_float,
         default=1.0,
-        help="pull of the priors: multiplies the encoder's step against the discriminators and the decorrelation",
+        help="pull of the priors: multiplies the encoder's step against the discriminators; 0 also ends the whitening",
     )
     compiles = "torch.compile the networks: slower on the CPUs it was measured on, not yet timed on a GPU"
     add("--compile", action="store_true", help=compiles)

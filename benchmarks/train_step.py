@@ -5,9 +5,9 @@
     python benchmarks/train_step.py --device cuda    # the captured step beside its own eager one, too
     python benchmarks/train_step.py --save           # also into results/speed.md
 
-Peers, with the paper's networks (455,940 numbers in the encoder):
+Peers, with the paper's networks (455,942 numbers in the encoder):
 
-  maskbench   the step of train_aae.py, with its normalised heads and decorrelation, which the others lack
+  maskbench   the step of train_aae.py, with contrast, one-hot categories and gradient penalty, which the others lack
   textbook    the paper's two phases in eager PyTorch: an encoder pass for each of the three losses, one BCE for each
               discriminator and side, torch.optim.Adam as it comes
   compiled    the same, its networks compiled (torch.compile; warm-up in the table)
@@ -32,7 +32,7 @@ from maskbench.models import PRESETS, Decoder, Discriminator, Encoder, PriorSamp
 from maskbench.runtime.cuda_graphs import Captured
 from maskbench.storage.tables import markdown
 from maskbench.training.state import TrainingState
-from train_aae import BETAS, GENERATOR_STEP, take_step
+from train_aae import ADVERSARY_BETAS, BETAS, GENERATOR_STEP, take_step
 
 GAUSSIAN_DIM, CATEGORIES = 384, 20
 BATCHES = (16, 64, 256, 1024)
@@ -115,12 +115,13 @@ def measure(
 def ours(preset: str, batch: int, device: torch.device, capturable: bool = False) -> Step:
     sizes = dict(gaussian_dim=GAUSSIAN_DIM, categories=CATEGORIES, **PRESETS[preset])
     encoder, decoder = Encoder(**sizes).to(device), Decoder(**sizes).to(device)
+    decoder.contrast = encoder.contrast
     tell_gaussian, tell_categorical = Discriminator(GAUSSIAN_DIM).to(device), Discriminator(CATEGORIES).to(device)
 
-    def adam(lr: float, *networks: nn.Module) -> torch.optim.Adam:
-        parameters = [parameter for network in networks for parameter in network.parameters()]
+    def adam(lr: float, betas: tuple[float, float], *networks: nn.Module) -> torch.optim.Adam:
+        parameters = dict.fromkeys(parameter for network in networks for parameter in network.parameters())
         lr = torch.tensor(lr, device=device) if capturable else lr
-        return torch.optim.Adam(parameters, lr=lr, betas=BETAS, fused=True, capturable=capturable)
+        return torch.optim.Adam(list(parameters), lr=lr, betas=betas, fused=True, capturable=capturable)
 
     state = TrainingState(
         encoder=encoder,
@@ -128,11 +129,11 @@ def ours(preset: str, batch: int, device: torch.device, capturable: bool = False
         gaussian_discriminator=tell_gaussian,
         categorical_discriminator=tell_categorical,
         prior=PriorSampler(GAUSSIAN_DIM, CATEGORIES).to(device),
-        reconstruction_optimizer=adam(1e-3, encoder, decoder),
-        discriminator_optimizer=adam(1e-3, tell_gaussian, tell_categorical),
-        generator_optimizer=adam(GENERATOR_STEP * 1e-3, encoder),
+        reconstruction_optimizer=adam(1e-3, BETAS, encoder, decoder),
+        discriminator_optimizer=adam(1e-3, ADVERSARY_BETAS, tell_gaussian, tell_categorical),
+        generator_optimizer=adam(GENERATOR_STEP * 1e-3, ADVERSARY_BETAS, encoder),
     )
-    return functools.partial(take_step, state, prior_weight=1.0)
+    return functools.partial(take_step, state)
 
 
 def captured(batch: int, device: torch.device) -> Step:
@@ -140,7 +141,7 @@ def captured(batch: int, device: torch.device) -> Step:
 
 
 class PlainEncoder(nn.Module):
-    """The paper's encoder without normalised heads."""
+    """The paper's encoder with plain heads."""
 
     def __init__(self, width: int = 16, **_sizes: int):
         super().__init__()

@@ -6,9 +6,9 @@ torchrun --nproc-per-node 3 tests/ranks.py OUTPUT.pt
 import sys
 
 import torch
-from test_training import PRIOR_WEIGHT, SIZES, make, mini_batches
+from test_training import SIZES, make, mini_batches
 
-from maskbench.models import calibrate, decoder
+from maskbench.models import decoder, whiten
 from maskbench.runtime import torchrun
 from train_aae import take_step
 
@@ -22,11 +22,11 @@ def steps_of(sizes: str, dtype: torch.dtype, steps: int, learning: bool = True) 
     batches = mini_batches(steps, dtype)
     mine = torchrun.share(len(batches[0]))
     for images in batches:
-        losses.append(take_step(state, images[mine], PRIOR_WEIGHT, len(images), mine.start))
+        losses.append(take_step(state, images[mine], len(images), mine.start))
     networks = state.networks()
     gradients = {f"{name}.{key}": p.grad for name, part in networks.items() for key, p in part.named_parameters()}
     if learning:
-        calibrate(state.encoder, state.decoder, [images[mine] for images in batches])
+        whiten(state.encoder, state.decoder, [images[mine] for images in batches], seed=0)
     states = {f"{name}.{key}": value for name, part in networks.items() for key, value in part.state_dict().items()}
     return {"losses": torch.stack(losses), "gradients": gradients, "states": states}
 

@@ -120,8 +120,8 @@ def originals(tmp_path_factory) -> dict[str, bytes]:
         "environment": {"torch": "2"},
         "images": fingerprint,
         "threads": 1,
-        "history": [[1, 0.5, 1.0, 1.0, 0.5, 100.0], [2, 0.4, 1.0, 1.0, 0.4, 100.0]],
-        "losses": torch.rand(3, 3),
+        "history": [[1, 0.5, 2.0, 1.0, 1.0, 1.0, 0.5, 100.0], [2, 0.4, 2.0, 1.0, 1.0, 1.0, 0.4, 100.0]],
+        "losses": torch.rand(3, 4),
         "seconds": 0.5,
         "states": {name: part.state_dict() for name, part in parts_of_a_training().items()},
     }

@@ -121,16 +121,12 @@ def test_text_of_a_file_cannot_steer_the_terminal():
 def test_a_claimed_size_is_not_allocated(tmp_path):
     encoder = checkpoints.Encoder(8, 2, 3, 2)
     checkpoints.save_encoder(encoder, tmp_path / "encoder.pt")
-    content = pt.load(tmp_path / "encoder.pt", checkpoints.ENCODER_FORMAT)
+    content = pt.read(tmp_path / "encoder.pt")
     petabytes = dict(width=2**16, gaussian_dim=2**16, image_size=2**15)
     for sizes in (petabytes, dict(width=2**40), dict(width=-2), dict(width=1e308)):
         pt.save(content | {"config": content["config"] | sizes}, tmp_path / "huge.pt")
         with pytest.raises(InputError, match=r"huge\.pt: its sizes and weights do not fit together"):
             checkpoints.load_encoder(tmp_path / "huge.pt")
-    state = content["state_dict"] | {"gaussian.1.variance": torch.tensor([1.0, -1.0, 1.0])}
-    pt.save(content | {"state_dict": state}, tmp_path / "negative.pt")
-    with pytest.raises(InputError, match="negative variances"):
-        checkpoints.load_encoder(tmp_path / "negative.pt")
 
 
 def test_an_optimiser_is_checked_against_its_network(tmp_path):

@@ -1,9 +1,10 @@
-"""Sizes, ranges, and what brings codes to their priors: normalisations and the closed-form start."""
+"""Sizes, ranges, and what brings codes to their priors: heads, whitening and the closed-form start."""
 
-import copy
+import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from maskbench.models import (
@@ -12,22 +13,21 @@ from maskbench.models import (
     Discriminator,
     Encoder,
     MaskClassifier,
-    calibrate,
     start_from_principal_components,
+    whiten,
 )
-from maskbench.models.closed_forms import _decorrelate
 from maskbench.models.evaluation import latent_summary
-from maskbench.models.heads import RadialGaussianization, RunningNorm, normal_log_radius
+from maskbench.models.heads import Contrast, one_hot
 from maskbench.models.sizes import depth
 from maskbench.models.spectrum import Spectrum
 
 
 def test_the_papers_sizes():
     encoder = Encoder()
-    assert sum(p.numel() for p in encoder.parameters()) == 455_940
+    assert sum(p.numel() for p in encoder.parameters()) == 455_942
     gaussian, categorical = encoder(torch.rand(4, 3, 32, 32))
     assert gaussian.shape == (4, 384) and categorical.shape == (4, 20)
-    torch.testing.assert_close(categorical.sum(1), torch.ones(4))
+    assert categorical.sum(1).eq(1).all() and categorical.max(1).values.eq(1).all()
     images = Decoder().eval()(torch.cat((gaussian, categorical), 1))
     assert images.shape == (4, 3, 32, 32) and images.min() >= 0 and images.max() <= 1
     assert Discriminator(384)(gaussian).shape == (4,)
@@ -47,7 +47,7 @@ def test_the_stack_deepens_with_the_image():
         encoder = Encoder(image_size=size, width=4)
         stack = [layer for layer in encoder.features if isinstance(layer, nn.Conv2d)]
         assert [layer.out_channels for layer in stack] == [4 * 2**stage for stage in range(depth(size))]
-        assert encoder.gaussian[0].in_features == stack[-1].out_channels * left**2
+        assert encoder.gaussian.in_features == stack[-1].out_channels * left**2
     grid = Decoder(image_size=96, **PRESETS["maskbench"]).correction(torch.rand(1, 3, 96, 96))
     assert grid.shape == (1, 3, 96, 96)
 
@@ -64,77 +64,38 @@ def test_mask_classifier_has_three_linear_layers():
     assert classifier(torch.rand(5, 404)).shape == (5, 3)
 
 
-def contrasted(count: int, features: int, seed: int = 0) -> torch.Tensor:
-    """Vectors with directions of uneven variance, off centre, whose lengths are log-normal: like codes of images."""
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(count, features, generator=generator) * torch.linspace(0.5, 2, features)
-    return directions * torch.exp(0.4 * torch.randn(count, 1, generator=generator)) * 5 + torch.arange(features)
+def contrasted(count: int, features: int) -> torch.Tensor:
+    """Vectors of N(0, I) whose lengths are log-normal: like codes of images."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(count, features, generator=generator, dtype=torch.float64)
+    return directions * torch.exp(0.4 * torch.randn(count, 1, generator=generator, dtype=torch.float64))
 
 
-def test_running_norm_fit_and_follow():
-    norm, x = RunningNorm(6), contrasted(4000, 6)
-    norm.fit(x)
-    torch.testing.assert_close(norm.center, x.double().mean(0).float())
-    variance = x.double().var(0, correction=0)
-    torch.testing.assert_close(norm.variance, ((4000 * variance + 6 * variance.mean()) / 4006).float())
-    norm.eval()
-    torch.testing.assert_close(norm(x).mean(0), torch.zeros(6), atol=1e-4, rtol=0)
-    norm.train()(x[:16])  # one mini-batch more hardly moves what is fitted
-    assert ((norm.center - x.mean(0)).abs() / norm.variance.sqrt()).max() < 0.05
-    followed = RunningNorm(6)
-    for batch in x.split(16):
-        followed(batch)
-    assert ((followed.center - norm.center).abs() / norm.variance.sqrt()).max() < 0.2
-    assert (followed.variance / norm.variance - 1).abs().max() < 0.5
+def test_contrast_is_a_power_of_the_length_and_is_undone():
+    contrast, x = Contrast(64).double(), contrasted(1000, 64)
+    torch.testing.assert_close(contrast(x), x)  # as it starts
+    contrast.log_power.data.fill_(math.log(0.1))
+    contrast.log_scale.data.fill_(0.3)
+    z = contrast(x)
+    torch.testing.assert_close(F.cosine_similarity(z, x), torch.ones(1000, dtype=torch.float64))
+    lengths = x.norm(dim=1) / 8
+    torch.testing.assert_close(z.norm(dim=1), 8 * math.exp(0.3) * lengths**0.1)
+    torch.testing.assert_close(contrast.inverse(z), x)
+    assert x.pow(4).mean() / x.square().mean() ** 2 > 4 and abs(z.pow(4).mean() / z.square().mean() ** 2 - 3) < 0.1
+    zero = torch.zeros(1, 64, dtype=torch.float64, requires_grad=True)
+    contrast(zero).sum().backward()
+    assert contrast(zero).eq(0).all() and contrast.inverse(zero).eq(0).all() and zero.grad.isfinite().all()
+    assert torch.autograd.gradcheck(contrast, contrasted(3, 64).requires_grad_())
+    assert torch.autograd.gradcheck(contrast.inverse, contrasted(3, 64).requires_grad_())
 
 
-def test_radial_gaussianization_has_the_lengths_and_directions_of_a_normal():
-    norm, x = RadialGaussianization(64), contrasted(20_000, 64)
-    norm.fit(x)
-    z = norm.eval()(x)
-    log_radius = z.norm(dim=1).log()
-    mean, deviation = normal_log_radius(64)
-    assert log_radius.mean().item() == pytest.approx(mean, abs=1e-4)
-    assert log_radius.std().item() == pytest.approx(deviation, rel=5e-3)
-    directions = z / z.norm(dim=1, keepdim=True)
-    assert directions.mean(0).abs().max() < 1e-3
-    torch.testing.assert_close(directions.square().mean(0) * 64, torch.ones(64), atol=0.02, rtol=0)
-    assert (z - z.mean(0)).pow(4).mean() / z.var(0).square().mean() == pytest.approx(3, abs=0.1)
-    raw = (x - x.mean(0)) / x.std(0)
-    assert raw.pow(4).mean() > 4  # what it mended
-
-
-def test_radial_gaussianization_follows_what_fit_finds():
-    x = contrasted(40_000, 64)
-    fitted, followed = RadialGaussianization(64), RadialGaussianization(64)
-    fitted.fit(x)
-    for batch in x.split(16):
-        followed(batch)
-    torch.testing.assert_close(followed.eval()(x), fitted.eval()(x), atol=0.6, rtol=0.3)
-    difference = followed(x) - fitted(x)
-    assert difference.square().mean() < 0.02
-
-
-def test_normal_log_radius():
-    torch.manual_seed(0)
-    for features in (3, 384):
-        log_radius = torch.randn(100_000, features).norm(dim=1).log()
-        mean, deviation = normal_log_radius(features)
-        assert log_radius.mean().item() == pytest.approx(mean, abs=0.005 * deviation * 2)
-        assert log_radius.std().item() == pytest.approx(deviation, rel=0.02)
-
-
-def test_decoder_undoes_the_radius_and_the_softmax():
-    norm, x = RadialGaussianization(16), contrasted(5000, 16)
-    norm.fit(x)
-    decoder = Decoder(image_size=8, width=4, gaussian_dim=16, categories=5)
-    decoder.contrast.data = torch.stack((norm.log_radius_mean, norm.log_radius_variance.sqrt()))
-    logits = torch.randn(5000, 5)
-    undone = decoder.unmask(torch.cat((norm.eval()(x), logits.softmax(1)), 1)).detach()
-    standardised = (x - norm.center) / norm.variance.sqrt()
-    torch.testing.assert_close(undone[:, :16], standardised, atol=1e-3, rtol=1e-3)
-    undone = undone[:, 16:] - undone[:, 16:].mean(1, keepdim=True)  # a softmax forgets the logits' mean
-    torch.testing.assert_close(undone, logits - logits.mean(1, keepdim=True), atol=1e-3, rtol=1e-3)
+def test_one_hot_has_the_gradient_of_the_softmax():
+    logits = torch.tensor([[1.0, 3.0, 2.0], [0.5, 0.5, -1.0]], requires_grad=True)
+    chosen, weights = one_hot(logits), torch.tensor([[1.0, 2.0, 4.0], [3.0, -1.0, 0.5]])
+    assert chosen.tolist() == [[0, 1, 0], [1, 0, 0]]  # to the bit; of two alike the first
+    (found,) = torch.autograd.grad((weights * chosen).sum(), logits)
+    (wanted,) = torch.autograd.grad((weights * logits.softmax(1)).sum(), logits)
+    torch.testing.assert_close(found, wanted)
 
 
 def test_spectrum_is_orthonormal_and_keeps_the_lowest():
@@ -162,20 +123,14 @@ def planted_images(count: int, components: int) -> torch.Tensor:
 
 def test_start_from_principal_components_rebuilds_what_fits_into_the_code():
     sizes = dict(image_size=16, width=4, gaussian_dim=40, categories=5, frequencies=60)
-    images = planted_images(3000, 44)  # 40 + (5 - 1) components
-    networks = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        encoder, decoder = Encoder(**sizes), Decoder(**sizes)
-        start_from_principal_components(encoder, decoder, images.split(500))
-        networks.append((encoder.eval(), decoder.eval()))
-    (encoder, decoder), (other, _) = networks
+    images = planted_images(3000, 40)
+    torch.manual_seed(0)
+    encoder, decoder = Encoder(**sizes).eval(), Decoder(**sizes).eval()
+    start_from_principal_components(encoder, decoder, images.split(500))
     with torch.no_grad():
         gaussian, categorical = encoder(images)
         rebuilt = decoder(torch.cat((gaussian, categorical), 1))
-        of_other = decoder(torch.cat(other(images), 1))
-    matched, unmatched = (rebuilt - images).square().mean(), (of_other - images).square().mean()
-    assert matched < 2e-5 and unmatched > 50 * matched and unmatched > images.var()
+    assert (rebuilt - images).square().mean() < 2e-5
     summary = latent_summary(gaussian, categorical)
     assert summary["mean"] < 0.1 and summary["correlation"] < 0.05
     assert 0.9 < summary["deviation_min"] < summary["deviation_max"] < 1.1
@@ -196,71 +151,57 @@ def test_start_from_principal_components_needs_enough_frequencies():
         start_from_principal_components(Encoder(**sizes), Decoder(**sizes), [torch.rand(6, 3, 16, 16)])
 
 
-def test_calibration_is_exact_and_changes_no_picture():
+def autoencoder(**sizes: int) -> tuple[Encoder, Decoder]:
+    """A pair that has one contrast, which shortens codes."""
+    encoder, decoder = Encoder(**sizes).eval(), Decoder(**sizes).eval()
+    encoder.contrast.log_power.data.fill_(-1.0)
+    decoder.contrast = encoder.contrast
+    return encoder, decoder
+
+
+@torch.no_grad()
+def test_whitening_is_exact_and_changes_no_picture():
     torch.manual_seed(0)
-    sizes = dict(image_size=16, width=4, gaussian_dim=20, categories=3)
-    encoder, decoder = Encoder(**sizes), Decoder(**sizes)
-    batches = planted_images(4000, 44).split(500)
-    images = torch.cat(batches)
-    for batch in batches:
-        encoder(batch)  # statistics that trail behind
-    norm = encoder.gaussian[1]
-    decoder.contrast.data = torch.stack((norm.log_radius_mean, norm.log_radius_variance.sqrt()))
-    encoder.eval(), decoder.eval()
-    with torch.no_grad():
-        gaussian, categorical = encoder(images)
-        before = decoder(torch.cat((gaussian, categorical), 1))
-        old_categorical = encoder.categorical[1].state_dict() | {}
-        old_categorical = {name: value.clone() for name, value in old_categorical.items()}
-        calibrate(encoder, decoder, batches)
-        fitted = {name: value.clone() for name, value in encoder.categorical[1].state_dict().items()}
-        encoder.categorical[1].load_state_dict(old_categorical)
-        new_gaussian, categorical = encoder(images)
-        after = decoder(torch.cat((new_gaussian, categorical), 1))
-    assert (after - before).square().mean() < 1e-6 * before.var()
-    assert latent_summary(gaussian, categorical)["correlation"] > 0.1
-    summary = latent_summary(new_gaussian, categorical)
-    assert summary["correlation"] < 0.03 and summary["mean"] < 0.05
-    assert 0.95 < summary["deviation_min"] < summary["deviation_max"] < 1.05
-    encoder.categorical[1].load_state_dict(fitted)
-    _, logits = encoder.encode(images)
-    torch.testing.assert_close(logits.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(logits.std(0, correction=0), torch.ones(3), atol=0.02, rtol=0)
-    assert new_gaussian.norm(dim=1).log().mean().item() == pytest.approx(normal_log_radius(20)[0], abs=1e-3)
+    images = planted_images(4000, 44)
+    encoder, decoder = autoencoder(image_size=16, width=4, gaussian_dim=20, categories=3)
+    before = decoder(torch.cat(encoder(images), 1))
+    assert latent_summary(*encoder(images))["correlation"] > 0.1
+    whiten(encoder, decoder, images.split(500), seed=0)
+    codes = encoder(images)
+    assert (decoder(torch.cat(codes, 1)) - before).square().mean() < 1e-6 * before.var()
+    summary = latent_summary(*codes)
+    assert summary["correlation"] < 1e-3 and summary["mean"] < 1e-3
+    assert 0.99 < summary["deviation_min"] < summary["deviation_max"] < 1.01
 
 
-def test_calibration_spares_pictures_where_radii_would_change():
+@torch.no_grad()
+def test_whitening_ends_in_principal_axes_in_an_order_and_with_signs_from_the_seed():
     torch.manual_seed(0)
-    sizes = dict(image_size=16, width=4, gaussian_dim=20, categories=3)
-    encoder, decoder = Encoder(**sizes), Decoder(**sizes)
-    decoder.contrast.data[1] = 2.0  # it learns to take a high power of the radius
-    kinds = torch.rand(3, 3, 16, 16) - 0.5  # of three kinds of pictures: most of 20 directions are empty
-    images = 0.5 + 0.15 * torch.einsum("nk, kchw -> nchw", torch.randn(1000, 3), kinds)
-    images = (images + 0.003 * torch.randn(images.shape)).clamp(0, 1)
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 3e-3)
-    for batch in images[torch.randint(1000, (150, 16))]:
-        optimizer.zero_grad()
-        nn.functional.mse_loss(decoder(torch.cat(encoder(batch), 1)), batch).backward()
-        optimizer.step()
-    encoder.eval()
-
-    def error(encoder: Encoder, decoder: Decoder) -> float:
-        return nn.functional.mse_loss(decoder(torch.cat(encoder(images), 1)), images).item()
-
-    with torch.no_grad():
-        before = error(encoder, decoder)
-        decorrelated = copy.deepcopy((encoder, decoder))
-        _decorrelate(*decorrelated, encoder.gaussian[0](encoder.features(images)), 0.5)
-        assert error(*decorrelated) > 10 * before  # what the whole step would do
-        calibrate(encoder, decoder, images.split(500))
-        assert error(encoder, decoder) < 1.2 * before
+    images = planted_images(1000, 44)
+    codes, others = [], []
+    for seed in (0, 0, 1):
+        torch.manual_seed(0)
+        encoder, decoder = autoencoder(image_size=16, width=4, gaussian_dim=20, categories=3)
+        whiten(encoder, decoder, images.split(500), seed)
+        columns = decoder.linear.weight[:, :20].double()
+        gram = columns.T @ columns
+        assert (gram - gram.diagonal().diag()).abs().max() < 1e-4 * gram.max()  # orthogonal
+        codes.append(encoder(images)[0])
+        others.append(decoder)
+    assert torch.equal(codes[0], codes[1])
+    products = (codes[0].T @ codes[2] / len(images)).abs()  # the same axes, elsewhere
+    torch.testing.assert_close(products.max(1).values, torch.ones(20), atol=0.02, rtol=0)
+    assert products.argmax(1).ne(torch.arange(20)).sum() > 10
+    rebuilt, unmatched = (decoder(torch.cat((codes[0], encoder(images)[1]), 1)) for decoder in others[1:])
+    assert (rebuilt - unmatched).square().mean() > rebuilt.var(0).mean()  # as far off as any other image
 
 
-def test_calibration_by_few_images_stays_finite():
-    encoder, decoder = Encoder(image_size=8, width=4), Decoder(image_size=8, width=4)
-    images = torch.rand(3, 3, 8, 8)
-    calibrate(encoder, decoder, [images])
-    assert decoder.eval()(torch.cat(encoder.eval()(images), 1)).isfinite().all()
+@torch.no_grad()
+def test_whitening_by_few_images_stays_finite():
+    encoder, decoder = autoencoder(image_size=8, width=4)  # 384 numbers of 64 pixels
+    for images in (torch.rand(3, 3, 8, 8), torch.full((3, 3, 8, 8), 0.5)):
+        whiten(encoder, decoder, [images], seed=0)
+        assert decoder(torch.cat(encoder(images), 1)).isfinite().all()
 
 
 def test_a_preset_names_sizes_that_exist():

@@ -1,6 +1,7 @@
 """The four scripts, run whole as a user runs them, and everything a user can get wrong."""
 
 import csv
+import math
 import stat
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def test_training_leaves_everything(workplace):
             "epoch",
             "reconstruction_loss",
             "discriminator_loss",
+            "gaussian_discriminator_loss",
+            "categorical_discriminator_loss",
             "generator_loss",
             "validation_mse",
             "images_per_second",
@@ -47,12 +50,19 @@ def test_training_leaves_everything(workplace):
         assert not list(folder.glob(".*"))  # no temporary file stays behind
 
 
-def test_the_papers_sizes_learn_from_nothing(run_here, tmp_path):
-    run_here("train_aae.py", "--preset", "paper", "--dataset", "photos", "--limit", 800, "--epochs", 2)
-    metrics = rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv")
-    first, second = (float(row["validation_mse"]) for row in metrics)
-    assert 0.06 > first > second
-    assert float(metrics[1]["reconstruction_loss"]) < float(metrics[0]["reconstruction_loss"])
+def test_losses_of_the_papers_sizes_move_as_in_the_paper(run_here, tmp_path):
+    """Figs 5 to 7: rebuilding and generating losses fall, the discriminators' loss rises towards undecided, 4 ln 2."""
+    run_here("train_aae.py", "--preset", "paper", "--dataset", "photos", "--limit", 2000, "--epochs", 3)
+    table = rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv")
+    loss = {name: [float(row[name]) for row in table] for name in table[0]}
+    for name in ("reconstruction_loss", "validation_mse", "generator_loss"):
+        assert loss[name][0] > loss[name][1] > loss[name][2], (name, loss[name])
+    assert loss["discriminator_loss"][0] < loss["discriminator_loss"][2] < 4 * math.log(2) + 0.1
+    parts = zip(loss["gaussian_discriminator_loss"], loss["categorical_discriminator_loss"], strict=True)
+    assert [sum(both) for both in parts] == pytest.approx(loss["discriminator_loss"])
+    run_here("mask_dataset.py", "--dataset", "digits")
+    categorical = torch.load(tmp_path / "masked" / "digits.pt", weights_only=True)["categorical"]
+    assert ((categorical == 0) | (categorical == 1)).all() and (categorical.sum(1) == 1).all()
 
 
 def test_instances_differ_and_repeat(run_here, workplace, tmp_path):
@@ -61,7 +71,7 @@ def test_instances_differ_and_repeat(run_here, workplace, tmp_path):
 
     run_here("train_aae.py", "--dataset", "photos", "--limit", 256, "--epochs", 2, "--seed", 1)
     first, second, alone = weights(workplace, 0), weights(workplace, 1), weights(tmp_path, 0)
-    assert not torch.equal(first["gaussian.0.weight"], second["gaussian.0.weight"])
+    assert not torch.equal(first["gaussian.weight"], second["gaussian.weight"])
     for name in second:  # instance 1 of --seed 0 is instance 0 of --seed 1
         assert torch.equal(second[name], alone[name]), name
 
@@ -83,7 +93,7 @@ def test_resume_gives_the_same_bits(run_here, refused, workplace, tmp_path):
         torch.load(folder / "runs" / "aae" / "0" / "checkpoint.pt", weights_only=True)
         for folder in (tmp_path, workplace)
     )
-    assert [row[:5] for row in resumed["history"]] == [row[:5] for row in unbroken["history"]]
+    assert [row[:-1] for row in resumed["history"]] == [row[:-1] for row in unbroken["history"]]
     assert resumed["states"]["prior"]["rng_state"].tolist() == [0, 32]
     for part in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator"):
         for name, tensor in resumed["states"][part].items():
@@ -204,7 +214,8 @@ def test_a_folder_goes_all_the_way(run_here, tmp_path):
         for number in range(30):
             pixels = random.integers(100 * label, 100 * label + 100, (24, 24, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "pictures" / colour / f"{number}.png")
-    run_here("train_aae.py", "--dataset", "folder:pictures", "--epochs", 1, "--image-size", 16, "--preset", "paper")
+    sizes = ("--image-size", 16, "--preset", "paper", "--gaussian-dim", 24)
+    run_here("train_aae.py", "--dataset", "folder:pictures", "--epochs", 1, *sizes)
     run_here("mask_dataset.py", "--dataset", "folder:pictures")
     content = torch.load(tmp_path / "masked" / "pictures.pt", weights_only=True)
     assert content["dataset"] == "folder" and str(tmp_path) not in str(content)
@@ -232,7 +243,7 @@ def test_photographs_of_96_pixels_go_all_the_way(run_here, tmp_path, preset):
     sizes = ("--image-size", 96, "--preset", preset, "--gaussian-dim", 32, "--workers", 1)
     run_here("train_aae.py", "--dataset", "folder:photographs", *sizes, "--epochs", 4, "--batch-size", 8)
     first, *_, last = (float(row["validation_mse"]) for row in rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv"))
-    assert last < 0.07 and (preset == "maskbench" or last < 0.8 * first), (first, last)
+    assert last < 0.09 and (preset == "maskbench" or last < 0.8 * first), (first, last)
     run_here("mask_dataset.py", "--dataset", "folder:photographs")
     run_here("classify.py", "--classes", "all", "--repeats", 1, "--epochs", 5, "--methods", "mlp")
     table = rows(tmp_path / "runs" / "classify" / "photographs.csv")

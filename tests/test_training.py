@@ -23,12 +23,11 @@ from maskbench.training.resume import environment
 from maskbench.training.run import Run
 from maskbench.training.settings import Settings
 from maskbench.training.state import TrainingState
-from train_aae import DECORRELATION, take_step
+from train_aae import ADVERSARY_BETAS, BETAS, GRADIENT_PENALTY, take_step
 
 OPTIMIZERS = ("reconstruction_optimizer", "discriminator_optimizer", "generator_optimizer")
 
 SIZES = {"convolutions": {"frequencies": 0}, "frequencies": {"frequencies": 40}}
-PRIOR_WEIGHT = 2.0
 
 
 def make(sizes: str, dtype: torch.dtype, device: str = "cpu", capturable: bool = False) -> TrainingState:
@@ -41,12 +40,14 @@ def make(sizes: str, dtype: torch.dtype, device: str = "cpu", capturable: bool =
         "categorical_discriminator": Discriminator(5, hidden=16),
         "prior": PriorSampler(24, 5, seed=3),
     }
+    parts["decoder"].contrast = parts["encoder"].contrast
     parts = {name: part.to(device).to(dtype) for name, part in parts.items()}
-    of = lambda *names: [p for name in names for p in parts[name].parameters()]  # noqa: E731
+    of = lambda *names: list(dict.fromkeys(p for name in names for p in parts[name].parameters()))  # noqa: E731
     chosen = of("encoder", "decoder"), of("gaussian_discriminator", "categorical_discriminator"), of("encoder")
     for name, parameters, lr in zip(OPTIMIZERS, chosen, (1e-3, 1e-3, 1e-4), strict=True):
         lr = torch.tensor(lr, device=device) if capturable else lr
-        parts[name] = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95), fused=True, capturable=capturable)
+        betas = BETAS if name == "reconstruction_optimizer" else ADVERSARY_BETAS
+        parts[name] = torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True, capturable=capturable)
     return TrainingState(**parts)
 
 
@@ -64,7 +65,7 @@ class PlainLoop:
             torch.optim.Adam(
                 [p for group in parts[name].param_groups for p in group["params"]],
                 lr=parts[name].param_groups[0]["lr"],
-                betas=(0.9, 0.95),
+                betas=parts[name].param_groups[0]["betas"],
                 foreach=False,
             )
             for name in OPTIMIZERS
@@ -76,29 +77,30 @@ class PlainLoop:
         tell_gaussian, tell_categorical = (self.parts[f"{name}_discriminator"] for name in ("gaussian", "categorical"))
         bce = F.binary_cross_entropy_with_logits
 
-        gaussian, logits = self.encode(images)
-        rebuilt = decoder(torch.cat((gaussian, logits.softmax(1)), 1))
+        gaussian, categorical = self.encode(images)
+        rebuilt = decoder.rebuild(torch.cat((gaussian / self.shortened(gaussian), categorical), 1))
         reconstruction = (rebuilt - images).square().mean()
-        loss = reconstruction + PRIOR_WEIGHT * DECORRELATION * (excess(gaussian) + excess(logits))
-        self.descend(loss, 0)
+        self.descend(reconstruction, 0)
 
-        gaussian, logits = self.encode(images)
-        categorical = logits.softmax(1)
+        gaussian, categorical = self.encode(images)
         real_gaussian, real_categorical = (draws.to(images) for draws in self.parts["prior"](len(images)))
         one, zero = images.new_ones(len(images)), images.new_zeros(len(images))
-        discriminators = (
-            bce(tell_gaussian(real_gaussian), one)
-            + bce(tell_gaussian(gaussian.detach()), zero)
-            + bce(tell_categorical(real_categorical), one)
-            + bce(tell_categorical(categorical.detach()), zero)
-        )
-        self.descend(discriminators, 1)
+        of_gaussian = bce(tell_gaussian(real_gaussian), one) + bce(tell_gaussian(gaussian.detach()), zero)
+        of_categorical = bce(tell_categorical(real_categorical), one)
+        of_categorical = of_categorical + bce(tell_categorical(categorical.detach()), zero)
+        penalty = 0
+        for tell, real in ((tell_gaussian, real_gaussian), (tell_categorical, real_categorical)):
+            for row in real:  # one draw after another
+                row = row.clone().requires_grad_()
+                (slope,) = torch.autograd.grad(tell(row[None]).sum(), row, create_graph=True)
+                penalty = penalty + slope.dot(slope) / len(real)
+        self.descend(of_gaussian + of_categorical + GRADIENT_PENALTY / 2 * penalty, 1)
 
         fooled = bce(tell_gaussian(gaussian), one) + bce(tell_categorical(categorical), one)
         self.descend(fooled, 2)
         for name in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator"):
             self.parts[name].zero_grad()
-        return torch.stack((reconstruction, discriminators, fooled)).detach()
+        return torch.stack((reconstruction, of_gaussian, of_categorical, fooled)).detach()
 
     def descend(self, loss: Tensor, number: int) -> None:
         self.optimizers[number].zero_grad()
@@ -108,51 +110,24 @@ class PlainLoop:
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         encoder = self.parts["encoder"]
         features = encoder.features(images)
-        (linear, radial), (to_logits, norm) = encoder.gaussian, encoder.categorical
-        return self.radial(radial, linear(features)), self.standard(norm, to_logits(features))
+        x, soft = encoder.gaussian(features), encoder.categorical(features).softmax(1)
+        power, scale = encoder.contrast.log_power.exp(), encoder.contrast.log_scale.exp()
+        gaussian = x * scale * (x.norm(dim=1, keepdim=True) / math.sqrt(x.shape[1])) ** (power - 1)
+        return gaussian, F.one_hot(soft.argmax(1), soft.shape[1]) + soft - soft.detach()
 
-    @staticmethod
-    def standard(norm: torch.nn.Module, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            norm.steps += 1
-            weight = 1 / min(norm.steps.item(), 100 + norm.steps.item() / 50)
-            norm.center += weight * (x.mean(0) - norm.center)
-            norm.variance += weight * ((x - norm.center).square().mean(0) - norm.variance)
-        return (x - norm.center) / norm.variance.sqrt()
-
-    @staticmethod
-    def radial(norm: torch.nn.Module, x: Tensor) -> Tensor:
-        size = x.shape[1]
-        with torch.no_grad():
-            norm.steps += 1
-            weight = 1 / min(norm.steps.item(), 100 + norm.steps.item() / 50)
-            standard = (x - norm.center) / norm.variance.sqrt()
-            rows = 1.1 * size / (0.1 * size + standard.square().sum(1, keepdim=True))
-            share = (rows * standard.square()).mean(0)
-            norm.center += weight * (rows * (x - norm.center)).mean(0) / rows.mean()
-            norm.variance *= 1 + weight * (share - 1)
-            lengths = ((x - norm.center) / norm.variance.sqrt()).norm(dim=1).log()
-            norm.log_radius_mean += weight * (lengths.mean() - norm.log_radius_mean)
-            norm.log_radius_variance += weight * (
-                (lengths - norm.log_radius_mean).square().mean() - norm.log_radius_variance
-            )
-        standard = (x - norm.center) / norm.variance.sqrt()
-        length = standard.norm(dim=1, keepdim=True)
-        mean, deviation = norm.normal_log_radius
-        contrast = (length.log() - norm.log_radius_mean) / norm.log_radius_variance.sqrt()
-        return standard / length * (mean + deviation * contrast).exp()
-
-
-def excess(codes: Tensor) -> Tensor:
-    products = [codes[i].dot(codes[j]) ** 2 for i in range(len(codes)) for j in range(len(codes)) if i != j]
-    return sum(products) / len(products) / codes.shape[1] - 1
+    def shortened(self, gaussian: Tensor) -> Tensor:
+        """What the contrast made of lengths, as a factor: [N, 1]."""
+        contrast = self.parts["encoder"].contrast
+        power, scale = contrast.log_power.exp(), contrast.log_scale.exp()
+        length = gaussian.norm(dim=1, keepdim=True) / math.sqrt(gaussian.shape[1])
+        return length / (length / scale) ** (1 / power)
 
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_a_step_is_that_of_a_plain_loop(sizes):
     state, plain = make(sizes, torch.float64), PlainLoop(make(sizes, torch.float64))
     for images in mini_batches(40, torch.float64):
-        losses = take_step(state, images, PRIOR_WEIGHT)
+        losses = take_step(state, images)
         torch.testing.assert_close(losses, plain(images), rtol=1e-8, atol=0)
     for name in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator"):
         wanted = plain.parts[name].state_dict()
@@ -163,7 +138,7 @@ def test_a_step_is_that_of_a_plain_loop(sizes):
 def test_the_first_step_in_single_precision():
     parts, plain = make("convolutions", torch.float32), PlainLoop(make("convolutions", torch.float32))
     images = mini_batches(1, torch.float32)[0]
-    torch.testing.assert_close(take_step(parts, images, PRIOR_WEIGHT), plain(images), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(take_step(parts, images), plain(images), rtol=1e-5, atol=1e-6)
 
 
 def test_a_checkpoint_says_which_kernels_made_it():
@@ -177,8 +152,8 @@ def test_compiled_networks_compute_the_same(monkeypatch):
     parts, plain = make("convolutions", torch.float64), make("convolutions", torch.float64)
     used = parts.compiled()
     for images in mini_batches(2, torch.float64):
-        losses = take_step(used, images, PRIOR_WEIGHT)
-        torch.testing.assert_close(losses, take_step(plain, images, PRIOR_WEIGHT), rtol=1e-8, atol=0)
+        losses = take_step(used, images)
+        torch.testing.assert_close(losses, take_step(plain, images), rtol=1e-8, atol=0)
 
 
 def test_instances_in_threads_are_those_of_one_after_another(tmp_path, monkeypatch):
@@ -218,18 +193,18 @@ def test_instances_in_threads_are_those_of_one_after_another(tmp_path, monkeypat
 @pytest.mark.parametrize("sizes", SIZES)
 def test_a_captured_step_computes_the_same(sizes):
     parts, plain = (make(sizes, torch.float64, "cuda", capturable=True) for _ in range(2))
-    step = Captured(functools.partial(take_step, parts, prior_weight=PRIOR_WEIGHT))
+    step = Captured(functools.partial(take_step, parts))
     for images in mini_batches(40, torch.float64, "cuda"):
         losses = step(images).clone()
-        torch.testing.assert_close(losses, take_step(plain, images, PRIOR_WEIGHT), rtol=1e-8, atol=0)
+        torch.testing.assert_close(losses, take_step(plain, images), rtol=1e-8, atol=0)
     assert parts.prior.rng_state.tolist() == [3, 40]  # it advanced within the graph
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_first_captured_step_in_single_precision():
     parts, plain = (make("convolutions", torch.float32, "cuda", capturable=True) for _ in range(2))
-    step = Captured(functools.partial(take_step, parts, prior_weight=PRIOR_WEIGHT))
+    step = Captured(functools.partial(take_step, parts))
     for number, images in enumerate(mini_batches(4, torch.float32, "cuda")):
         tolerance = 1e-5 if number == 0 else 1e-2  # the fourth is the first that is replayed
-        torch.testing.assert_close(step(images), take_step(plain, images, PRIOR_WEIGHT), rtol=tolerance, atol=1e-6)
+        torch.testing.assert_close(step(images), take_step(plain, images), rtol=tolerance, atol=1e-6)
     assert math.isfinite(step(images).sum().item())

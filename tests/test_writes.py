@@ -44,7 +44,7 @@ def all_writers(folder: Path) -> dict[str, object]:
     )
     kept = {"settings": {}, "noise": torch.randn(40_000)}
     table = torch.randn(5000, 3).tolist()
-    history = [[epoch + 1, *torch.rand(5).tolist()] for epoch in range(3)]
+    history = [[epoch + 1, *torch.rand(7).tolist()] for epoch in range(3)]
     return {
         "masked.pt": lambda path: masked_set.save(data, path),
         "encoder.pt": lambda path: checkpoints.save_encoder(Encoder(**(SIZES | {"width": 16})), path),

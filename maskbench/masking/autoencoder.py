@@ -6,7 +6,6 @@ from torch import Tensor
 from maskbench.errors import InputError
 from maskbench.masking.method import MaskingMethod, Recipe
 from maskbench.models import Decoder, Encoder, checkpoints
-from maskbench.models.heads import undo_heads
 
 
 class Autoencoder(MaskingMethod):
@@ -46,12 +45,8 @@ class Autoencoder(MaskingMethod):
         return self.encoder(images)
 
     def read(self, gaussian: Tensor, categorical: Tensor) -> Tensor:
-        """With the radius and the softmax undone: as the decoder does it, or else by the encoder's statistics."""
-        if self.decoder is not None:
-            return self.decoder.unmask(torch.cat((gaussian, categorical), 1))
-        norm = self.encoder.gaussian[1]
-        log_radius = norm.log_radius_mean, norm.log_radius_variance.sqrt()
-        return undo_heads(gaussian, categorical, norm.normal_log_radius, log_radius)
+        """With the contrast undone, which is all that is not linear in the Gaussian part's head."""
+        return torch.cat((self.encoder.contrast.inverse(gaussian), categorical), 1)
 
     def to(self, device: torch.device) -> "Autoencoder":
         self.encoder.to(device)

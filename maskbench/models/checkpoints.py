@@ -15,7 +15,8 @@ from maskbench.storage import pt
 ENCODER_FORMAT = "maskbench.encoder"
 DECODER_FORMAT = "maskbench.decoder"
 CHECKPOINT_FORMAT = "maskbench.checkpoint"
-CHECKPOINT_VERSION = 2  # 1 had no place within an epoch
+AUTOENCODER_VERSION = 2  # of encoder and decoder; 1 had normalised heads and a category that was not one-hot
+CHECKPOINT_VERSION = 3  # 1 had no place within an epoch, 2 the networks of AUTOENCODER_VERSION 1
 
 _LARGEST_SIZE = 2**16  # of anything in a config
 _FREE = {"lr": 0, "capturable": False}  # settings of Adam that follow the place in the training, and the device
@@ -25,25 +26,25 @@ _ADAM_STATE = {"step", "exp_avg", "exp_avg_sq"}
 def save_encoder(encoder: Encoder, path: Path) -> str:
     """Write ``encoder.pt``, all that masking needs; returns its fingerprint."""
     state = _on_cpu(encoder)
-    content = {"format": ENCODER_FORMAT, "version": pt.VERSION, "config": encoder.config}
+    content = {"format": ENCODER_FORMAT, "version": AUTOENCODER_VERSION, "config": encoder.config}
     pt.save(content | {"state_dict": state}, path)
     return pt.fingerprint(state)
 
 
 def save_decoder(decoder: Decoder, encoder_fingerprint: str, path: Path) -> None:
     """Write ``decoder.pt``, the private key (mode 0600), with the fingerprint of the encoder it belongs to."""
-    content = {"format": DECODER_FORMAT, "version": pt.VERSION, "config": decoder.config}
+    content = {"format": DECODER_FORMAT, "version": AUTOENCODER_VERSION, "config": decoder.config}
     pt.save(content | {"encoder": encoder_fingerprint, "state_dict": _on_cpu(decoder)}, path, private=True)
 
 
 def load_encoder(path: Path) -> tuple[Encoder, str]:
     """Read ``encoder.pt``: the encoder, ready to mask (eval mode), and its fingerprint."""
-    return parse_encoder(pt.load(path, ENCODER_FORMAT), path)
+    return parse_encoder(pt.load(path, ENCODER_FORMAT, AUTOENCODER_VERSION), path)
 
 
 def load_decoder(path: Path) -> tuple[Decoder, str]:
     """Read ``decoder.pt``: the decoder (eval mode) and the fingerprint of its encoder."""
-    return parse_decoder(pt.load(path, DECODER_FORMAT), path)
+    return parse_decoder(pt.load(path, DECODER_FORMAT, AUTOENCODER_VERSION), path)
 
 
 def load_pair(folder: Path) -> tuple[Encoder, Decoder, str]:
@@ -83,7 +84,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Returns:
         ``settings`` (flags that change the weights), ``environment`` (text by name), ``threads``, ``images`` (sha256 of
         the images trained on), ``history`` (a list of numbers for each finished epoch), and of the epoch under way
-        ``losses`` (float32 ``[steps, 3]``) and ``seconds``; ``states`` is for :func:`restore`.
+        ``losses`` (float32 ``[steps, 4]``) and ``seconds``; ``states`` is for :func:`restore`.
 
     Raises:
         InputError: missing, damaged, something else, or of another version.
@@ -102,7 +103,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             require(row[0] == epoch, "history is out of order")
         losses = content["losses"]
         require(isinstance(losses, Tensor) and losses.dim() == 2, "losses is not a table")
-        pt.check_tensor(losses, (len(losses), 3), torch.float32, "losses")
+        pt.check_tensor(losses, (len(losses), 4), torch.float32, "losses")
     except (KeyError, IndexError, ValueError) as error:
         raise damaged(path, str(error)) from None
     return content

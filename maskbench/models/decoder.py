@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from maskbench.models.heads import normal_log_radius, undo_heads
+from maskbench.models.heads import Contrast
 from maskbench.models.layers import SLOPE, channels_last, convolve, multiply
 from maskbench.models.sizes import depth, has_bfloat16
 from maskbench.models.spectrum import Spectrum
@@ -15,8 +15,8 @@ from maskbench.models.spectrum import Spectrum
 class Decoder(nn.Module):
     """Latent vector -> image: the encoder's mirror, and the private key of its masks.
 
-    The contrast that :class:`RadialGaussianization` took out is put back (two parameters), then a linear layer
-    and the transposed convolutions, or, with ``frequencies``, the image of those frequencies and five 3x3
+    The encoder's :class:`Contrast` is undone (in training the two share its parameters), then come a linear layer and
+    the transposed convolutions, or, with ``frequencies``, the image of those frequencies and five 3x3
     convolutions that correct it, on a grid of 16 to 31 pixels a side (of images below 16, half of theirs).
 
     Args: as for :class:`Encoder`; with ``frequencies``, ``width`` is the channels of the correction.
@@ -40,8 +40,7 @@ class Decoder(nn.Module):
         )
         stages = depth(image_size)
         self.gaussian_dim = gaussian_dim
-        self.normal_log_radius = normal_log_radius(gaussian_dim)
-        self.contrast = nn.Parameter(torch.tensor([0.5 * math.log(gaussian_dim), 0.3]))  # log radius: mean, spread
+        self.contrast = Contrast(gaussian_dim)
         if frequencies:
             self.spectrum = Spectrum(image_size, frequencies)
             self.linear = nn.Linear(gaussian_dim + categories, self.spectrum.length)
@@ -85,6 +84,6 @@ class Decoder(nn.Module):
         return images if self.training else images.clamp(0, 1)
 
     def unmask(self, latent: Tensor) -> Tensor:
-        """Undo what is not linear in the heads: the radius of the Gaussian part, the softmax; ``[N, G + K]`` twice."""
+        """The latent vector with the contrast undone, the one part of the heads that is not linear; ``[N, G + K]``."""
         gaussian, categorical = latent[:, : self.gaussian_dim], latent[:, self.gaussian_dim :]
-        return undo_heads(gaussian, categorical, self.normal_log_radius, self.contrast)
+        return torch.cat((self.contrast.inverse(gaussian), categorical), 1)

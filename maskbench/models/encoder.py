@@ -4,7 +4,7 @@ import itertools
 
 from torch import Tensor, nn
 
-from maskbench.models.heads import RadialGaussianization, RunningNorm
+from maskbench.models.heads import Contrast, one_hot
 from maskbench.models.layers import SLOPE, convolve, multiply
 from maskbench.models.sizes import depth
 from maskbench.models.spectrum import Spectrum
@@ -13,11 +13,11 @@ from maskbench.models.spectrum import Spectrum
 class Encoder(nn.Module):
     """Image -> latent vector in two parts (paper, section "Adversarial autoencoder").
 
-    Features of the image, then two linear heads whose outputs are normalised: see :class:`RadialGaussianization`
-    and :class:`RunningNorm`. The features are a stack of 4x4 convolutions of stride 2, each of which halves the side
-    and doubles the channels, or, with ``frequencies``, the image's lowest frequencies. The stack deepens with the image
-    until 4 to 7 pixels a side are left, but has three convolutions at least: :func:`depth`. At the defaults that makes
-    455,940 parameters, the paper's "over 400 thousand".
+    Features of the image, then two linear heads: one followed by :class:`Contrast`, the other by :func:`one_hot`. The
+    features are a stack of 4x4 convolutions of stride 2, each of which halves the side and doubles the channels, or,
+    with ``frequencies``, the image's lowest frequencies. The stack deepens with the image until 4 to 7 pixels a side
+    are left, but has three convolutions at least: :func:`depth`. At the defaults that makes 455,942 parameters, the
+    paper's "over 400 thousand".
 
     Args:
         image_size: side S of the images, 8 to 256, a multiple of 2 to the power of ``depth(S)``.
@@ -54,16 +54,15 @@ class Encoder(nn.Module):
                 layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
             self.features = nn.Sequential(*layers, nn.Flatten())
             features = channels[-1] * (image_size >> stages) ** 2
-        self.gaussian = nn.Sequential(nn.Linear(features, gaussian_dim), RadialGaussianization(gaussian_dim))
-        self.categorical = nn.Sequential(nn.Linear(features, categories), RunningNorm(categories))
+        self.gaussian = nn.Linear(features, gaussian_dim)
+        self.contrast = Contrast(gaussian_dim)
+        self.categorical = nn.Linear(features, categories)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """float32 ``[N, 3, S, S]`` in [0, 1] -> Gaussian ``[N, G]``, categorical ``[N, K]`` (rows sum to 1)."""
-        gaussian, logits = self.encode(images)
-        return gaussian, logits.softmax(1)
+        """float32 ``[N, 3, S, S]`` in [0, 1] -> Gaussian part ``[N, G]``, categorical part ``[N, K]``, one-hot."""
+        features = self.read(images)
+        return self.contrast(multiply(self.gaussian, features)), one_hot(multiply(self.categorical, features))
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`forward`, with the logits ``[N, K]`` of the categorical part: mean 0, variance 1."""
-        features = self.features(images) if self.config["frequencies"] else convolve(self.features, images, up=False)
-        (to_gaussian, radial), (to_logits, norm) = self.gaussian, self.categorical
-        return radial(multiply(to_gaussian, features)), norm(multiply(to_logits, features))
+    def read(self, images: Tensor) -> Tensor:
+        """The features that both heads read, ``[N, F]``."""
+        return self.features(images) if self.config["frequencies"] else convolve(self.features, images, up=False)

@@ -15,7 +15,6 @@ from maskbench.ops.step import (
     convolutions,
     has_step_kernels,
     mlp,
-    radial_norm,
     step_kernels,
     train_mlps,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "generator_loss",
     "has_step_kernels",
     "mlp",
-    "radial_norm",
     "sample_prior",
     "step_kernels",
     "train_mlps",

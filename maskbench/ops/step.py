@@ -1,9 +1,9 @@
 """Kernels for the rest of a training step, and for an epoch of the classifier's MLPs, on CPUs.
 
 PyTorch is made for large batches; of 16 images, or 4 masks, it spends more on the way than on arithmetic.
-:mod:`maskbench.models.layers` uses ``mlp`` and ``convolutions``, the encoder's head ``radial_norm``, where
-:func:`has_step_kernels` says so; ``adam_step`` is PyTorch's elsewhere. Their oracle and stand-in is what they replace:
-the networks' own layers, ``torch.optim.Adam``, ``classify.train_epoch``. docs/kernels.md says what each saves.
+:mod:`maskbench.models.layers` uses ``mlp`` and ``convolutions`` where :func:`has_step_kernels` says so; ``adam_step``
+is PyTorch's elsewhere. Their oracle and stand-in is what they replace: the networks' own layers, ``torch.optim.Adam``,
+``classify.train_epoch``. docs/kernels.md says what each saves.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def step_kernels() -> str:
 
 
 def has_step_kernels(x: Tensor) -> bool:
-    """Whether ``mlp``, ``convolutions`` and ``radial_norm`` take x, a mini-batch: small, on a CPU, with gradients.
+    """Whether ``mlp`` and ``convolutions`` take x, a mini-batch: small, on a CPU, with gradients.
 
     Not while torch.compile traces. They round as they like: sums are of other order than PyTorch's. Hooks of the layers
     they stand for are not called, and they cannot be differentiated twice.
@@ -69,28 +69,6 @@ def convolutions(
         ValueError: tensors that do not agree in shape or dtype; a side that cannot be halved so often.
     """
     return torch.ops.maskbench.convolutions(x, weights, biases, slope, up)
-
-
-def radial_norm(
-    x: Tensor,
-    center: Tensor,
-    variance: Tensor,
-    log_radius_mean: Tensor,
-    log_radius_variance: Tensor,
-    weight: float,
-    tail: float,
-    normal_log_radius: tuple[float, float],
-) -> Tensor:
-    """A training step of :class:`maskbench.models.heads.RadialGaussianization`, ``[N, F]`` twice.
-
-    Args:
-        x: float32 or float64, as are the four statistics, which change.
-        weight: of these rows in the statistics.
-        tail: degrees of freedom for each feature.
-        normal_log_radius: mean and standard deviation of the log radius under the prior.
-    """
-    statistics = center, variance, log_radius_mean, log_radius_variance
-    return torch.ops.maskbench.radial_norm(x, *statistics, weight, tail, *normal_log_radius)
 
 
 def adam_step(optimizer: torch.optim.Adam) -> None:

@@ -118,9 +118,8 @@ def _variations(results: Path) -> list[str]:
     if table := saved_rows(results, "trade_off"):
         parts += ["## What the prior costs\n", plain_table(table), "![Trade-off](figures/trade_off.png)\n"]
         parts.append(
-            "One epoch of 20,000 images. `--prior-weight` scales what the adversary and the decorrelation do to the "
-            "encoder, from nothing to a hundred times the default; the closed forms (the start, the normalised heads, "
-            "the calibration) hold the prior at 0 too.\n"
+            "Preset paper, four epochs of 20,000 images. `--prior-weight` multiplies the encoder's step against the "
+            "discriminators. At 0 nothing holds the prior: the whitening is left out, too.\n"
         )
     if table := saved_rows(results, "latent_sizes"):
         parts += ["## Latent sizes\n", plain_table(table), "![Latent sizes](figures/latent_sizes.png)\n"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from maskbench.masking import BASELINES
 from maskbench.models import PRESETS
 
-EPOCHS = {"maskbench": 2, "paper": 4}
+EPOCHS = {"maskbench": 2, "paper": 16}
 # on two cores, to begin with: what is left is scaled by what finished steps took
 TRAIN_MINUTES = {"maskbench": 30, "paper": 25}  # four instances
 DRAW_MINUTES = {"cifar100": 1, "mnist": 5}  # all classifiers and class counts
@@ -24,7 +24,7 @@ NUMBERS = MAIN_GAUSSIAN_DIM + 20  # in a mask, with its categories
 GAUSSIAN_DIMS = (96, 192, MAIN_GAUSSIAN_DIM, 768)
 ESTIMATORS = (100, 200, 400)  # the first is Table 1's
 IMAGE_SIZES = (32, 64, 96)
-PRIOR_WEIGHTS = (0, 1, 10, 100)
+PRIOR_WEIGHTS = (0, 0.1, 1, 10)
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _prior_weight_steps(commands: _Commands) -> list[Step]:
     steps = []
     for weight in PRIOR_WEIGHTS:
         folder = commands.runs / f"prior-{weight}"
-        flags = ["--prior-weight", weight, "--epochs", 1, "--limit", 20_000]
+        flags = ["--preset", "paper", "--prior-weight", weight, "--epochs", 4, "--limit", 20_000]
         work = [commands.train(folder, *flags), commands.measure("prior", folder)]
         steps.append(Step(f"prior weight {weight}", 4, work))
     return steps

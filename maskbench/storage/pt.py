@@ -153,7 +153,6 @@ def check_tensor(value: Any, shape: Sequence[int], dtype: torch.dtype, name: str
     fits = isinstance(value, Tensor) and value.shape == torch.Size(shape) and value.dtype == dtype
     require(fits, f"{name}: wrong shape or type")
     require(bool(value.isfinite().all()), f"{name}: values that are not finite")
-    require(not name.endswith("variance") or bool((value >= 0).all()), f"{name}: negative variances")
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:

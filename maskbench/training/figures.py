@@ -10,29 +10,36 @@ from torch import Tensor
 from maskbench.data.image_set import to_float
 from maskbench.models import Decoder, Encoder
 from maskbench.runtime.plotting import plt, show, write
+from maskbench.training.journal import COLUMNS
 
 
 def losses(history: list[list[float]], path: Path) -> None:
-    """The three losses over the epochs (paper, Figs 5-7).
+    """The losses over the epochs (paper, Figs 5-7), and where they lie while no side wins.
 
     Args:
-        history: one row an epoch: epoch, reconstruction, discriminator, generator loss, validation MSE, ...
+        history: one row an epoch, of ``maskbench.training.journal.COLUMNS``.
     """
-    epochs, reconstruction, discriminator, generator, validation = np.array(history).T[:5]
+    series = dict(zip(COLUMNS, np.array(history).T, strict=True))
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
     style = dict(marker=".", markersize=4)
-    axes[0].plot(epochs, reconstruction, label="training", **style)
-    axes[0].plot(epochs, validation, label="validation", **style)
+    axes[0].plot(series["epoch"], series["reconstruction_loss"], label="training", **style)
+    axes[0].plot(series["epoch"], series["validation_mse"], label="validation", **style)
     axes[0].set(title="reconstruction", ylabel="MSE (pixels in 0..1)", yscale="log")
-    axes[0].legend(frameon=False)
-    axes[1].plot(epochs, generator, color="C2", **style)
-    axes[1].set(title="generating (encoder against both)", ylabel="BCE (nats, both parts)")
-    axes[2].plot(epochs, discriminator, color="C3", **style)
-    axes[2].set(title="discriminators, total", ylabel="BCE (nats, both parts)")
+    axes[1].plot(series["epoch"], series["generator_loss"], color="C2", label="against both", **style)
+    axes[1].set(title="generating", ylabel="BCE (nats)")
+    for part, color in (("", "C3"), ("gaussian_", "C4"), ("categorical_", "C5")):
+        name = f"{part[:-1]} part" if part else "total"
+        axes[2].plot(series["epoch"], series[f"{part}discriminator_loss"], color=color, label=name, **style)
+    axes[2].set(title="discriminators", ylabel="BCE (nats)", ylim=(0, None))
+    # a discriminator that cannot tell says 1/2 of everything
+    axes[1].axhline(2 * math.log(2), color="grey", linestyle=":", label="undecided")
+    axes[2].axhline(4 * math.log(2), color="grey", linestyle=":", label="undecided (half: one part)")
+    axes[2].axhline(2 * math.log(2), color="grey", linestyle=":")
     for axis in axes:
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
     write(figure, path)
 
 

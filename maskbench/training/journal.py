@@ -12,10 +12,13 @@ from maskbench.storage import pt, tables
 from maskbench.training.run import Run
 from maskbench.training.state import TrainingState
 
+LOSSES = ("reconstruction_loss", "gaussian_discriminator_loss", "categorical_discriminator_loss", "generator_loss")
 COLUMNS = (
     "epoch",
     "reconstruction_loss",
-    "discriminator_loss",
+    "discriminator_loss",  # the sum of the next two
+    "gaussian_discriminator_loss",
+    "categorical_discriminator_loss",
     "generator_loss",
     "validation_mse",
     "images_per_second",
@@ -29,7 +32,7 @@ class Journal:
         history: one row a finished epoch, see ``COLUMNS``.
         done: steps of the epoch under way.
         seconds: that these took.
-        losses: of its steps, ``[batches, 3]``: reconstruction, discriminators, generator.
+        losses: of its steps, ``[batches, 4]``, see ``LOSSES``.
 
     Args:
         folder: of the instance.
@@ -51,7 +54,7 @@ class Journal:
         self._images = run.batches * run.settings.batch_size
         self.history: list[list[float]] = []
         self.done, self.seconds = 0, 0.0
-        self.losses = torch.zeros(run.batches, 3, device=device)
+        self.losses = torch.zeros(run.batches, len(LOSSES), device=device)
         self._board = None
         self._wants_board = run.tensorboard and self._writes
 
@@ -72,12 +75,12 @@ class Journal:
             self._board = _open_tensorboard(self.folder)
 
     def note(self, step: int, losses: Tensor) -> None:
-        """A step, counted from 1, is taken; its losses are ``[3]``."""
+        """A step, counted from 1, is taken; its losses are ``[4]``, see ``LOSSES``."""
         self.losses[step - 1] = losses
         self.done = step
 
     def check(self) -> Tensor:
-        """Mean losses of the epoch so far, ``[3]``; InputError where one is not finite. A GPU is waited for."""
+        """Mean losses of the epoch so far, ``[4]``; InputError where one is not finite. A GPU is waited for."""
         stop_if_not_finite(self.losses[: self.done], len(self.history) + 1, self.folder)
         return self.losses[: self.done].mean(0)
 
@@ -94,7 +97,8 @@ class Journal:
 
     def finish_epoch(self, validation_mse: float) -> None:
         """The epoch is over: its row, its checkpoint, and the files beside it."""
-        losses = self.losses.mean(0).tolist()
+        reconstruction, gaussian, categorical, generator = self.losses.mean(0).tolist()
+        losses = [reconstruction, gaussian + categorical, gaussian, categorical, generator]
         row = [len(self.history) + 1, *losses, validation_mse, self._images / self.seconds]
         self.history.append(row)
         self.done, self.seconds = 0, 0.0
@@ -117,11 +121,11 @@ class Journal:
 
 
 def stop_if_not_finite(losses: Tensor, epoch: int, folder: Path) -> None:
-    """InputError that names the first step whose losses (``[steps, 3]``) are not finite."""
+    """InputError that names the first step whose losses (``[steps, 4]``) are not finite."""
     bad = torch.nonzero(~losses.isfinite())
     if len(bad):
         step, loss = bad[0].tolist()
-        raise not_finite(f"the {COLUMNS[1 + loss].replace('_', ' ')} of epoch {epoch}, step {step + 1}", folder)
+        raise not_finite(f"the {LOSSES[loss].replace('_', ' ')} of epoch {epoch}, step {step + 1}", folder)
 
 
 def not_finite(what: str, folder: Path) -> InputError:

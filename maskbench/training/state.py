@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import types
 from dataclasses import dataclass, fields
 
 import torch
@@ -16,8 +15,8 @@ class TrainingState:
     """One adversarial autoencoder in training; a checkpoint holds every part under its name.
 
     Attributes:
-        encoder: masks; its forward pass in training is ``encode``.
-        decoder: rebuilds.
+        encoder: masks.
+        decoder: rebuilds; its contrast is the encoder's.
         gaussian_discriminator: tells draws of N(0, I) from Gaussian parts.
         categorical_discriminator: tells uniform one-hot draws from categorical parts.
         prior: draws both.
@@ -78,6 +77,4 @@ class TrainingState:
     def compiled(self) -> "TrainingState":
         """The same parts with the networks' forward passes compiled; what is saved stays this state's."""
         compile_one = functools.partial(torch.compile, dynamic=False)
-        networks = {name: compile_one(network) for name, network in self.networks().items() if name != "encoder"}
-        encoder = types.SimpleNamespace(encode=compile_one(self.encoder.encode))
-        return dataclasses.replace(self, encoder=encoder, **networks)
+        return dataclasses.replace(self, **{name: compile_one(part) for name, part in self.networks().items()})

@@ -5,6 +5,7 @@ from pathlib import Path
 from maskbench.models import Decoder, Encoder, evaluation
 from maskbench.runtime.cuda_graphs import ONE_AT_A_TIME
 from maskbench.training.images import Images, large_batches
+from maskbench.training.journal import COLUMNS
 
 MOST_CODES = 50_000  # that the prior is compared with
 
@@ -19,9 +20,10 @@ def show(encoder: Encoder, decoder: Decoder, images: Images, history: list[list[
         figures.reconstructions(encoder, decoder, shown, folder / "reconstructions.png")
     codes = evaluation.encode(encoder, large_batches(images, MOST_CODES, of_rank=False))
     summary = evaluation.latent_summary(*codes)
+    last = dict(zip(COLUMNS, history[-1], strict=True))
     print(
-        f"{folder}: validation MSE {history[-1][4]:.6f}; on validation images the Gaussian dimensions have means "
-        f"within {summary['mean']:.2f} of 0, deviations {summary['deviation_min']:.2f} to "
+        f"{folder}: validation MSE {last['validation_mse']:.6f}; on validation images the Gaussian dimensions have "
+        f"means within {summary['mean']:.2f} of 0, deviations {summary['deviation_min']:.2f} to "
         f"{summary['deviation_max']:.2f}, kurtosis {summary['kurtosis']:.2f} and correlations of "
         f"{summary['correlation']:.3f}; the categories hold {summary['category_min']:.1%} to "
         f"{summary['category_max']:.1%}"

@@ -10,7 +10,6 @@
 #include "adam_step.h"
 #include "convolutions.h"
 #include "mlp.h"
-#include "radial_norm.h"
 #include "sample_prior.h"
 #include "train_mlps.h"
 
@@ -34,8 +33,6 @@ struct KernelsOf {
   void (*convolve)(const Convolution<T>& pass);
   // Of the large images' channels [begin, end), at most kGradientChannels.
   void (*kernel_gradient)(const KernelGradient<T>& pass, int64_t begin, int64_t end);
-  void (*radial_norm)(const RadialNorm<T>& pass);
-  void (*radial_norm_backward)(const RadialNormBackward<T>& pass);
   void (*adam_step)(const AdamW& adam, const T* gradients, T* weights, T* means, T* squares, int64_t count);
 };
 

@@ -10,7 +10,6 @@
 #include "convolutions_inl.h"
 #include "kernels.h"
 #include "mlp_inl.h"
-#include "radial_norm_inl.h"
 #include "sample_prior_inl.h"
 #include "train_mlps_inl.h"
 
@@ -19,8 +18,7 @@ namespace {
 
 template <typename T>
 constexpr KernelsOf<T> kTable = {bce_sum<T>,  mlp_epoch<T>,       linear_forward<T>, linear_backward<T>,
-                                 convolve<T>, kernel_gradient<T>, radial_norm<T>,    radial_norm_backward<T>,
-                                 adam_step<T>};
+                                 convolve<T>, kernel_gradient<T>, adam_step<T>};
 
 }  // namespace
 }  // namespace maskbench

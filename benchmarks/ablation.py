@@ -1,0 +1,125 @@
+"""What is each addition to the paper's text worth? Preset paper, one more addition a row.
+
+    python benchmarks/ablation.py                    # CIFAR-10 and CIFAR-100 in data/; about 15 minutes on one core
+    python benchmarks/ablation.py --save             # also into results/ablation.csv
+
+Every row is a training by train_aae.py without the additions of the rows below it. Then the encoder masks CIFAR-100,
+and a random forest classifies draws of three classes. docs/method.md has the table.
+"""
+
+import contextlib
+import csv
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import common
+import torch
+
+import classify
+import mask_dataset
+import train_aae
+from maskbench.data import datasets
+from maskbench.models import checkpoints, decoder, encoder, evaluation, heads, layers
+from maskbench.runtime import command_line
+from maskbench.storage import tables
+from maskbench.training import journal
+from maskbench.training.state import TrainingState
+
+COLUMNS = (
+    "addition",
+    "validation_mse",
+    "gaussian_discriminator_loss",
+    "categorical_discriminator_loss",
+    "generator_loss",
+    "told_from_prior",
+    "category_max",
+    "forest_accuracy",
+)
+
+
+def constant(place: object, **without: object) -> list[mock._patch]:
+    return [mock.patch.object(place, name, value) for name, value in without.items()]
+
+
+# each addition, and what stands there without it
+ADDITIONS: dict[str, list[mock._patch]] = {
+    "the paper's text": [],
+    "one-hot categories": constant(encoder, one_hot=lambda logits: logits.softmax(1)),
+    "half the step against the discriminators": constant(train_aae, GENERATOR_STEP=1.0),
+    "falling rates, second beta 0.95, slope 0.5": [
+        *constant(train_aae, BETAS=(0.9, 0.999), ADVERSARY_BETAS=(0.9, 0.999)),
+        *constant(TrainingState, anneal=lambda self, epochs: None),
+        *(patch for module in (encoder, decoder, layers) for patch in constant(module, SLOPE=0.2)),
+    ],
+    "gradient penalty, no momentum of the adversary": constant(
+        train_aae, GRADIENT_PENALTY=0.0, ADVERSARY_BETAS=train_aae.BETAS
+    ),
+    "a learned power of the length": constant(heads.Contrast, forward=lambda self, x: x, inverse=lambda self, x: x),
+    "whitening": constant(train_aae, whiten=lambda *arguments: None),
+}
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--epochs", type=command_line.integer(1), default=4, help="of each training")
+    parser.add_argument("--limit", type=command_line.integer(2000), default=20_000, help="images trained on")
+    parser.add_argument("--draws", type=command_line.integer(1), default=10, help="of three classes")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where datasets are")
+    args = parser.parse_args()
+    names, rows = list(ADDITIONS), []
+    for number, name in enumerate(names, 1):
+        with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+            # the first patch of a name is what an outer row leaves out: later ones would bring it back
+            for missing in reversed(names[number:]):
+                for patch in ADDITIONS[missing]:
+                    stack.enter_context(patch)
+            rows.append([name, *measure(Path(folder), args)])
+        print(tables.markdown(COLUMNS, [[shown(value) for value in row] for row in rows]))
+    if args.save:
+        tables.write_csv(common.RESULTS / "ablation.csv", COLUMNS, rows)
+
+
+def measure(folder: Path, args) -> list[float]:
+    """Train one autoencoder, mask, classify; the numbers of COLUMNS."""
+    models, masked = folder / "aae", folder / "cifar100.pt"
+    common_flags = ["--data-dir", args.data_dir, "--device", "cpu"]
+    call(train_aae.main, "--preset", "paper", "--epochs", args.epochs, "--limit", args.limit, *common_flags,
+         "--output-dir", models)  # fmt: skip
+    call(mask_dataset.main, "--encoder", models / "0" / "encoder.pt", *common_flags, "--output", masked)
+    call(classify.main, "--masked", masked, "--classes", 3, "--repeats", args.draws, "--methods", "forest",
+         "--device", "cpu", "--output-dir", folder)  # fmt: skip
+
+    trained, *_ = checkpoints.load_pair(models / "0")
+    images = datasets.load("cifar10", args.data_dir)
+    _, validation = datasets.autoencoder_split(images)
+    codes = evaluation.encode(trained, datasets.batches(images.images, validation, 500))
+    last = dict(zip(journal.COLUMNS, read(models / "0" / "metrics.csv")[-1], strict=True))
+    (forest,) = (row for row in read(folder / "cifar100.csv") if row[0] == "forest" and row[2] == "accuracy")
+    return [
+        *(float(last[name]) for name in COLUMNS[1:5]),
+        evaluation.told_from_prior(codes[0])["mlp"],
+        evaluation.latent_summary(*codes)["category_max"],
+        float(forest[3]),
+    ]
+
+
+def call(script: Callable[[], None], *arguments: object) -> None:
+    """A script's main with these arguments, in this process, whose patches it sees."""
+    with mock.patch("sys.argv", [script.__module__, *map(str, arguments)]):
+        script()
+
+
+def read(path: Path) -> list[list[str]]:
+    with open(path) as file:
+        return list(csv.reader(file))[1:]
+
+
+def shown(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    command_line.run(main)
