@@ -23,7 +23,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,7 @@ from maskbench.models import (
     PriorSampler,
     evaluation,
     start_from_principal_components,
+    start_with_even_categories,
     whiten,
 )
 from maskbench.models.sizes import image_size_argument
@@ -65,7 +66,7 @@ from maskbench.training.summary import show
 BETAS = (0.9, 0.95)  # of Adam in the reconstruction phase
 ADVERSARY_BETAS = (0.0, 0.95)  # with momentum, the two sides circle around each other
 GENERATOR_STEP = 0.5  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
-GRADIENT_PENALTY = 1.0  # keeps the discriminators from winning
+GRADIENT_PENALTY = 1.0  # keeps the Gaussian part's discriminator from winning; the other sees only K different rows
 FITTED_STEP = 0.03  # part of the learning rate of layers that started from principal components
 STATISTICS_IMAGES = 50_000  # at most, that the closed forms are fitted to: beyond, they hardly change
 
@@ -100,7 +101,7 @@ def take_step(state: TrainingState, images: Tensor, batch: int | None = None, fi
     logits = torch.stack([tell(both) for tell, both in zip(state.discriminators, rows, strict=True)])
     real_logits, fake_logits = logits.tensor_split(2, 1)
     adversary_loss = part * discriminator_loss(real_logits, fake_logits)
-    penalty = part * sum(map(squared_slope, state.discriminators, draws))
+    penalty = part * squared_slope(state.gaussian_discriminator, draws[0])
     descend(adversary_loss + 0.5 * GRADIENT_PENALTY * penalty, state.discriminator_optimizer)
 
     # Regularisation phase, 2: the encoder, with what it said already, makes its codes pass for prior draws.
@@ -114,7 +115,7 @@ def take_step(state: TrainingState, images: Tensor, batch: int | None = None, fi
 
 
 def squared_slope(discriminator: Discriminator, draws: Tensor) -> Tensor:
-    """Mean squared gradient of a discriminator's logits at draws of its prior ``[N, F]``, a scalar.
+    """Mean squared gradient of the discriminator's logits at draws of its prior ``[N, F]``, a scalar.
 
     Half of it is the penalty R1, with which the two sides come to rest where neither wins (Mescheder, Geiger and
     Nowozin, "Which training methods for GANs do actually converge?", ICML 2018).
@@ -177,8 +178,7 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
                 journal.seconds = time.perf_counter() - start
                 journal.save()
                 stopper.saved(f"{folder}, epoch {epoch}, step {number}")
-        if run.settings.prior_weight > 0:
-            whiten(encoder, decoder, statistics_images(run), seed)
+        whiten(encoder, decoder, statistics_images(run), seed)
         journal.seconds = time.perf_counter() - start
 
         encoder.eval(), decoder.eval()
@@ -216,12 +216,12 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
             if fit:
                 start_from_principal_components(encoder, decoder, statistics_images(run))
         elif fit:
+            start_with_even_categories(encoder, statistics_images(run))
             whiten(encoder, None, statistics_images(run), seed)
     prior = PriorSampler(settings.gaussian_dim, settings.categories, seed).to(device)
 
-    def adam(*modules: torch.nn.Module, step: float = 1, betas: tuple[float, float] = ADVERSARY_BETAS):
-        parameters = dict.fromkeys(parameter for module in modules for parameter in module.parameters())
-        groups = []
+    def adam(parameters: Iterable[Tensor], step: float = 1, betas: tuple[float, float] = ADVERSARY_BETAS):
+        parameters, groups = list(parameters), []
         for of_fitted, part in ((False, step), (True, FITTED_STEP * step)):
             chosen = [parameter for parameter in parameters if (parameter in fitted) == of_fitted]
             if chosen:
@@ -229,16 +229,19 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
                 groups.append({"params": chosen, "lr": rate, "initial_lr": rate})
         return torch.optim.Adam(groups, betas=betas, fused=True)
 
+    both = [*encoder.parameters(), *decoder.parameters()]
+    # the decoder undoes the contrast: what reconstruction says of it is rounding
+    rebuilding = [parameter for parameter in both if parameter not in set(encoder.contrast.parameters())]
     return TrainingState(
         encoder=encoder,
         decoder=decoder,
         gaussian_discriminator=tell_gaussian,
         categorical_discriminator=tell_categorical,
         prior=prior,
-        reconstruction_optimizer=adam(encoder, decoder, betas=BETAS),
-        discriminator_optimizer=adam(tell_gaussian, tell_categorical),
+        reconstruction_optimizer=adam(rebuilding, betas=BETAS),
+        discriminator_optimizer=adam([*tell_gaussian.parameters(), *tell_categorical.parameters()]),
         # an Adam of its own, since Adam would undo a weight on the loss
-        generator_optimizer=adam(encoder, step=GENERATOR_STEP * settings.prior_weight),
+        generator_optimizer=adam(encoder.parameters(), step=GENERATOR_STEP * settings.prior_weight),
     )
 
 
@@ -317,7 +320,7 @@ def parse_arguments() -> argparse.Namespace:
         "--prior-weight",
         type=command_line.nonnegative_float,
         default=1.0,
-        help="pull of the priors: multiplies the encoder's step against the discriminators; 0 also ends the whitening",
+        help="pull of the priors: multiplies the encoder's step against the discriminators",
     )
     compiles = "torch.compile the networks: slower on the CPUs it was measured on, not yet timed on a GPU"
     add("--compile", action="store_true", help=compiles)

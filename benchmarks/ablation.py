@@ -7,6 +7,7 @@ Every row is a training by train_aae.py without the additions of the rows below 
 and a random forest classifies draws of three classes. docs/method.md has the table.
 """
 
+import argparse
 import contextlib
 import csv
 import tempfile
@@ -39,25 +40,28 @@ COLUMNS = (
 )
 
 
-def constant(place: object, **without: object) -> list[mock._patch]:
-    return [mock.patch.object(place, name, value) for name, value in without.items()]
+def patched(place: object, **values: object) -> list[mock._patch]:
+    return [mock.patch.object(place, name, value) for name, value in values.items()]
 
 
 # each addition, and what stands there without it
 ADDITIONS: dict[str, list[mock._patch]] = {
     "the paper's text": [],
-    "one-hot categories": constant(encoder, one_hot=lambda logits: logits.softmax(1)),
-    "half the step against the discriminators": constant(train_aae, GENERATOR_STEP=1.0),
-    "falling rates, second beta 0.95, slope 0.5": [
-        *constant(train_aae, BETAS=(0.9, 0.999), ADVERSARY_BETAS=(0.9, 0.999)),
-        *constant(TrainingState, anneal=lambda self, epochs: None),
-        *(patch for module in (encoder, decoder, layers) for patch in constant(module, SLOPE=0.2)),
+    "one-hot categories": [
+        *patched(encoder, one_hot=lambda logits: logits.softmax(1)),
+        *patched(train_aae, start_with_even_categories=lambda *arguments: None),
     ],
-    "gradient penalty, no momentum of the adversary": constant(
+    "half the step against the discriminators": patched(train_aae, GENERATOR_STEP=1.0),
+    "falling rates, second beta 0.95, slope 0.5": [
+        *patched(train_aae, BETAS=(0.9, 0.999), ADVERSARY_BETAS=(0.9, 0.999)),
+        *patched(TrainingState, anneal=lambda self, epochs: None),
+        *(patch for module in (encoder, decoder, layers) for patch in patched(module, SLOPE=0.2)),
+    ],
+    "gradient penalty, no momentum of the adversary": patched(
         train_aae, GRADIENT_PENALTY=0.0, ADVERSARY_BETAS=train_aae.BETAS
     ),
-    "a learned power of the length": constant(heads.Contrast, forward=lambda self, x: x, inverse=lambda self, x: x),
-    "whitening": constant(train_aae, whiten=lambda *arguments: None),
+    "a learned power of the length": patched(heads.Contrast, forward=lambda self, x: x, inverse=lambda self, x: x),
+    "whitening": patched(train_aae, whiten=lambda *arguments: None),
 }
 
 
@@ -71,7 +75,7 @@ def main() -> None:
     names, rows = list(ADDITIONS), []
     for number, name in enumerate(names, 1):
         with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
-            # the first patch of a name is what an outer row leaves out: later ones would bring it back
+            # rows below first, so that of two patches of one name the upper row's holds
             for missing in reversed(names[number:]):
                 for patch in ADDITIONS[missing]:
                     stack.enter_context(patch)
@@ -81,7 +85,7 @@ def main() -> None:
         tables.write_csv(common.RESULTS / "ablation.csv", COLUMNS, rows)
 
 
-def measure(folder: Path, args) -> list[float]:
+def measure(folder: Path, args: argparse.Namespace) -> list[float]:
     """Train one autoencoder, mask, classify; the numbers of COLUMNS."""
     models, masked = folder / "aae", folder / "cifar100.pt"
     common_flags = ["--data-dir", args.data_dir, "--device", "cpu"]

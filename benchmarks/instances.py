@@ -4,7 +4,7 @@
     python benchmarks/instances.py --save   # also into results/speed.md
 
 Whole processes of train_aae.py on crops of photographs, one epoch, preset paper, then four of preset maskbench;
-start-up, calibration, validation and pictures count. The limit is the time of one after another, divided by the cores.
+start-up, whitening, validation and pictures count. The limit is the time of one after another, divided by the cores.
 """
 
 import functools

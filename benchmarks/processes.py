@@ -4,7 +4,7 @@
     python benchmarks/processes.py --save   # also into results/speed.md
 
 Whole trainings by train_aae.py on crops of photographs, one epoch each; images a second as metrics.csv has them, the
-calibration at the epoch's end included. One process uses all cores; of several, each uses one. The last columns are
+whitening at the epoch's end included. One process uses all cores; of several, each uses one. The last columns are
 what a step sums over the processes, gradients first of all, and what gloo takes for that alone.
 """
 
@@ -42,7 +42,7 @@ def main() -> None:
         return
     lines, cells, rows = [*common.header(device), ""], [], []
     for preset, batch in RUNS:
-        size = bytes_summed(preset, batch)
+        size = bytes_summed(preset)
         rates = {count: [] for count in COUNTS}
         for _ in range(args.turns):
             for count in COUNTS:
@@ -64,12 +64,12 @@ def main() -> None:
         common.save("processes", "Processes under torchrun, images a second", lines, rows, device)
 
 
-def bytes_summed(preset: str, batch: int) -> int:
-    """Of the gradients of all three optimisers, and of the codes; the statistics are some kilobytes."""
+def bytes_summed(preset: str) -> int:
+    """Of the gradients of all three optimisers."""
     encoder, decoder = Encoder(**PRESETS[preset]), Decoder(**PRESETS[preset])
     numbers = [sum(p.numel() for p in network.parameters()) for network in (encoder, decoder)]
     discriminators = sum(p.numel() for features in (384, 20) for p in Discriminator(features).parameters())
-    return 4 * (2 * numbers[0] + numbers[1] + discriminators + 404 * batch)
+    return 4 * (2 * numbers[0] + numbers[1] + discriminators)
 
 
 def train(preset: str, batch: int, processes: int, images: int) -> float:

@@ -119,9 +119,11 @@ def ours(preset: str, batch: int, device: torch.device, capturable: bool = False
     tell_gaussian, tell_categorical = Discriminator(GAUSSIAN_DIM).to(device), Discriminator(CATEGORIES).to(device)
 
     def adam(lr: float, betas: tuple[float, float], *networks: nn.Module) -> torch.optim.Adam:
-        parameters = dict.fromkeys(parameter for network in networks for parameter in network.parameters())
+        parameters = [parameter for network in networks for parameter in network.parameters()]
+        if betas == BETAS:  # of the reconstruction phase, which the contrast is no part of
+            parameters = [parameter for parameter in parameters if parameter not in set(encoder.contrast.parameters())]
         lr = torch.tensor(lr, device=device) if capturable else lr
-        return torch.optim.Adam(list(parameters), lr=lr, betas=betas, fused=True, capturable=capturable)
+        return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True, capturable=capturable)
 
     state = TrainingState(
         encoder=encoder,

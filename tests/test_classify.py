@@ -7,8 +7,8 @@ from torch import nn
 
 import classify
 from maskbench import ops
-from maskbench.classification.draws import Draw, data_parts, epoch_steps, mlp_data, tree_data
-from maskbench.classification.features import ImageStream, reliability
+from maskbench.classification.draws import Draw, DrawData, data_parts, epoch_steps, mlp_data, tree_data
+from maskbench.classification.features import ImageStream, reliability, standardised
 from maskbench.classification.settings import Settings
 from maskbench.data.masked_set import MaskedSet
 from maskbench.models import ClassifierStack, MaskClassifier
@@ -173,6 +173,16 @@ def test_losses_of_parts_of_unequal_length():
     torch.testing.assert_close(losses[1], F.cross_entropy(logits[1, :2], labels[1, :2]))
     expected = (logits[1, :2].argmax(1) == labels[1, :2]).float().mean()
     assert accuracy[1] == expected >= 0.5
+
+
+def test_a_category_that_no_training_image_has_tells_the_mlp_nothing():
+    train = torch.tensor([[0.0, 1.0, 0.0], [2.0, 0.0, 0.0], [4.0, 1.0, 0.0], [2.0, 0.0, 0.0]])
+    test = torch.tensor([[2.0, 1.0, 1.0]])
+    rows = {"train": torch.arange(4), "test": torch.arange(1)}
+    draw = DrawData(count=2, seed=0, features={"train": train, "test": test}, labels=rows, source=rows)
+    found = standardised(draw)
+    assert found["train"][:, 2].eq(0).all() and found["test"][0, 2] == 0
+    assert found["test"].abs().max() < 2
 
 
 def test_reliability():

@@ -22,13 +22,20 @@ def make_set(rows: int = 20, **changes) -> MaskedSet:
         dataset="digits",
         classes=["a", "b"],
         gaussian=torch.randn(rows, 3),
-        categorical=torch.rand(rows, 2).softmax(1),
+        categorical=torch.eye(2)[torch.arange(rows) % 2],
         labels=torch.arange(rows) % 2,
         split=(torch.arange(rows) >= rows * 3 // 4).to(torch.uint8),
         source=torch.arange(rows),
         view=torch.zeros(rows, dtype=torch.uint8),
     )
     return MaskedSet(**(values | changes))
+
+
+def test_a_file_of_probabilities_instead_of_categories_goes_on_loading(tmp_path):
+    """Masks of earlier versions held the softmax of the categories' logits."""
+    soft = torch.tensor([[0.3, 0.7]]).repeat(20, 1)
+    masked_set.save(make_set(categorical=soft), tmp_path / "set.pt")
+    assert torch.equal(masked_set.load(tmp_path / "set.pt").categorical, soft)
 
 
 def test_masked_set_round_trip(tmp_path):

@@ -14,6 +14,7 @@ from maskbench.models import (
     Encoder,
     MaskClassifier,
     start_from_principal_components,
+    start_with_even_categories,
     whiten,
 )
 from maskbench.models.evaluation import latent_summary
@@ -72,7 +73,7 @@ def contrasted(count: int, features: int) -> torch.Tensor:
 
 
 def test_contrast_is_a_power_of_the_length_and_is_undone():
-    contrast, x = Contrast(64).double(), contrasted(1000, 64)
+    contrast, x = Contrast().double(), contrasted(1000, 64)
     torch.testing.assert_close(contrast(x), x)  # as it starts
     contrast.log_power.data.fill_(math.log(0.1))
     contrast.log_scale.data.fill_(0.3)
@@ -157,6 +158,19 @@ def autoencoder(**sizes: int) -> tuple[Encoder, Decoder]:
     encoder.contrast.log_power.data.fill_(-1.0)
     decoder.contrast = encoder.contrast
     return encoder, decoder
+
+
+@torch.no_grad()
+def test_categories_start_even():
+    torch.manual_seed(0)
+    images = planted_images(2000, 44)
+    encoder, _ = autoencoder(image_size=16, width=4, gaussian_dim=20, categories=5)
+    assert encoder(images)[1].mean(0).max() > 0.5  # as PyTorch starts them, one has most images
+    start_with_even_categories(encoder, images.split(500))
+    logits = encoder.categorical(encoder.read(images))
+    torch.testing.assert_close(logits.mean(0), torch.zeros(5), atol=1e-3, rtol=0)
+    torch.testing.assert_close(logits.std(0, correction=0), torch.full((5,), 3.0), atol=1e-3, rtol=0)
+    assert encoder(images)[1].mean(0).max() < 0.4
 
 
 @torch.no_grad()

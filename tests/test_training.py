@@ -42,8 +42,10 @@ def make(sizes: str, dtype: torch.dtype, device: str = "cpu", capturable: bool =
     }
     parts["decoder"].contrast = parts["encoder"].contrast
     parts = {name: part.to(device).to(dtype) for name, part in parts.items()}
-    of = lambda *names: list(dict.fromkeys(p for name in names for p in parts[name].parameters()))  # noqa: E731
-    chosen = of("encoder", "decoder"), of("gaussian_discriminator", "categorical_discriminator"), of("encoder")
+    of = lambda *names: [p for name in names for p in parts[name].parameters()]  # noqa: E731
+    contrast = set(parts["encoder"].contrast.parameters())
+    rebuilding = [p for p in of("encoder", "decoder") if p not in contrast]
+    chosen = rebuilding, of("gaussian_discriminator", "categorical_discriminator"), of("encoder")
     for name, parameters, lr in zip(OPTIMIZERS, chosen, (1e-3, 1e-3, 1e-4), strict=True):
         lr = torch.tensor(lr, device=device) if capturable else lr
         betas = BETAS if name == "reconstruction_optimizer" else ADVERSARY_BETAS
@@ -89,11 +91,10 @@ class PlainLoop:
         of_categorical = bce(tell_categorical(real_categorical), one)
         of_categorical = of_categorical + bce(tell_categorical(categorical.detach()), zero)
         penalty = 0
-        for tell, real in ((tell_gaussian, real_gaussian), (tell_categorical, real_categorical)):
-            for row in real:  # one draw after another
-                row = row.clone().requires_grad_()
-                (slope,) = torch.autograd.grad(tell(row[None]).sum(), row, create_graph=True)
-                penalty = penalty + slope.dot(slope) / len(real)
+        for row in real_gaussian:  # one draw after another
+            row = row.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(tell_gaussian(row[None]).sum(), row, create_graph=True)
+            penalty = penalty + slope.dot(slope) / len(real_gaussian)
         self.descend(of_gaussian + of_categorical + GRADIENT_PENALTY / 2 * penalty, 1)
 
         fooled = bce(tell_gaussian(gaussian), one) + bce(tell_categorical(categorical), one)

@@ -1,5 +1,7 @@
 """What the MLP reads of masks, and in which order."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,8 @@ def standardised(draw: DrawData) -> dict[str, Tensor]:
     an image change says little of what is in it.
     """
     deviation, mean = torch.std_mean(draw.features["train"], 0, correction=0)
-    features = {name: (part - mean) / deviation.clamp_min(1e-6) for name, part in draw.features.items()}
+    deviation[deviation < 1e-6] = math.inf  # a category that no training image has tells nothing
+    features = {name: (part - mean) / deviation for name, part in draw.features.items()}
     weight = reliability(features["train"], draw.source["train"])
     weight = weight / weight.square().mean().sqrt().clamp_min(1e-6)
     return {name: weight * part for name, part in features.items()}

@@ -10,6 +10,7 @@ from maskbench.models.encoder import Encoder
 from maskbench.runtime import torchrun
 
 _TINY = 1e-12
+_LEAST = 1e-6  # variance of codes: images may all be the same
 _LOGITS = 3.0  # standard deviation at the start: confident, and yet with a gradient
 
 
@@ -59,13 +60,29 @@ def start_from_principal_components(encoder: Encoder, decoder: Decoder, batches:
 
 
 @torch.no_grad()
+def start_with_even_categories(encoder: Encoder, batches: Iterable[Tensor]) -> None:
+    """Give all logits of the categories the same mean and standard deviation, so that none wins everywhere.
+
+    Args:
+        batches: as for :func:`whiten`.
+    """
+    linear = encoder.categorical
+    logits = torch.cat([linear(encoder.read(images)) for images in batches])
+    mean = torchrun.mean(logits)
+    deviation = torchrun.mean((logits - mean).square()).sqrt()
+    scale = torch.where(deviation > 1e-6, _LOGITS / deviation, 1.0)  # images may all be the same
+    linear.weight *= scale[:, None]
+    linear.bias.copy_(scale * (linear.bias - mean))
+
+
+@torch.no_grad()
 def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor], seed: int) -> None:
     """Make the dimensions of the Gaussian part uncorrelated, of mean 0 and variance 1, in the decoder's principal axes.
 
     An affine map goes into the last layer of the encoder, its inverse into the first of the decoder: the pair rebuilds
-    the same pictures. N(0, I) leaves a rotation free. Here each dimension is a principal axis of what the decoder makes
-    of the code, so that what belongs together in the picture is not scattered over all dimensions: a decision tree
-    reads one number at a time. Order and signs of the axes are drawn from the seed. They make the key.
+    the same pictures. N(0, I) leaves a rotation free. Here each dimension is a principal axis of what the first layer
+    of the decoder makes of the code, so that what belongs together in the picture is not scattered over all dimensions:
+    a decision tree reads one number at a time. Order and signs of the axes are drawn from the seed. They make the key.
 
     Args:
         encoder: its :class:`maskbench.models.heads.Contrast` has the parameters of the decoder's.
@@ -78,25 +95,25 @@ def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor],
     size = outputs.shape[1]
     eye = torch.eye(size).to(outputs)
     shift, matrix = torch.zeros_like(outputs[0]), eye
-    for _ in range(8):  # how much the contrast shortens each code depends on the map: a fixed point
-        mapped = (outputs - shift) @ matrix.T
-        factor = encoder.contrast(mapped).norm(dim=1, keepdim=True) / mapped.norm(dim=1, keepdim=True).clamp_min(_TINY)
+    for _ in range(4):  # how much the contrast shortens each code depends on the map: a fixed point
+        factor = encoder.contrast.factor((outputs - shift) @ matrix.T)
         sums, factors = torchrun.total((factor * outputs).sum(0), factor.sum())
         shift = sums / factors
         codes = factor * (outputs - shift)
         moment = torchrun.total(codes.T @ codes)[0] / torchrun.count(codes)
         # of few images, most axes have no variance
-        moment = moment.lerp(eye * (moment.trace() / size).clamp_min(_TINY), _shrinkage(codes) ** 2)
+        moment = moment.lerp(eye * (moment.trace() / size).clamp_min(_LEAST), _shrinkage(codes) ** 2)
         variances, axes = torch.linalg.eigh(moment)
         matrix = (axes * variances.rsqrt()) @ axes.T
     squares = torchrun.mean(encoder.contrast((outputs - shift) @ matrix.T).square()).mean()
-    encoder.contrast.log_scale -= 0.5 * squares.clamp_min(_TINY).log()  # the decoder has it, too
+    encoder.contrast.log_scale -= 0.5 * squares.clamp_min(_LEAST).log()  # the decoder has it, too
 
     if decoder is not None:
         before = decoder.linear.weight[:, :size].double()
         back = before @ torch.linalg.inv(matrix)
         principal = torch.linalg.eigh(back.T @ back).eigenvectors.T
-        principal = principal * principal.sum(1, keepdim=True).sign()  # which of the two, LAPACK leaves open
+        # which of two signs, LAPACK leaves open
+        principal = torch.where(principal.sum(1, keepdim=True) < 0, -principal, principal)
         random = torch.Generator().manual_seed(seed)
         order, signs = torch.randperm(size, generator=random), 2 * torch.randint(2, (size, 1), generator=random) - 1
         matrix = signs.to(matrix) * principal[order.to(matrix.device)] @ matrix

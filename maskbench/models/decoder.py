@@ -40,7 +40,7 @@ class Decoder(nn.Module):
         )
         stages = depth(image_size)
         self.gaussian_dim = gaussian_dim
-        self.contrast = Contrast(gaussian_dim)
+        self.contrast = Contrast()
         if frequencies:
             self.spectrum = Spectrum(image_size, frequencies)
             self.linear = nn.Linear(gaussian_dim + categories, self.spectrum.length)

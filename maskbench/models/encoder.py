@@ -55,7 +55,7 @@ class Encoder(nn.Module):
             self.features = nn.Sequential(*layers, nn.Flatten())
             features = channels[-1] * (image_size >> stages) ** 2
         self.gaussian = nn.Linear(features, gaussian_dim)
-        self.contrast = Contrast(gaussian_dim)
+        self.contrast = Contrast()
         self.categorical = nn.Linear(features, categories)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

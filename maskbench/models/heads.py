@@ -1,7 +1,5 @@
 """What the encoder's heads do beside their linear layers: the length of the Gaussian part, the choice of a category."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -15,29 +13,30 @@ class Contrast(nn.Module):
     N(0, I). No direction can mend that, one power can: the adversary learns it, and the decoder, which has the same two
     numbers, gives the contrast back. (Lyu and Simoncelli, "Nonlinear extraction of independent components of natural
     images using radial Gaussianization", Neural Computation 2009, fit such a function of the length.)
-
-    Args:
-        features: length F of the vectors.
     """
 
-    def __init__(self, features: int):
+    def __init__(self):
         super().__init__()
-        self.log_unit = 0.5 * math.log(features)  # of a vector whose numbers have variance 1
         self.log_power = nn.Parameter(torch.zeros(()))
         self.log_scale = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, F]`` twice: the same directions, log length times ``exp(log_power)`` plus ``log_scale``."""
-        log_length = self._log_length(x)
-        return x * (self.log_power.exp() * log_length + self.log_scale - log_length).exp()
+        """``[N, F]`` twice: the same directions; a root mean square r becomes exp(log_scale) r^exp(log_power)."""
+        return x * self.factor(x)
 
     def inverse(self, z: Tensor) -> Tensor:
         """What :meth:`forward` made ``z`` of, ``[N, F]`` twice."""
-        log_length = self._log_length(z)
-        return z * ((log_length - self.log_scale) * (-self.log_power).exp() - log_length).exp()
+        log_size = _log_size(z)
+        return z * ((log_size - self.log_scale) * (-self.log_power).exp() - log_size).exp()
 
-    def _log_length(self, x: Tensor) -> Tensor:
-        return x.norm(dim=1, keepdim=True).clamp_min(_TINY).log() - self.log_unit
+    def factor(self, x: Tensor) -> Tensor:
+        """By what each vector of ``[N, F]`` is multiplied, ``[N, 1]``."""
+        return ((self.log_power.exp() - 1) * _log_size(x) + self.log_scale).exp()
+
+
+def _log_size(x: Tensor) -> Tensor:
+    """Logarithm of the root mean square of each vector, ``[N, F]`` -> ``[N, 1]``."""
+    return 0.5 * x.square().mean(1, keepdim=True).clamp_min(_TINY).log()
 
 
 def one_hot(logits: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ def _variations(results: Path) -> list[str]:
         parts += ["## What the prior costs\n", plain_table(table), "![Trade-off](figures/trade_off.png)\n"]
         parts.append(
             "Preset paper, four epochs of 20,000 images. `--prior-weight` multiplies the encoder's step against the "
-            "discriminators. At 0 nothing holds the prior: the whitening is left out, too.\n"
+            "discriminators. At 0 there is no adversary: the whitening alone holds means, variances and correlations.\n"
         )
     if table := saved_rows(results, "latent_sizes"):
         parts += ["## Latent sizes\n", plain_table(table), "![Latent sizes](figures/latent_sizes.png)\n"]

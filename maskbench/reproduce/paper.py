@@ -48,5 +48,5 @@ PRIOR_GOALS = {
     "category_min": (0.02, ""),
     "category_max": ("", 0.1),
     "logistic": ("", ""),
-    "mlp": ("", 0.6),
+    "mlp": ("", 0.65),
 }

@@ -49,7 +49,7 @@ def draw_prior_fit(gaussian: Tensor, categorical: Tensor, path: Path) -> None:
     axes[1, 1].bar(range(len(shares)), 100 * shares.numpy(), color="C0", alpha=0.5, label="codes")
     axes[1, 1].axhline(100 / len(shares), color="black", label="uniform")
     highest = 130 * shares.max().item()  # room for the legend
-    axes[1, 1].set(title="largest category", xlabel="category", ylabel="images (%)", ylim=(0, highest))
+    axes[1, 1].set(title="category", xlabel="category", ylabel="images (%)", ylim=(0, highest))
     axes[1, 1].xaxis.get_major_locator().set_params(integer=True)
     for axis in axes.flat:
         axis.grid(alpha=0.3)

@@ -1,8 +1,8 @@
 """One training on several processes, as torchrun starts them: each takes its rows of every mini-batch.
 
-Whatever mixes the rows of a mini-batch (losses, gradients, the normalisations' statistics, the decorrelation) is summed
-over the processes, so N of them compute what one does, to rounding. Ranks may have uneven shares, 16 rows over 3. On
-the CPU gloo carries the sums, on GPUs nccl. In a process that torchrun did not start, everything here does nothing.
+Whatever mixes rows (losses, gradients, the moments for the whitening) is summed over the processes, so N of them
+compute what one does, to rounding. Ranks may have uneven shares, 16 rows over 3. On the CPU gloo carries the sums, on
+GPUs nccl. In a process that torchrun did not start, everything here does nothing.
 """
 
 import contextlib
@@ -103,20 +103,6 @@ def mean(x: Tensor) -> Tensor:
 def count(x: Tensor) -> int:
     """Rows of all ranks' tensors together."""
     return int(total(torch.tensor(len(x)))[0])
-
-
-def all_rows(x: Tensor, first_row: int, rows: int) -> Tensor:
-    """The rows of all ranks: ``[n, F]`` -> ``[rows, F]``, ``first_row`` being the place of this rank's first.
-
-    The gradient reaches this rank's own rows. Where every rank computes the same of all rows, the sum of the ranks'
-    gradients is the gradient of that.
-    """
-    if size() == 1:
-        return x
-    whole = x.new_zeros(rows, x.shape[1])
-    whole[first_row : first_row + len(x)] = x.detach()
-    (whole,) = total(whole)
-    return torch.cat((whole[:first_row], x, whole[first_row + len(x) :]))
 
 
 def sum_gradients(parameters: Sequence[Tensor]) -> None:

@@ -1,5 +1,6 @@
 """What is said of an image without showing it: a withheld label, and whether it trained the encoder."""
 
+import math
 import warnings
 
 import torch
@@ -18,7 +19,8 @@ def attribute(codes: Tensor, labels: Tensor, test_codes: Tensor) -> Tensor:
     to hold a tenth out.
     """
     deviation, mean = torch.std_mean(codes, 0, correction=0)
-    scaled, test = ((part - mean) / deviation.clamp_min(1e-6) for part in (codes, test_codes))
+    deviation[deviation < 1e-6] = math.inf  # a category that no known image has tells nothing
+    scaled, test = ((part - mean) / deviation for part in (codes, test_codes))
     model = MLPClassifier((256,), alpha=1.0, max_iter=40, early_stopping=len(codes) >= 1000, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 40 passes are meant
