@@ -1,9 +1,12 @@
 """The training step against the paper's loop written out plainly, and the ways to make it faster against the step."""
 
+import contextlib
 import dataclasses
 import functools
+import importlib
 import math
 import sys
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -155,6 +158,29 @@ def test_compiled_networks_compute_the_same(monkeypatch):
     for images in mini_batches(2, torch.float64):
         losses = take_step(used, images)
         torch.testing.assert_close(losses, take_step(plain, images), rtol=1e-8, atol=0)
+
+
+def test_the_ablation_leaves_out_what_it_says(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(train_aae.__file__).parent / "benchmarks"))
+    ablation = importlib.import_module("ablation")
+    images = torch.randint(256, (64, 3, 16, 16), dtype=torch.uint8)
+    settings = Settings("", None, 16, 24, 5, "paper", 1.0, 16, 1e-3, 0)
+    run = Run(settings, 1, TrainingImages(images, images[:8], ""), environment={})
+
+    def trained() -> Tensor:
+        state = train_aae.begin(run, 0, fit=True)
+        for batch in images.split(16):
+            assert take_step(state, batch / 255).isfinite().all()
+        train_aae.whiten(state.encoder, state.decoder, [images / 255], 0)
+        return torch.cat([parameter.detach().flatten() for parameter in state.encoder.parameters()])
+
+    whole = trained()
+    for name, patches in ablation.ADDITIONS.items():
+        with contextlib.ExitStack() as stack:
+            for patch in patches:
+                stack.enter_context(patch)
+            assert torch.equal(trained(), whole) == (not patches), name
+    assert torch.equal(trained(), whole)
 
 
 def test_instances_in_threads_are_those_of_one_after_another(tmp_path, monkeypatch):
