@@ -35,6 +35,8 @@ def main() -> None:
 def measure_prior(folder: Path, data_dir: Path) -> None:
     """How well the codes of CIFAR-10's validation images follow the prior: ``prior/prior.csv`` and two pictures.
 
+    The losses in it are means over the last epoch.
+
     Args:
         folder: holds ``aae/0``, a trained instance; ``prior`` is made in it.
     """
@@ -43,6 +45,8 @@ def measure_prior(folder: Path, data_dir: Path) -> None:
     _, rows = datasets.autoencoder_split(images)
     gaussian, categorical = evaluation.encode(encoder, datasets.batches(images.images, rows, 500))
     measures = evaluation.latent_summary(gaussian, categorical) | evaluation.told_from_prior(gaussian)
+    last = tables.read(folder / "aae" / "0" / "metrics.csv")[-1]
+    measures |= {name: float(last[name]) for name in ("discriminator_loss", "generator_loss")}
     output = folder / "prior"
     atomic.make_folder(output)
     tables.write_csv(output / "prior.csv", ("measure", "value"), measures.items())

@@ -95,6 +95,9 @@ def prior_table(table: list[Row]) -> str:
     for measure, (low, high) in PRIOR_GOALS.items():
         line = [measure]
         for preset in presets:
+            if (preset, measure) not in values:
+                line.append("")
+                continue
             value = float(values[preset, measure]["value"])
             missed = (low != "" and value < low) or (high != "" and value > high)
             line.append(f"{value:.3f}{' (missed)' if missed else ''}")

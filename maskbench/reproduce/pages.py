@@ -108,7 +108,8 @@ def _prior(results: Path) -> list[str]:
         prior_table(table),
         "Of validation images. `mean` is the largest of a dimension, `deviation_min` and `deviation_max` are standard "
         "deviations, `logistic` and `mlp` the held-out accuracies of fresh classifiers that tell codes from draws of "
-        "the prior (0.5 is chance).\n",
+        "the prior (0.5 is chance). The losses are means over the last epoch, of both parts together; a discriminator "
+        "that cannot tell has 2.77, an encoder against it 1.39.\n",
     ]
 
 

@@ -141,13 +141,14 @@ def image_size_rows(runs: Path, finished: Collection[str]) -> list[list]:
 
 
 def trade_off_rows(runs: Path, finished: Collection[str]) -> list[list]:
-    """MSE of the first epoch, and how well the prior holds, against its weight."""
+    """MSE of the last epoch, and how well the prior holds, against its weight."""
     table = []
     for weight in PRIOR_WEIGHTS:
         if f"prior weight {weight}" in finished:
             folder = runs / f"prior-{weight}"
             measures = {row["measure"]: row["value"] for row in read(folder / "prior" / "prior.csv")}
-            table.append([weight, _first_epoch(folder)["validation_mse"], *(measures[name] for name in PRIOR_GOALS)])
+            last = read(folder / "aae" / "0" / "metrics.csv")[-1]
+            table.append([weight, last["validation_mse"], *(measures[name] for name in PRIOR_GOALS)])
     return table
 
 
