@@ -66,7 +66,7 @@ from maskbench.training.summary import show
 BETAS = (0.9, 0.95)  # of Adam in the reconstruction phase
 ADVERSARY_BETAS = (0.0, 0.95)  # with momentum, the two sides circle around each other
 GENERATOR_STEP = 0.5  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
-GRADIENT_PENALTY = 1.0  # keeps the Gaussian part's discriminator from winning; the other sees only K different rows
+GRADIENT_PENALTY = 3.0  # keeps the Gaussian part's discriminator from winning; the other sees only K different rows
 FITTED_STEP = 0.03  # part of the learning rate of layers that started from principal components
 STATISTICS_IMAGES = 50_000  # at most, that the closed forms are fitted to: beyond, they hardly change
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from maskbench.masking import BASELINES
 from maskbench.models import PRESETS
 
-EPOCHS = {"maskbench": 2, "paper": 16}
+EPOCHS = {"maskbench": 2, "paper": 12}
 # on two cores, to begin with: what is left is scaled by what finished steps took
 TRAIN_MINUTES = {"maskbench": 30, "paper": 25}  # four instances
 DRAW_MINUTES = {"cifar100": 1, "mnist": 5}  # all classifiers and class counts
