@@ -67,9 +67,9 @@ ADDITIONS: dict[str, list[mock._patch]] = {
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--epochs", type=command_line.integer(1), default=4, help="of each training")
+    parser.add_argument("--epochs", type=command_line.integer(1), default=3, help="of each training")
     parser.add_argument("--limit", type=command_line.integer(2000), default=20_000, help="images trained on")
-    parser.add_argument("--draws", type=command_line.integer(1), default=10, help="of three classes")
+    parser.add_argument("--draws", type=command_line.integer(1), default=5, help="of three classes")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where datasets are")
     args = parser.parse_args()
     names, rows = list(ADDITIONS), []
