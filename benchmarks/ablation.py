@@ -9,7 +9,6 @@ and a random forest classifies draws of three classes. docs/method.md has the ta
 
 import argparse
 import contextlib
-import csv
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,6 @@ from maskbench.data import datasets
 from maskbench.models import checkpoints, decoder, encoder, evaluation, heads, layers
 from maskbench.runtime import command_line
 from maskbench.storage import tables
-from maskbench.training import journal
 from maskbench.training.state import TrainingState
 
 COLUMNS = (
@@ -99,13 +97,13 @@ def measure(folder: Path, args: argparse.Namespace) -> list[float]:
     images = datasets.load("cifar10", args.data_dir)
     _, validation = datasets.autoencoder_split(images)
     codes = evaluation.encode(trained, datasets.batches(images.images, validation, 500))
-    last = dict(zip(journal.COLUMNS, read(models / "0" / "metrics.csv")[-1], strict=True))
-    (forest,) = (row for row in read(folder / "cifar100.csv") if row[0] == "forest" and row[2] == "accuracy")
+    last = tables.read(models / "0" / "metrics.csv")[-1]
+    (forest,) = (row for row in tables.read(folder / "cifar100.csv") if row["metric"] == "accuracy")
     return [
         *(float(last[name]) for name in COLUMNS[1:5]),
         evaluation.told_from_prior(codes[0])["mlp"],
         evaluation.latent_summary(*codes)["category_max"],
-        float(forest[3]),
+        float(forest["mean"]),
     ]
 
 
@@ -113,11 +111,6 @@ def call(script: Callable[[], None], *arguments: object) -> None:
     """A script's main with these arguments, in this process, whose patches it sees."""
     with mock.patch("sys.argv", [script.__module__, *map(str, arguments)]):
         script()
-
-
-def read(path: Path) -> list[list[str]]:
-    with open(path) as file:
-        return list(csv.reader(file))[1:]
 
 
 def shown(value: str | float) -> str:
