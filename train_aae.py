@@ -8,9 +8,11 @@
     torchrun --nproc-per-node 8 train_aae.py --batch-size 1024   # eight processes share every mini-batch
 
 The method is Lis, Koryciński, Ciecierski, "Classification of masked image data", PLoS ONE 2021. Labels are
-never read. Each mini-batch has the paper's two phases:
+never read. Each mini-batch has two phases:
 
-  reconstruction   encoder and decoder learn to rebuild the image (MSE);
+  agreement        preset invariant: two random views of each image get the same code, so that a mask keeps what
+                   classes are made of and loses the picture; the decoder learns from codes, the encoder not from it;
+  reconstruction   preset paper: encoder and decoder learn to rebuild the image (MSE);
   regularisation   two discriminators learn to tell draws of the priors, N(0, I) and a uniform category,
                    from the encoder's two latent parts (BCE); then the encoder learns to fool them.
 
@@ -35,6 +37,7 @@ from tqdm import tqdm
 from maskbench import ops
 from maskbench.data import datasets
 from maskbench.data.image_set import to_float
+from maskbench.data.views import random_views
 from maskbench.errors import InputError
 from maskbench.models import (
     PRESETS,
@@ -43,10 +46,11 @@ from maskbench.models import (
     Encoder,
     PriorSampler,
     evaluation,
-    start_from_principal_components,
     start_with_even_categories,
     whiten,
 )
+from maskbench.models.heads import one_hot
+from maskbench.models.layers import batch_moments
 from maskbench.models.sizes import image_size_argument
 from maskbench.ops import discriminator_loss, generator_loss
 from maskbench.runtime import command_line, torchrun
@@ -67,12 +71,16 @@ BETAS = (0.9, 0.95)  # of Adam in the reconstruction phase
 ADVERSARY_BETAS = (0.0, 0.95)  # with momentum, the two sides circle around each other
 GENERATOR_STEP = 0.5  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
 GRADIENT_PENALTY = 3.0  # keeps the Gaussian part's discriminator from winning; the other sees only K different rows
-FITTED_STEP = 0.03  # part of the learning rate of layers that started from principal components
+PRIOR_PULL = 0.1  # of the discriminators beside the agreement (at --prior-weight 1)
+DECORRELATION = 0.16  # weight of the correlations of different dimensions in the agreement
+CATEGORY = 0.01  # weight of the categories in the agreement
 STATISTICS_IMAGES = 50_000  # at most, that the closed forms are fitted to: beyond, they hardly change
 
 
-def take_step(state: TrainingState, images: Tensor, batch: int | None = None, first_row: int = 0) -> Tensor:
-    """Both phases of one mini-batch: the paper's method.
+def take_step(
+    state: TrainingState, images: Tensor, views: Tensor | None = None, batch: int | None = None, first_row: int = 0
+) -> Tensor:
+    """Both phases of one mini-batch: the paper's method, or, with views, preset invariant's.
 
     Under torchrun each process has some of its rows. What is a mean over the rows counts there by their part of the
     mini-batch, so that the gradients of all processes sum up to those of one.
@@ -80,25 +88,37 @@ def take_step(state: TrainingState, images: Tensor, batch: int | None = None, fi
     Args:
         state: networks, prior and optimisers; all of them change.
         images: ``[N, 3, S, S]`` in [0, 1].
+        views: ``[2, N, 3, S, S]``, two of each image.
         batch: rows of the whole mini-batch; default: N.
         first_row: where in it the images begin.
 
     Returns:
         Losses of the whole mini-batch, ``[4]``: of reconstruction, of the Gaussian and of the categorical part's
-        discriminator, and of the encoder against both.
+        discriminator, and of the encoder against both; with views ``[5]``, also of agreement.
     """
     part = len(images) / (batch or len(images))
-
-    # Reconstruction phase: encoder and decoder rebuild the image.
-    codes = state.encoder(images)
-    reconstruction_loss = part * F.mse_loss(state.decoder(torch.cat(codes, 1)), images)
-    descend(reconstruction_loss, state.reconstruction_optimizer)
+    agreement_loss = images.new_zeros(())
+    if views is None:
+        # Reconstruction phase: encoder and decoder rebuild the image.
+        codes = state.encoder(images)
+        reconstruction_loss = part * F.mse_loss(state.decoder(torch.cat(codes, 1)), images)
+        descend(reconstruction_loss, state.reconstruction_optimizer)
+        codes = state.encoder(images)
+    else:
+        # Agreement phase: two views of an image get the same code. The decoder shows what codes give away.
+        with torch.no_grad():
+            codes = torch.cat(state.encoder(images), 1)
+        reconstruction_loss = part * F.mse_loss(state.decoder(codes), images)
+        descend(reconstruction_loss, state.reconstruction_optimizer)
+        gaussian, logits = state.encoder.heads_of_views(views.flatten(0, 1))
+        agreement_loss = part * disagreement(gaussian, logits)
+        codes = gaussian, one_hot(logits)
 
     # Regularisation phase, 1: the discriminators tell prior draws (real) from encoded images (fake).
-    codes = state.encoder(images)
-    draws = [draw.to(images.dtype) for draw in state.prior(len(images), first_row)]
-    rows = [torch.cat((real, fake.detach())) for real, fake in zip(draws, codes, strict=True)]
-    logits = torch.stack([tell(both) for tell, both in zip(state.discriminators, rows, strict=True)])
+    rows = len(codes[0])
+    draws = [draw.to(images.dtype) for draw in state.prior(rows, first_row * rows // len(images))]
+    both = [torch.cat((real, fake.detach())) for real, fake in zip(draws, codes, strict=True)]
+    logits = torch.stack([tell(x) for tell, x in zip(state.discriminators, both, strict=True)])
     real_logits, fake_logits = logits.tensor_split(2, 1)
     adversary_loss = part * discriminator_loss(real_logits, fake_logits)
     penalty = part * squared_slope(state.gaussian_discriminator, draws[0])
@@ -107,11 +127,33 @@ def take_step(state: TrainingState, images: Tensor, batch: int | None = None, fi
     # Regularisation phase, 2: the encoder, with what it said already, makes its codes pass for prior draws.
     logits = torch.stack([tell(fake) for tell, fake in zip(state.discriminators, codes, strict=True)])
     encoder_loss = part * generator_loss(logits)
-    descend(encoder_loss, state.generator_optimizer)
+    descend(agreement_loss + state.pull * encoder_loss, state.generator_optimizer)
 
     categorical_loss = part * discriminator_loss(real_logits[1:].detach(), fake_logits[1:].detach())
-    losses = reconstruction_loss, adversary_loss - categorical_loss, categorical_loss, encoder_loss
+    losses = [reconstruction_loss, adversary_loss - categorical_loss, categorical_loss, encoder_loss]
+    losses += [] if views is None else [agreement_loss]
     return torchrun.total(torch.stack(losses).detach())[0]
+
+
+def disagreement(gaussian: Tensor, logits: Tensor) -> Tensor:
+    """How far two views of each image are from the same code, a scalar.
+
+    Of the Gaussian part, standardised over the mini-batch, the correlation of a dimension with itself in the other view
+    should be 1, with the others 0 (Barlow Twins: Zbontar et al., ICML 2021). Of the categories, both views should
+    choose the same, with confidence. That no category is chosen always, the discriminator sees to.
+
+    Args:
+        gaussian: ``[2 N, G]``, one view of each image, then the other.
+        logits: of the categories, ``[2 N, K]`` likewise.
+    """
+    mean, variance, count = batch_moments(gaussian)
+    one, two = ((gaussian - mean) * (variance + 1e-5).rsqrt()).chunk(2)
+    correlations = torchrun.summed(one.T @ two) / (count / 2)
+    own = correlations.diagonal()
+    others = correlations.square().sum() - own.square().sum()
+    same_category = logits.softmax(1).chunk(2)
+    agreed = (same_category[0] * same_category[1]).sum(1).clamp_min(1e-6).log().mean()
+    return (1 - own).square().mean() + DECORRELATION * others / len(own) - CATEGORY * agreed
 
 
 def squared_slope(discriminator: Discriminator, draws: Tensor) -> Tensor:
@@ -160,8 +202,9 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(run.images.train)))
         order = order[journal.done * batch_size : run.batches * batch_size]
         start = time.perf_counter() - journal.seconds
+        rows = (some[torchrun.share(len(some))] for some in order.split(batch_size))
         progress = tqdm(
-            datasets.batches(run.images.train, order, batch_size, of_rank=True),
+            zip(datasets.batches(run.images.train, order, batch_size, of_rank=True), rows, strict=True),
             f"{folder} epoch {epoch}/{run.epochs}",
             run.batches,
             initial=journal.done,
@@ -169,19 +212,20 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
             position=line,
             disable=torchrun.rank() > 0,
         )
-        for number, images in enumerate(progress, journal.done + 1):
+        for number, (images, numbers) in enumerate(progress, journal.done + 1):
             state.anneal(epoch - 1 + (number - 1) / run.batches)
-            journal.note(number, step(to_float(images)))
+            images = to_float(images)
+            views = [random_views(images, numbers, seed, epoch)] if run.settings.preset == "invariant" else []
+            journal.note(number, step(images, *views))
             if number % 50 == 0 or number == run.batches:  # seldom: a GPU is waited for
-                progress.set_postfix_str("rec {:.4f} dis {:.3f} + {:.3f} gen {:.3f}".format(*journal.check().tolist()))
+                progress.set_postfix_str(shown_losses(journal.check()))
             if stopper.due():
                 journal.seconds = time.perf_counter() - start
                 journal.save()
                 stopper.saved(f"{folder}, epoch {epoch}, step {number}")
+        encoder.eval(), decoder.eval()
         whiten(encoder, decoder, statistics_images(run), seed)
         journal.seconds = time.perf_counter() - start
-
-        encoder.eval(), decoder.eval()
         validation_mse = evaluation.reconstruction_mse(encoder, decoder, large_batches(run.images.validation))
         encoder.train(), decoder.train()
         if not math.isfinite(validation_mse):
@@ -202,47 +246,49 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
         fit: start codes white, or layers from principal components; a checkpoint has them already.
     """
     settings, device = run.settings, run.images.train.device
-    sizes = dict(image_size=settings.image_size, gaussian_dim=settings.gaussian_dim, categories=settings.categories)
-    sizes |= PRESETS[settings.preset]
-    fitted = set()
+    rebuilds = settings.preset == "paper"  # or else the encoder learns by agreement, and the decoder beside it
+    sizes = {name: getattr(settings, name) for name in ("preset", "image_size", "gaussian_dim", "categories")}
     with seeded(seed):
         encoder = Encoder(**sizes).to(device)
         decoder = Decoder(**sizes).to(device)
         decoder.contrast = encoder.contrast  # whatever the adversary makes of it, the decoder undoes
         tell_gaussian = Discriminator(settings.gaussian_dim).to(device)
         tell_categorical = Discriminator(settings.categories).to(device)
-        if sizes["frequencies"]:
-            fitted = {*encoder.gaussian.parameters(), *encoder.categorical.parameters(), *decoder.linear.parameters()}
-            if fit:
-                start_from_principal_components(encoder, decoder, statistics_images(run))
-        elif fit:
+        if fit:
             start_with_even_categories(encoder, statistics_images(run))
             whiten(encoder, None, statistics_images(run), seed)
     prior = PriorSampler(settings.gaussian_dim, settings.categories, seed).to(device)
 
-    def adam(parameters: Iterable[Tensor], step: float = 1, betas: tuple[float, float] = ADVERSARY_BETAS):
-        parameters, groups = list(parameters), []
-        for of_fitted, part in ((False, step), (True, FITTED_STEP * step)):
-            chosen = [parameter for parameter in parameters if (parameter in fitted) == of_fitted]
-            if chosen:
-                rate = part * settings.lr
-                groups.append({"params": chosen, "lr": rate, "initial_lr": rate})
-        return torch.optim.Adam(groups, betas=betas, fused=True)
+    def adam(parameters: Iterable[Tensor], step: float = 1, betas: tuple[float, float] = BETAS) -> torch.optim.Adam:
+        rate = step * settings.lr
+        group = {"params": list(parameters), "lr": rate, "initial_lr": rate}
+        return torch.optim.Adam([group], betas=betas, fused=True)
 
-    both = [*encoder.parameters(), *decoder.parameters()]
     # the decoder undoes the contrast: what reconstruction says of it is rounding
-    rebuilding = [parameter for parameter in both if parameter not in set(encoder.contrast.parameters())]
+    contrast = set(encoder.contrast.parameters())
+    rebuilding = [*(encoder.parameters() if rebuilds else ()), *decoder.parameters()]
+    adversary = [*tell_gaussian.parameters(), *tell_categorical.parameters()]
+    weight = settings.prior_weight
     return TrainingState(
         encoder=encoder,
         decoder=decoder,
         gaussian_discriminator=tell_gaussian,
         categorical_discriminator=tell_categorical,
         prior=prior,
-        reconstruction_optimizer=adam(rebuilding, betas=BETAS),
-        discriminator_optimizer=adam([*tell_gaussian.parameters(), *tell_categorical.parameters()]),
-        # an Adam of its own, since Adam would undo a weight on the loss
-        generator_optimizer=adam(encoder.parameters(), step=GENERATOR_STEP * settings.prior_weight),
+        reconstruction_optimizer=adam(parameter for parameter in rebuilding if parameter not in contrast),
+        discriminator_optimizer=adam(adversary, betas=ADVERSARY_BETAS),
+        # preset paper: an Adam of its own, since Adam would undo a weight on the loss
+        generator_optimizer=adam(encoder.parameters(), GENERATOR_STEP * weight, ADVERSARY_BETAS)
+        if rebuilds
+        else adam(encoder.parameters()),
+        pull=1.0 if rebuilds else PRIOR_PULL * weight,
     )
+
+
+def shown_losses(losses: Tensor) -> str:
+    """For the progress bar: what :func:`take_step` gives, in words."""
+    names = ("rec {:.4f}", "dis {:.3f}", "+ {:.3f}", "gen {:.3f}", "agr {:.3f}")
+    return " ".join(name.format(loss) for name, loss in zip(names, losses.tolist(), strict=False))
 
 
 def statistics_images(run: Run) -> Iterator[Tensor]:
@@ -250,7 +296,7 @@ def statistics_images(run: Run) -> Iterator[Tensor]:
     return map(to_float, large_batches(run.images.train, STATISTICS_IMAGES))
 
 
-def step_function(state: TrainingState, run: Run) -> Callable[[Tensor], Tensor]:
+def step_function(state: TrainingState, run: Run) -> Callable[..., Tensor]:
     """:func:`take_step` for this process's rows; compiled where asked for, one CUDA graph on a GPU."""
     step = functools.partial(
         take_step,
@@ -297,6 +343,11 @@ def main() -> None:
         train_instances(train, run, folders, saved, device)
 
 
+def of_preset(name: str) -> str:
+    """A default that depends on the preset, for ``--help``."""
+    return "default: " + ", ".join(f"{sizes[name]} for preset {preset}" for preset, sizes in PRESETS.items())
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = command_line.ArgumentParser(__doc__)
     add = parser.add_argument
@@ -309,13 +360,15 @@ def parse_arguments() -> argparse.Namespace:
         default=1,
         help="autoencoders to train, side by side (on a CPU: with threads to spare); instance i has seed SEED + i",
     )
-    add("--batch-size", type=command_line.integer(2), default=16, help="images a mini-batch")
+    add("--batch-size", type=command_line.integer(2), help=f"images a mini-batch ({of_preset('batch_size')})")
     add("--lr", type=command_line.positive_float, default=1e-3, help="Adam's learning rate")
     add("--limit", type=command_line.integer(8), help="keep the first LIMIT training and LIMIT // 4 validation images")
     add("--image-size", type=image_size_argument, default=32, help="side of the images in pixels, 8 to 256")
-    add("--gaussian-dim", type=command_line.integer(1, 2**16), default=384, help="length of the Gaussian part")
+    gaussian_dim = f"length of the Gaussian part ({of_preset('gaussian_dim')})"
+    add("--gaussian-dim", type=command_line.integer(1, 2**16), help=gaussian_dim)
     add("--categories", type=command_line.integer(1, 2**16), default=20, help="length of the categorical part")
-    add("--preset", choices=tuple(PRESETS), default="maskbench", help="networks: ours, or the sizes of the paper")
+    presets = "invariant: a mask that hides the picture; paper: the paper's method, whose mask keeps it"
+    add("--preset", choices=tuple(PRESETS), default="invariant", help=presets)
     add(
         "--prior-weight",
         type=command_line.nonnegative_float,
@@ -337,13 +390,9 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.compile and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         parser.error("argument --compile: for one process; leave it out under torchrun")
-    frequencies = 3 * min(PRESETS[args.preset]["frequencies"], args.image_size**2)
-    if 0 < frequencies < args.gaussian_dim + args.categories:
-        parser.error(
-            f"argument --preset: {args.preset} reads {frequencies} frequencies of an image of {args.image_size} x "
-            f"{args.image_size}, fewer than {args.gaussian_dim} + {args.categories} numbers; lower --gaussian-dim "
-            "or use --preset paper"
-        )
+    for name in ("batch_size", "gaussian_dim"):
+        if getattr(args, name) is None:
+            setattr(args, name, PRESETS[args.preset][name])
     return args
 
 

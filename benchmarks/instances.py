@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from maskbench.runtime import command_line
+from maskbench.storage import tables
 from maskbench.storage.tables import markdown
 
 COUNTS = (1, 2, 4)
@@ -34,7 +35,7 @@ def main() -> None:
     lines, cells, rows = [*common.header(device), ""], [], []
     cores = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
-        for preset, count in (*(("paper", count) for count in COUNTS), ("maskbench", COUNTS[-1])):
+        for preset, count in (*(("paper", count) for count in COUNTS), ("invariant", COUNTS[-1])):
             together, in_turn, rates = [], [], []
             run = functools.partial(train, preset, args.images)
             for turn in range(args.turns):
@@ -67,7 +68,7 @@ def train(preset: str, images: int, output: Path, instances: int, seed: int = 0)
 
 
 def images_per_second(output: Path) -> float:
-    return float((output / "0" / "metrics.csv").read_text().splitlines()[-1].split(",")[-1])
+    return float(tables.read(output / "0" / "metrics.csv")[-1]["images_per_second"])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python benchmarks/mask.py --images 1000
     python benchmarks/mask.py --save           # also into results/speed.md
 
-Peers, with the encoder of preset maskbench in inference mode and mini-batches of 500:
+Peers, with the encoder of preset invariant in inference mode and mini-batches of 500:
 
   maskbench              what mask_dataset.py does between reading the images and writing the file
   DataLoader             over torchvision's kind of dataset (a PIL image and ToTensor for each), torch.cat at the end
@@ -28,7 +28,7 @@ from maskbench.data.image_set import ImageSet
 from maskbench.data.torchvision_import import torchvision
 from maskbench.masking.autoencoder import Autoencoder
 from maskbench.masking.shards import Shard, Work
-from maskbench.models import PRESETS, Encoder
+from maskbench.models import Encoder
 from maskbench.runtime import command_line
 from maskbench.storage import pt
 from maskbench.storage.tables import markdown
@@ -45,7 +45,7 @@ def main() -> None:
     device = torch.device(args.device)
     rate = common.matrix_rate(device)
     lines = [*common.header(device), f"- products of 1024 x 1024 matrices: {rate / 1e9:,.0f} GFLOP/s", ""]
-    encoder = Encoder(**PRESETS["maskbench"]).to(device).eval()
+    encoder = Encoder("invariant").to(device).eval()
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         encoder(torch.rand(BATCH, 3, 32, 32, device=device))
     cells, rows = [], []

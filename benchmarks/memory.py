@@ -5,7 +5,7 @@
     python benchmarks/memory.py --save                   # also into results/speed.md
 
 Whole processes: mask_dataset.py on a folder of small pictures, 1,000 a class, into shards of 10,000 masks by an encoder
-of preset maskbench at its initial weights, then classify.py on the shards (two classes, one draw, the MLP). Memory is
+of preset invariant at its initial weights, then classify.py on the shards (two classes, one draw, the MLP). Memory is
 the largest resident set of the script's process.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from maskbench.models import PRESETS, Encoder, checkpoints
+from maskbench.models import Encoder, checkpoints
 from maskbench.runtime import command_line
 from maskbench.storage.tables import markdown
 
@@ -43,7 +43,7 @@ def main() -> None:
             folder = Path(folder)
             with ProcessPoolExecutor() as pool:
                 list(pool.map(draw_class, [folder / "pictures"] * (count // OF_A_CLASS), range(count // OF_A_CLASS)))
-            checkpoints.save_encoder(Encoder(**PRESETS["maskbench"]), folder / "encoder.pt")
+            checkpoints.save_encoder(Encoder("invariant"), folder / "encoder.pt")
             mask = ["mask_dataset.py", "--dataset", "folder:pictures", "--encoder", "encoder.pt", "--workers", "1"]
             masking, seconds = peak([*mask, "--shards", str(count // SHARD)], folder)
             classify = ["classify.py", "--masked", "masked/pictures.pt", "--classes", "2", "--repeats", "1"]

@@ -18,12 +18,12 @@ import common
 import torch
 from instances import images_per_second
 
-from maskbench.models import PRESETS, Decoder, Discriminator, Encoder
+from maskbench.models import Decoder, Discriminator, Encoder
 from maskbench.runtime import command_line, torchrun
 from maskbench.storage.tables import markdown
 
 COUNTS = (1, 2, 3)
-RUNS = (("paper", 16), ("paper", 256), ("maskbench", 16), ("maskbench", 256))
+RUNS = (("paper", 16), ("paper", 256), ("invariant", 256))
 IMAGES = 8_000
 TURNS = 3
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -66,10 +66,11 @@ def main() -> None:
 
 def bytes_summed(preset: str) -> int:
     """Of the gradients of all three optimisers."""
-    encoder, decoder = Encoder(**PRESETS[preset]), Decoder(**PRESETS[preset])
+    encoder, decoder = Encoder(preset), Decoder(preset)
     numbers = [sum(p.numel() for p in network.parameters()) for network in (encoder, decoder)]
-    discriminators = sum(p.numel() for features in (384, 20) for p in Discriminator(features).parameters())
-    return 4 * (2 * numbers[0] + numbers[1] + discriminators)
+    features = encoder.config["gaussian_dim"], encoder.config["categories"]
+    discriminators = sum(p.numel() for count in features for p in Discriminator(count).parameters())
+    return 4 * ((2 if preset == "paper" else 1) * numbers[0] + numbers[1] + discriminators)
 
 
 def train(preset: str, batch: int, processes: int, images: int) -> float:

@@ -1,7 +1,7 @@
 """How fast is one training step, beside what people would write or install instead?
 
     pip install pythae                               # one of the peers
-    python benchmarks/train_step.py                  # the sizes of the paper, then preset maskbench
+    python benchmarks/train_step.py
     python benchmarks/train_step.py --device cuda    # the captured step beside its own eager one, too
     python benchmarks/train_step.py --save           # also into results/speed.md
 
@@ -13,7 +13,7 @@ Peers, with the paper's networks (455,942 numbers in the encoder):
   compiled    the same, its networks compiled (torch.compile; warm-up in the table)
   pythae      Adversarial_AE of pythae: one phase, one encoder pass, one Gaussian part, one discriminator, so less work
 
-Then the same on the networks of preset maskbench. The limit is the floating-point
+The limit is the floating-point
 operations of the textbook's convolutions and products, at the machine's measured rate of matrix products.
 """
 
@@ -28,15 +28,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskbench.models import PRESETS, Decoder, Discriminator, Encoder, PriorSampler
 from maskbench.runtime.cuda_graphs import Captured
 from maskbench.storage.tables import markdown
-from maskbench.training.state import TrainingState
-from train_aae import ADVERSARY_BETAS, BETAS, GENERATOR_STEP, take_step
+from maskbench.training.images import TrainingImages
+from maskbench.training.run import Run
+from maskbench.training.settings import Settings
+from train_aae import begin, take_step
 
 GAUSSIAN_DIM, CATEGORIES = 384, 20
 BATCHES = (16, 64, 256, 1024)
-PRESET_BATCHES = (16, 64)
 SECONDS = 40.0  # for a line's peers together
 
 Step = Callable[[Tensor], object]
@@ -53,30 +53,20 @@ def main() -> None:
     torch.set_flush_denormal(True)
     rate = common.matrix_rate(device)
     lines = [*common.header(device), f"- products of 1024 x 1024 matrices: {rate / 1e9:,.0f} GFLOP/s", ""]
-    rows = []
 
     makers = {
-        "maskbench": functools.partial(ours, "paper"),
-        "textbook": functools.partial(textbook, plain_networks),
-        "compiled": functools.partial(compiled_textbook, plain_networks),
-        "pythae": functools.partial(pythae_step, plain_networks),
+        "maskbench": ours,
+        "textbook": textbook,
+        "compiled": compiled_textbook,
+        "pythae": pythae_step,
     }
     if device.type == "cuda":
         makers = {"maskbench": captured, "maskbench eager": makers.pop("maskbench"), **makers}
-    found, warm_ups = measure(makers, BATCHES, device, args.seconds, rate)
+    (cells, rows), warm_ups = measure(makers, BATCHES, device, args.seconds, rate)
     columns = ["mini-batch", *makers, "limit"]
-    lines += ["The paper's networks:", "", markdown(columns, found[0])]
+    lines.append(markdown(columns, cells))
     lines += ["Seconds until the second step: " + ", ".join(f"{n} {s:.1f}" for n, s in warm_ups.items()) + ".", ""]
-    rows += found[1]
 
-    makers = {
-        "maskbench": functools.partial(ours, "maskbench"),
-        "textbook": functools.partial(textbook, preset_networks),
-        "compiled": functools.partial(compiled_textbook, preset_networks),
-        "pythae": functools.partial(pythae_step, preset_networks),
-    }
-    found, _ = measure(makers, PRESET_BATCHES, device, args.seconds, rate)
-    lines += ["The networks of preset maskbench:", "", markdown(["mini-batch", *makers, "limit"], found[0])]
     print("\n".join(lines))
     if args.save:
         common.save("train_step", "A training step", lines, rows, device)
@@ -112,34 +102,16 @@ def measure(
     return (cells, figures), warm_ups
 
 
-def ours(preset: str, batch: int, device: torch.device, capturable: bool = False) -> Step:
-    sizes = dict(gaussian_dim=GAUSSIAN_DIM, categories=CATEGORIES, **PRESETS[preset])
-    encoder, decoder = Encoder(**sizes).to(device), Decoder(**sizes).to(device)
-    decoder.contrast = encoder.contrast
-    tell_gaussian, tell_categorical = Discriminator(GAUSSIAN_DIM).to(device), Discriminator(CATEGORIES).to(device)
-
-    def adam(lr: float, betas: tuple[float, float], *networks: nn.Module) -> torch.optim.Adam:
-        parameters = [parameter for network in networks for parameter in network.parameters()]
-        if betas == BETAS:  # of the reconstruction phase, which the contrast is no part of
-            parameters = [parameter for parameter in parameters if parameter not in set(encoder.contrast.parameters())]
-        lr = torch.tensor(lr, device=device) if capturable else lr
-        return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True, capturable=capturable)
-
-    state = TrainingState(
-        encoder=encoder,
-        decoder=decoder,
-        gaussian_discriminator=tell_gaussian,
-        categorical_discriminator=tell_categorical,
-        prior=PriorSampler(GAUSSIAN_DIM, CATEGORIES).to(device),
-        reconstruction_optimizer=adam(1e-3, BETAS, encoder, decoder),
-        discriminator_optimizer=adam(1e-3, ADVERSARY_BETAS, tell_gaussian, tell_categorical),
-        generator_optimizer=adam(GENERATOR_STEP * 1e-3, ADVERSARY_BETAS, encoder),
-    )
+def ours(batch: int, device: torch.device) -> Step:
+    images = torch.zeros(batch, 3, 32, 32, dtype=torch.uint8, device=device)
+    settings = Settings("", None, 32, GAUSSIAN_DIM, CATEGORIES, "paper", 1.0, batch, 1e-3, 0)
+    state = begin(Run(settings, 1, TrainingImages(images, images, ""), environment={}), 0, fit=False)
+    state.make_capturable(device)
     return functools.partial(take_step, state)
 
 
 def captured(batch: int, device: torch.device) -> Step:
-    return Captured(ours("paper", batch, device, capturable=True))
+    return Captured(ours(batch, device))
 
 
 class PlainEncoder(nn.Module):
@@ -225,28 +197,15 @@ def plain_networks(device: torch.device) -> list[nn.Module]:
     return [network.to(device) for network in networks]
 
 
-def preset_networks(device: torch.device) -> list[nn.Module]:
-    """Those of preset maskbench, the decoder in float32 and in the default layout."""
-    sizes = dict(gaussian_dim=GAUSSIAN_DIM, categories=CATEGORIES, **PRESETS["maskbench"])
-    discriminators = [plain_discriminator(size) for size in (GAUSSIAN_DIM, CATEGORIES)]
-    return [network.to(device) for network in (Encoder(**sizes), PlainPresetDecoder(**sizes), *discriminators)]
+def textbook(batch: int, device: torch.device) -> Step:
+    return textbook_of(plain_networks(device), batch, device)
 
 
-def textbook(networks: Callable[[torch.device], list[nn.Module]], batch: int, device: torch.device) -> Step:
-    return textbook_of(networks(device), batch, device)
+def compiled_textbook(batch: int, device: torch.device) -> Step:
+    return textbook_of([torch.compile(network, dynamic=False) for network in plain_networks(device)], batch, device)
 
 
-def compiled_textbook(networks: Callable[[torch.device], list[nn.Module]], batch: int, device: torch.device) -> Step:
-    return textbook_of([torch.compile(network, dynamic=False) for network in networks(device)], batch, device)
-
-
-class PlainPresetDecoder(Decoder):
-    def rebuild(self, unmasked: Tensor) -> Tensor:
-        images = self.spectrum.inverse(self.linear(unmasked))
-        return images + self.correction(images - 0.5)
-
-
-def pythae_step(networks: Callable[[torch.device], list[nn.Module]], batch: int, device: torch.device) -> Step:
+def pythae_step(batch: int, device: torch.device) -> Step:
     """The model of pythae, and the order of its AdversarialTrainer, without its loader and logs."""
     from pythae.models import Adversarial_AE, Adversarial_AE_Config
     from pythae.models.base.base_utils import ModelOutput
@@ -281,7 +240,7 @@ def pythae_step(networks: Callable[[torch.device], list[nn.Module]], batch: int,
     config = Adversarial_AE_Config(
         input_dim=(3, 32, 32), latent_dim=GAUSSIAN_DIM + CATEGORIES, deterministic_posterior=True
     )
-    encoder, decoder, *_ = networks(device)
+    encoder, decoder, *_ = plain_networks(device)
     model = Adversarial_AE(config, PeerEncoder(encoder), PeerDecoder(decoder), PeerDiscriminator()).to(device)
     trainer = types.SimpleNamespace(  # the two that the step of pythae's trainer reads
         autoencoder_optimizer=torch.optim.Adam([*model.encoder.parameters(), *model.decoder.parameters()], lr=1e-3),

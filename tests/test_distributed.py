@@ -16,10 +16,10 @@ import torch
 from conftest import ROOT
 from ranks import everything
 
-from maskbench.models import checkpoints, decoder
+from maskbench.models import checkpoints, encoder
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-PHOTOS = ("--dataset", "photos", "--limit", "256")
+PHOTOS = ("--dataset", "photos", "--limit", "256", "--preset", "paper")
 
 
 def start(processes: int, script: str, *arguments: object, cwd: Path) -> subprocess.Popen:
@@ -56,18 +56,20 @@ def metrics(folder: Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def alone() -> dict:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoder, "has_bfloat16", lambda device: False)
+        patch.setattr(encoder, "has_bfloat16", lambda device: False)
         return everything()
 
 
 def test_steps_are_those_of_one_process(alone, tmp_path):
     run(3, "tests/ranks.py", tmp_path / "found.pt", cwd=tmp_path)  # mini-batches of 7 images: 2, 2 and 3
-    for name, found in torch.load(tmp_path / "found.pt").items():
+    for name, found in torch.load(tmp_path / "found.pt", weights_only=True).items():
         tolerance = 1e-8 if name.endswith("40") else 1e-5
         torch.testing.assert_close(found["losses"], alone[name]["losses"], rtol=tolerance, atol=0)
         for kind in ("gradients", "states") if name.endswith("40") else ("gradients",):
+            largest = max(wanted.abs().max().item() for wanted in alone[name][kind].values())
             for key, wanted in alone[name][kind].items():
-                scale = wanted.abs().max().item()
+                # a bias that agreement says nothing of is the difference of much larger numbers
+                scale = max(wanted.abs().max().item(), 0.01 * largest)
                 torch.testing.assert_close(found[kind][key], wanted, rtol=0, atol=tolerance * scale, msg=key)
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 import train_aae
 from maskbench import ops
-from maskbench.models import Decoder, Discriminator, Encoder, PriorSampler
+from maskbench.models import PRESETS, Decoder, Discriminator, Encoder, PriorSampler, encoder
+from maskbench.models.layers import BatchNorm
 from maskbench.ops import step
 from maskbench.runtime.cuda_graphs import Captured
 from maskbench.runtime.stopping import Stopper
@@ -26,16 +27,22 @@ from maskbench.training.resume import environment
 from maskbench.training.run import Run
 from maskbench.training.settings import Settings
 from maskbench.training.state import TrainingState
-from train_aae import ADVERSARY_BETAS, BETAS, GRADIENT_PENALTY, take_step
+from train_aae import (
+    ADVERSARY_BETAS,
+    BETAS,
+    CATEGORY,
+    DECORRELATION,
+    GRADIENT_PENALTY,
+    PRIOR_PULL,
+    take_step,
+)
 
 OPTIMIZERS = ("reconstruction_optimizer", "discriminator_optimizer", "generator_optimizer")
 
-SIZES = {"convolutions": {"frequencies": 0}, "frequencies": {"frequencies": 40}}
 
-
-def make(sizes: str, dtype: torch.dtype, device: str = "cpu", capturable: bool = False) -> TrainingState:
+def make(preset: str, dtype: torch.dtype, device: str = "cpu", capturable: bool = False) -> TrainingState:
     torch.manual_seed(0)
-    config = dict(image_size=16, width=4, gaussian_dim=24, categories=5, **SIZES[sizes])
+    config = dict(preset=preset, image_size=16, width=4, gaussian_dim=24, categories=5)
     parts = {
         "encoder": Encoder(**config),
         "decoder": Decoder(**config),
@@ -47,18 +54,22 @@ def make(sizes: str, dtype: torch.dtype, device: str = "cpu", capturable: bool =
     parts = {name: part.to(device).to(dtype) for name, part in parts.items()}
     of = lambda *names: [p for name in names for p in parts[name].parameters()]  # noqa: E731
     contrast = set(parts["encoder"].contrast.parameters())
-    rebuilding = [p for p in of("encoder", "decoder") if p not in contrast]
+    learning = ("encoder", "decoder") if preset == "paper" else ("decoder",)
+    rebuilding = [p for p in of(*learning) if p not in contrast]
     chosen = rebuilding, of("gaussian_discriminator", "categorical_discriminator"), of("encoder")
     for name, parameters, lr in zip(OPTIMIZERS, chosen, (1e-3, 1e-3, 1e-4), strict=True):
         lr = torch.tensor(lr, device=device) if capturable else lr
-        betas = BETAS if name == "reconstruction_optimizer" else ADVERSARY_BETAS
+        adversarial = name == "discriminator_optimizer" or (name == "generator_optimizer" and preset == "paper")
+        betas = ADVERSARY_BETAS if adversarial else BETAS
         parts[name] = torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True, capturable=capturable)
-    return TrainingState(**parts)
+    return TrainingState(**parts, pull=1.0 if preset == "paper" else PRIOR_PULL)
 
 
-def mini_batches(steps: int, dtype: torch.dtype, device: str = "cpu") -> list[Tensor]:
+def mini_batches(preset: str, steps: int, dtype: torch.dtype, device: str = "cpu") -> list[list[Tensor]]:
+    """Images, and for preset invariant their views: what a step is given."""
     generator = torch.Generator().manual_seed(1)
-    return [torch.rand(7, 3, 16, 16, generator=generator).to(device, dtype) for _ in range(steps)]
+    shapes = [(7, 3, 16, 16)] if preset == "paper" else [(7, 3, 16, 16), (2, 7, 3, 16, 16)]
+    return [[torch.rand(shape, generator=generator).to(device, dtype) for shape in shapes] for _ in range(steps)]
 
 
 class PlainLoop:
@@ -77,7 +88,7 @@ class PlainLoop:
         ]
 
     @mock.patch.object(step, "MOST_ROWS", 0)  # the networks in PyTorch alone
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, views: Tensor | None = None) -> Tensor:
         decoder = self.parts["decoder"]
         tell_gaussian, tell_categorical = (self.parts[f"{name}_discriminator"] for name in ("gaussian", "categorical"))
         bce = F.binary_cross_entropy_with_logits
@@ -87,9 +98,15 @@ class PlainLoop:
         reconstruction = (rebuilt - images).square().mean()
         self.descend(reconstruction, 0)
 
-        gaussian, categorical = self.encode(images)
-        real_gaussian, real_categorical = (draws.to(images) for draws in self.parts["prior"](len(images)))
-        one, zero = images.new_ones(len(images)), images.new_zeros(len(images))
+        if views is None:
+            gaussian, categorical = self.encode(images)
+        else:
+            self.statistics_follow(0.0)
+            gaussian, categorical = self.encode(views.flatten(0, 1))
+            self.statistics_follow(0.1)
+        rows = len(gaussian)
+        real_gaussian, real_categorical = (draws.to(images) for draws in self.parts["prior"](rows))
+        one, zero = images.new_ones(rows), images.new_zeros(rows)
         of_gaussian = bce(tell_gaussian(real_gaussian), one) + bce(tell_gaussian(gaussian.detach()), zero)
         of_categorical = bce(tell_categorical(real_categorical), one)
         of_categorical = of_categorical + bce(tell_categorical(categorical.detach()), zero)
@@ -101,10 +118,27 @@ class PlainLoop:
         self.descend(of_gaussian + of_categorical + GRADIENT_PENALTY / 2 * penalty, 1)
 
         fooled = bce(tell_gaussian(gaussian), one) + bce(tell_categorical(categorical), one)
-        self.descend(fooled, 2)
+        agreement = [] if views is None else [self.disagreement(gaussian)]
+        self.descend(fooled if views is None else agreement[0] + PRIOR_PULL * fooled, 2)
         for name in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator"):
             self.parts[name].zero_grad()
-        return torch.stack((reconstruction, of_gaussian, of_categorical, fooled)).detach()
+        return torch.stack((reconstruction, of_gaussian, of_categorical, fooled, *agreement)).detach()
+
+    def statistics_follow(self, momentum: float) -> None:
+        for layer in self.parts["encoder"].modules():
+            if isinstance(layer, BatchNorm):
+                layer.momentum = momentum
+
+    def disagreement(self, gaussian: Tensor) -> Tensor:
+        z = (gaussian - gaussian.mean(0)) / (gaussian.var(0, correction=0) + 1e-5).sqrt()
+        one, two, loss = z[: len(z) // 2], z[len(z) // 2 :], 0
+        for i in range(z.shape[1]):
+            correlations = (one[:, i, None] * two).mean(0)
+            others = correlations.square().sum() - correlations[i] ** 2
+            loss = loss + ((1 - correlations[i]) ** 2 + DECORRELATION * others) / z.shape[1]
+        for first, second in zip(*self.soft.chunk(2), strict=True):
+            loss = loss - CATEGORY * first.dot(second).log() / len(one)
+        return loss
 
     def descend(self, loss: Tensor, number: int) -> None:
         self.optimizers[number].zero_grad()
@@ -115,6 +149,7 @@ class PlainLoop:
         encoder = self.parts["encoder"]
         features = encoder.features(images)
         x, soft = encoder.gaussian(features), encoder.categorical(features).softmax(1)
+        self.soft = soft
         power, scale = encoder.contrast.log_power.exp(), encoder.contrast.log_scale.exp()
         gaussian = x * scale * (x.norm(dim=1, keepdim=True) / math.sqrt(x.shape[1])) ** (power - 1)
         return gaussian, F.one_hot(soft.argmax(1), soft.shape[1]) + soft - soft.detach()
@@ -127,22 +162,26 @@ class PlainLoop:
         return length / (length / scale) ** (1 / power)
 
 
-@pytest.mark.parametrize("sizes", SIZES)
-def test_a_step_is_that_of_a_plain_loop(sizes):
-    state, plain = make(sizes, torch.float64), PlainLoop(make(sizes, torch.float64))
-    for images in mini_batches(40, torch.float64):
-        losses = take_step(state, images)
-        torch.testing.assert_close(losses, plain(images), rtol=1e-8, atol=0)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_step_is_that_of_a_plain_loop(preset):
+    state, plain = make(preset, torch.float64), PlainLoop(make(preset, torch.float64))
+    for batch in mini_batches(preset, 40, torch.float64):
+        losses = take_step(state, *batch)
+        torch.testing.assert_close(losses, plain(*batch), rtol=1e-8, atol=0)
     for name in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator"):
         wanted = plain.parts[name].state_dict()
         for key, value in state.parts()[name].state_dict().items():
+            if key.endswith("num_batches_tracked"):  # the plain loop counts views, too
+                continue
             torch.testing.assert_close(value, wanted[key], rtol=1e-6, atol=1e-8, msg=key)
 
 
-def test_the_first_step_in_single_precision():
-    parts, plain = make("convolutions", torch.float32), PlainLoop(make("convolutions", torch.float32))
-    images = mini_batches(1, torch.float32)[0]
-    torch.testing.assert_close(take_step(parts, images), plain(images), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_first_step_in_single_precision(preset, monkeypatch):
+    monkeypatch.setattr(encoder, "has_bfloat16", lambda device: False)
+    parts, plain = make(preset, torch.float32), PlainLoop(make(preset, torch.float32))
+    batch = mini_batches(preset, 1, torch.float32)[0]
+    torch.testing.assert_close(take_step(parts, *batch), plain(*batch), rtol=1e-5, atol=1e-6)
 
 
 def test_a_checkpoint_says_which_kernels_made_it():
@@ -153,11 +192,11 @@ def test_a_checkpoint_says_which_kernels_made_it():
 def test_compiled_networks_compute_the_same(monkeypatch):
     # what torch makes of the networks, without the minutes of a compiler for its kernels
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    parts, plain = make("convolutions", torch.float64), make("convolutions", torch.float64)
+    parts, plain = make("paper", torch.float64), make("paper", torch.float64)
     used = parts.compiled()
-    for images in mini_batches(2, torch.float64):
-        losses = take_step(used, images)
-        torch.testing.assert_close(losses, take_step(plain, images), rtol=1e-8, atol=0)
+    for batch in mini_batches("paper", 2, torch.float64):
+        losses = take_step(used, *batch)
+        torch.testing.assert_close(losses, take_step(plain, *batch), rtol=1e-8, atol=0)
 
 
 def test_the_ablation_leaves_out_what_it_says(monkeypatch):
@@ -217,21 +256,21 @@ def test_instances_in_threads_are_those_of_one_after_another(tmp_path, monkeypat
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("sizes", SIZES)
-def test_a_captured_step_computes_the_same(sizes):
-    parts, plain = (make(sizes, torch.float64, "cuda", capturable=True) for _ in range(2))
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_captured_step_computes_the_same(preset):
+    parts, plain = (make(preset, torch.float64, "cuda", capturable=True) for _ in range(2))
     step = Captured(functools.partial(take_step, parts))
-    for images in mini_batches(40, torch.float64, "cuda"):
-        losses = step(images).clone()
-        torch.testing.assert_close(losses, take_step(plain, images), rtol=1e-8, atol=0)
+    for batch in mini_batches(preset, 40, torch.float64, "cuda"):
+        losses = step(*batch).clone()
+        torch.testing.assert_close(losses, take_step(plain, *batch), rtol=1e-8, atol=0)
     assert parts.prior.rng_state.tolist() == [3, 40]  # it advanced within the graph
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_first_captured_step_in_single_precision():
-    parts, plain = (make("convolutions", torch.float32, "cuda", capturable=True) for _ in range(2))
+    parts, plain = (make("paper", torch.float32, "cuda", capturable=True) for _ in range(2))
     step = Captured(functools.partial(take_step, parts))
-    for number, images in enumerate(mini_batches(4, torch.float32, "cuda")):
+    for number, batch in enumerate(mini_batches("paper", 4, torch.float32, "cuda")):
         tolerance = 1e-5 if number == 0 else 1e-2  # the fourth is the first that is replayed
-        torch.testing.assert_close(step(images), take_step(plain, images), rtol=tolerance, atol=1e-6)
-    assert math.isfinite(step(images).sum().item())
+        torch.testing.assert_close(step(*batch), take_step(plain, *batch), rtol=tolerance, atol=1e-6)
+    assert math.isfinite(step(*batch).sum().item())

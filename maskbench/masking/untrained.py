@@ -4,7 +4,7 @@ import torch
 
 from maskbench.masking.autoencoder import Autoencoder
 from maskbench.masking.method import Recipe
-from maskbench.models import PRESETS, Encoder
+from maskbench.models import Encoder
 from maskbench.runtime.seeding import seeded
 from maskbench.storage import pt
 
@@ -17,5 +17,5 @@ class Untrained(Autoencoder):
     @classmethod
     def make(cls, recipe: Recipe) -> "Untrained":
         with torch.random.fork_rng(devices=()), seeded(recipe.seed):  # the caller's own stream goes on
-            encoder = Encoder(**recipe.sizes(), **PRESETS[recipe.preset]).eval()
+            encoder = Encoder(recipe.preset, **recipe.sizes()).eval()
         return cls(encoder, pt.fingerprint(encoder.state_dict()))

@@ -1,7 +1,7 @@
 """The networks of the method, the prior that they are held to, and their files."""
 
 from maskbench.models.classifier import ClassifierStack, MaskClassifier
-from maskbench.models.closed_forms import start_from_principal_components, start_with_even_categories, whiten
+from maskbench.models.closed_forms import start_with_even_categories, whiten
 from maskbench.models.decoder import Decoder
 from maskbench.models.discriminator import Discriminator
 from maskbench.models.encoder import Encoder
@@ -16,7 +16,6 @@ __all__ = [
     "Encoder",
     "MaskClassifier",
     "PriorSampler",
-    "start_from_principal_components",
     "start_with_even_categories",
     "whiten",
 ]

@@ -84,7 +84,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Returns:
         ``settings`` (flags that change the weights), ``environment`` (text by name), ``threads``, ``images`` (sha256 of
         the images trained on), ``history`` (a list of numbers for each finished epoch), and of the epoch under way
-        ``losses`` (float32 ``[steps, 4]``) and ``seconds``; ``states`` is for :func:`restore`.
+        ``losses`` (float32 ``[steps, 4 or 5]``) and ``seconds``; ``states`` is for :func:`restore`.
 
     Raises:
         InputError: missing, damaged, something else, or of another version.
@@ -103,7 +103,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             require(row[0] == epoch, "history is out of order")
         losses = content["losses"]
         require(isinstance(losses, Tensor) and losses.dim() == 2, "losses is not a table")
-        pt.check_tensor(losses, (len(losses), 4), torch.float32, "losses")
+        require(losses.shape[1] in (4, 5), "losses is not a table of a preset")
+        pt.check_tensor(losses, losses.shape, torch.float32, "losses")
     except (KeyError, IndexError, ValueError) as error:
         raise damaged(path, str(error)) from None
     return content

@@ -1,4 +1,4 @@
-"""Closed forms of a training: a start from principal components, and codes without correlation after every epoch."""
+"""Closed forms of a training: even categories at its start, and codes without correlation after every epoch."""
 
 from collections.abc import Iterable
 
@@ -9,54 +9,8 @@ from maskbench.models.decoder import Decoder
 from maskbench.models.encoder import Encoder
 from maskbench.runtime import torchrun
 
-_TINY = 1e-12
 _LEAST = 1e-6  # variance of codes: images may all be the same
 _LOGITS = 3.0  # standard deviation at the start: confident, and yet with a gradient
-
-
-@torch.no_grad()
-def start_from_principal_components(encoder: Encoder, decoder: Decoder, batches: Iterable[Tensor]) -> None:
-    """Start networks with ``frequencies`` from the best linear code of their training images, in closed form.
-
-    The Gaussian part gets the strongest principal components of the frequencies, each scaled to variance 1. The logits
-    of the categories get the next K - 1, turned at random so that no category stands out. The decoder's linear layer is
-    the way back from the Gaussian part.
-
-    Args:
-        batches: float32 ``[N, 3, S, S]``, more images than frequencies for a good start; of several processes each
-            gives its part of every batch.
-
-    Raises:
-        ValueError: fewer frequencies than numbers in the latent vector.
-    """
-    features = torch.cat([encoder.read(images) for images in batches])
-    gaussian_dim, categories = encoder.config["gaussian_dim"], encoder.config["categories"]
-    components = gaussian_dim + categories - 1
-    if gaussian_dim + categories > features.shape[1]:
-        raise ValueError(
-            f"{gaussian_dim} + {categories} numbers are more than the {features.shape[1]} frequencies of the images"
-        )
-    mean = torchrun.mean(features)
-    centred = (features - mean).double()
-    covariance = torchrun.total(centred.T @ centred)[0] / torchrun.count(features)
-    # where images are few, most components have no variance: shrunk a little towards what natural images have
-    natural = encoder.features.natural_variances().double()
-    natural = torch.diag(natural * ((covariance.trace() + _TINY) / natural.sum()))  # images may all be the same
-    variances, axes = torch.linalg.eigh(covariance.lerp(natural, 0.1 * _shrinkage(features)))
-    variances, axes = variances.flip(0)[:components], axes.flip(1)[:, :components]
-    whitening = (axes / variances.sqrt()).T.float()
-
-    simplex = torch.linalg.qr(torch.cat((torch.ones(categories, 1), torch.randn(categories, categories - 1)), 1))[0]
-    simplex = simplex[:, 1:].to(whitening.device)  # orthonormal and orthogonal to (1, ..., 1)
-    weights = whitening[:gaussian_dim], _LOGITS * simplex @ whitening[gaussian_dim:]
-    for linear, weight in zip((encoder.gaussian, encoder.categorical), weights, strict=True):
-        linear.weight.copy_(weight)
-        linear.bias.copy_(-weight @ mean)
-
-    back = (axes * variances.sqrt())[:, :gaussian_dim].float()
-    decoder.linear.bias.copy_(mean)
-    decoder.linear.weight.zero_()
-    decoder.linear.weight[:, :gaussian_dim] = back
 
 
 @torch.no_grad()

@@ -4,8 +4,46 @@ import torch
 from torch import Tensor, nn
 
 from maskbench import ops
+from maskbench.runtime import torchrun
 
 SLOPE = 0.5  # of the leaky ReLUs in encoder and decoder: nearer to linear rebuilds better, see docs/method.md
+
+
+def batch_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance ``[C]`` of ``[N, C]`` or ``[N, C, H, W]`` over the rows of all processes, and how many values.
+
+    In float32 at least, with their gradients.
+    """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    over = [dimension for dimension in range(x.dim()) if dimension != 1]
+    count = x.new_tensor([x.numel() / x.shape[1]])
+    sums = torchrun.summed(torch.cat((x.sum(over), x.square().sum(over), count)))
+    total, squares, count = sums.split([x.shape[1], x.shape[1], 1])
+    mean = total / count
+    return mean, squares / count - mean.square(), count
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation of ``[N, C]`` or ``[N, C, H, W]``; under torchrun the batch is that of all processes.
+
+    (torch's SyncBatchNorm knows GPUs alone.)
+    """
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Any number of dimensions will do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or torchrun.size() == 1:
+            return super().forward(x)
+        mean, variance, count = batch_moments(x)
+        if self.track_running_stats:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        scale, shift = (each.view(-1, *[1] * (x.dim() - 2)) for each in (scale, self.bias - mean * scale))
+        return (x * scale + shift).to(x.dtype)
 
 
 def multiply(layers: nn.Module, x: Tensor) -> Tensor:

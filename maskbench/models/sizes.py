@@ -19,10 +19,10 @@ def image_size_argument(text: str) -> int:
     return value
 
 
-# --preset: the sizes that a name stands for
+# --preset: the networks' sizes and the mini-batch that a name stands for where the command line says nothing else
 PRESETS = {
-    "maskbench": {"width": 64, "frequencies": 400},
-    "paper": {"width": 16, "frequencies": 0},
+    "invariant": {"width": 32, "gaussian_dim": 128, "batch_size": 256},
+    "paper": {"width": 16, "gaussian_dim": 384, "batch_size": 16},
 }
 LARGEST_IMAGE = 256  # side in pixels
 

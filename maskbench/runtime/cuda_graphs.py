@@ -11,7 +11,7 @@ WARM_UP = 3  # calls before the capture: they make optimisers' state and choose 
 
 
 class Captured:
-    """``function(x)`` for CUDA tensors of one shape, captured at the fourth call and replayed from then on.
+    """``function(*inputs)`` for CUDA tensors of the same shapes, captured at the fourth call and replayed from then on.
 
     The first calls run as they are, on a stream of their own as capturing demands, so nothing is computed twice or
     for nothing. What the function changes must be tensors changed in place (weights, ``rng_state``, learning rates), it
@@ -19,35 +19,36 @@ class Captured:
     (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)
 
     Args:
-        function: takes and returns one tensor.
+        function: takes tensors and returns one.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor]):
+    def __init__(self, function: Callable[..., Tensor]):
         self._function = function
         self._stream = torch.cuda.Stream()
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         if self._graph is None:
             self._calls += 1
             if self._calls <= WARM_UP:
-                return self._aside(x)
-            self._capture(x)
-        self._input.copy_(x)
+                return self._aside(inputs)
+            self._capture(inputs)
+        for kept, given in zip(self._inputs, inputs, strict=True):
+            kept.copy_(given)
         self._graph.replay()
         return self._output
 
-    def _aside(self, x: Tensor) -> Tensor:
+    def _aside(self, inputs: tuple[Tensor, ...]) -> Tensor:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            result = self._function(x)
+            result = self._function(*inputs)
         torch.cuda.current_stream().wait_stream(self._stream)
         return result
 
-    def _capture(self, x: Tensor) -> None:
-        self._input = torch.empty_like(x)
+    def _capture(self, inputs: tuple[Tensor, ...]) -> None:
+        self._inputs = [torch.empty_like(given) for given in inputs]
         self._graph = torch.cuda.CUDAGraph()
         # "thread_local": other instances train in other threads meanwhile
         with ONE_AT_A_TIME, torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._output = self._function(self._input)
+            self._output = self._function(*self._inputs)

@@ -92,6 +92,21 @@ def total(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True))
 
 
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(_, x: Tensor) -> Tensor:
+        return total(x)[0].clone()
+
+    @staticmethod
+    def backward(_, gradient: Tensor) -> Tensor:
+        return total(gradient)[0].clone()
+
+
+def summed(x: Tensor) -> Tensor:
+    """Sum over the ranks as :func:`total` gives it, with the gradient of what all ranks make of it."""
+    return x if size() == 1 else _Summed.apply(x)
+
+
 def mean(x: Tensor) -> Tensor:
     """Mean over the rows of all ranks, ``[n, ...]`` -> ``[...]``; no gradient flows back."""
     if size() == 1:

@@ -19,7 +19,7 @@ def losses(history: list[list[float]], path: Path) -> None:
     Args:
         history: one row an epoch, of ``maskbench.training.journal.COLUMNS``.
     """
-    series = dict(zip(COLUMNS, np.array(history).T, strict=True))
+    series = dict(zip(COLUMNS, np.array(history).T, strict=False))
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
     style = dict(marker=".", markersize=4)
     axes[0].plot(series["epoch"], series["reconstruction_loss"], label="training", **style)

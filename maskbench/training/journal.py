@@ -12,7 +12,13 @@ from maskbench.storage import pt, tables
 from maskbench.training.run import Run
 from maskbench.training.state import TrainingState
 
-LOSSES = ("reconstruction_loss", "gaussian_discriminator_loss", "categorical_discriminator_loss", "generator_loss")
+LOSSES = (
+    "reconstruction_loss",
+    "gaussian_discriminator_loss",
+    "categorical_discriminator_loss",
+    "generator_loss",
+    "agreement_loss",  # preset invariant
+)
 COLUMNS = (
     "epoch",
     "reconstruction_loss",
@@ -22,17 +28,23 @@ COLUMNS = (
     "generator_loss",
     "validation_mse",
     "images_per_second",
+    "agreement_loss",  # preset invariant
 )
+
+
+def columns(preset: str) -> tuple[str, ...]:
+    """Of ``metrics.csv``, in a training of this preset."""
+    return COLUMNS if preset == "invariant" else COLUMNS[:-1]
 
 
 class Journal:
     """The place of one instance in its training; of several processes the first one writes.
 
     Attributes:
-        history: one row a finished epoch, see ``COLUMNS``.
+        history: one row a finished epoch, see :func:`columns`.
         done: steps of the epoch under way.
         seconds: that these took.
-        losses: of its steps, ``[batches, 4]``, see ``LOSSES``.
+        losses: of its steps, ``[batches, 4 or 5]``, see ``LOSSES``.
 
     Args:
         folder: of the instance.
@@ -54,7 +66,9 @@ class Journal:
         self._images = run.batches * run.settings.batch_size
         self.history: list[list[float]] = []
         self.done, self.seconds = 0, 0.0
-        self.losses = torch.zeros(run.batches, len(LOSSES), device=device)
+        self._columns = columns(run.settings.preset)
+        numbers = sum(name in self._columns for name in LOSSES)
+        self.losses = torch.zeros(run.batches, numbers, device=device)
         self._board = None
         self._wants_board = run.tensorboard and self._writes
 
@@ -63,7 +77,7 @@ class Journal:
         path = self.folder / "checkpoint.pt"
         checkpoints.restore(self._state.parts(), saved["states"], path)
         self.history, self.seconds, self.done = saved["history"], saved["seconds"], len(saved["losses"])
-        if self.done > len(self.losses):
+        if self.done > len(self.losses) or saved["losses"].shape[1] != self.losses.shape[1]:
             raise checkpoints.damaged(path, f"step {self.done} of {len(self.losses)}")
         self.losses[: self.done] = saved["losses"].to(self.losses.device)
         if self.done == 0:
@@ -75,12 +89,12 @@ class Journal:
             self._board = _open_tensorboard(self.folder)
 
     def note(self, step: int, losses: Tensor) -> None:
-        """A step, counted from 1, is taken; its losses are ``[4]``, see ``LOSSES``."""
+        """A step, counted from 1, is taken; its losses are ``[4 or 5]``, see ``LOSSES``."""
         self.losses[step - 1] = losses
         self.done = step
 
     def check(self) -> Tensor:
-        """Mean losses of the epoch so far, ``[4]``; InputError where one is not finite. A GPU is waited for."""
+        """Mean losses of the epoch so far, ``[4 or 5]``; InputError where one is not finite. A GPU is waited for."""
         stop_if_not_finite(self.losses[: self.done], len(self.history) + 1, self.folder)
         return self.losses[: self.done].mean(0)
 
@@ -97,13 +111,13 @@ class Journal:
 
     def finish_epoch(self, validation_mse: float) -> None:
         """The epoch is over: its row, its checkpoint, and the files beside it."""
-        reconstruction, gaussian, categorical, generator = self.losses.mean(0).tolist()
+        reconstruction, gaussian, categorical, generator, *agreement = self.losses.mean(0).tolist()
         losses = [reconstruction, gaussian + categorical, gaussian, categorical, generator]
-        row = [len(self.history) + 1, *losses, validation_mse, self._images / self.seconds]
+        row = [len(self.history) + 1, *losses, validation_mse, self._images / self.seconds, *agreement]
         self.history.append(row)
         self.done, self.seconds = 0, 0.0
         if self._board:
-            for name, value in zip(COLUMNS[1:], row[1:], strict=True):
+            for name, value in zip(self._columns[1:], row[1:], strict=True):
                 self._board.add_scalar(name, value, row[0])
         self.save()
         self._export()
@@ -117,7 +131,7 @@ class Journal:
         if self._writes:
             fingerprint = checkpoints.save_encoder(self._state.encoder, self.folder / "encoder.pt")
             checkpoints.save_decoder(self._state.decoder, fingerprint, self.folder / "decoder.pt")
-            tables.write_csv(self.folder / "metrics.csv", COLUMNS, self.history)
+            tables.write_csv(self.folder / "metrics.csv", self._columns, self.history)
 
 
 def stop_if_not_finite(losses: Tensor, epoch: int, folder: Path) -> None:

@@ -13,7 +13,7 @@ from maskbench.models.sizes import has_bfloat16
 from maskbench.runtime import command_line, torchrun
 from maskbench.storage import pt
 from maskbench.training.images import TrainingImages
-from maskbench.training.journal import COLUMNS
+from maskbench.training.journal import columns
 from maskbench.training.run import Run
 from maskbench.training.settings import Settings
 
@@ -44,7 +44,7 @@ def find_checkpoint(folder: Path, settings: Settings, resume: bool) -> dict | No
                 f"{path} was made with --{name.replace('_', '-')} {pt.shown(before)}, not {value}; "
                 "resume with the same value or choose another --output-dir"
             )
-    if any(len(row) != len(COLUMNS) for row in checkpoint["history"]):
+    if any(len(row) != len(columns(settings.preset)) for row in checkpoint["history"]):
         raise checkpoints.damaged(path, "its history has other columns")
     return checkpoint
 

@@ -22,7 +22,8 @@ class TrainingState:
         prior: draws both.
         reconstruction_optimizer: of encoder and decoder.
         discriminator_optimizer: of both discriminators.
-        generator_optimizer: of the encoder, against the discriminators.
+        generator_optimizer: of the encoder, against the discriminators; of preset invariant, also for agreement.
+        pull: weight of the discriminators in that.
     """
 
     encoder: Encoder
@@ -33,6 +34,7 @@ class TrainingState:
     reconstruction_optimizer: torch.optim.Adam
     discriminator_optimizer: torch.optim.Adam
     generator_optimizer: torch.optim.Adam
+    pull: float = 1.0
 
     @property
     def discriminators(self) -> tuple[Discriminator, Discriminator]:
@@ -44,7 +46,7 @@ class TrainingState:
 
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Every part by its name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "pull"}
 
     def networks(self) -> dict[str, nn.Module]:
         """The parts that learn, by name."""

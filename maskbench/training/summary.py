@@ -20,7 +20,7 @@ def show(encoder: Encoder, decoder: Decoder, images: Images, history: list[list[
         figures.reconstructions(encoder, decoder, shown, folder / "reconstructions.png")
     codes = evaluation.encode(encoder, large_batches(images, MOST_CODES, of_rank=False))
     summary = evaluation.latent_summary(*codes)
-    last = dict(zip(COLUMNS, history[-1], strict=True))
+    last = dict(zip(COLUMNS, history[-1], strict=False))
     print(
         f"{folder}: validation MSE {last['validation_mse']:.6f}; on validation images the Gaussian dimensions have "
         f"means within {summary['mean']:.2f} of 0, deviations {summary['deviation_min']:.2f} to "
