@@ -213,7 +213,7 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
             disable=torchrun.rank() > 0,
         )
         for number, (images, numbers) in enumerate(progress, journal.done + 1):
-            state.anneal(epoch - 1 + (number - 1) / run.batches)
+            state.anneal(epoch - 1 + (number - 1) / run.batches, run.epochs)
             images = to_float(images)
             views = [random_views(images, numbers, seed, epoch)] if run.settings.preset == "invariant" else []
             journal.note(number, step(images, *views))
@@ -282,6 +282,7 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
         if rebuilds
         else adam(encoder.parameters()),
         pull=1.0 if rebuilds else PRIOR_PULL * weight,
+        rebuilds=rebuilds,
     )
 
 
@@ -361,7 +362,7 @@ def parse_arguments() -> argparse.Namespace:
         help="autoencoders to train, side by side (on a CPU: with threads to spare); instance i has seed SEED + i",
     )
     add("--batch-size", type=command_line.integer(2), help=f"images a mini-batch ({of_preset('batch_size')})")
-    add("--lr", type=command_line.positive_float, default=1e-3, help="Adam's learning rate")
+    add("--lr", type=command_line.positive_float, help=f"Adam's learning rate ({of_preset('lr')})")
     add("--limit", type=command_line.integer(8), help="keep the first LIMIT training and LIMIT // 4 validation images")
     add("--image-size", type=image_size_argument, default=32, help="side of the images in pixels, 8 to 256")
     gaussian_dim = f"length of the Gaussian part ({of_preset('gaussian_dim')})"
@@ -390,7 +391,7 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.compile and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         parser.error("argument --compile: for one process; leave it out under torchrun")
-    for name in ("batch_size", "gaussian_dim"):
+    for name in ("batch_size", "gaussian_dim", "lr"):
         if getattr(args, name) is None:
             setattr(args, name, PRESETS[args.preset][name])
     return args

@@ -52,7 +52,7 @@ ADDITIONS: dict[str, list[mock._patch]] = {
     "half the step against the discriminators": patched(train_aae, GENERATOR_STEP=1.0),
     "falling rates, second beta 0.95, slope 0.5": [
         *patched(train_aae, BETAS=(0.9, 0.999), ADVERSARY_BETAS=(0.9, 0.999)),
-        *patched(TrainingState, anneal=lambda self, epochs: None),
+        *patched(TrainingState, anneal=lambda self, epochs, end: None),
         *(patch for module in (encoder, decoder, layers) for patch in patched(module, SLOPE=0.2)),
     ],
     "gradient penalty, no momentum of the adversary": patched(

@@ -66,7 +66,7 @@ def main() -> None:
 
 def ours(images: Tensor) -> Iterator[None]:
     """One mini-batch a turn, as train_aae.py does it."""
-    settings = Settings("", None, 32, 128, 20, "invariant", 1.0, BATCH, 1e-3, 0)
+    settings = Settings("", None, 32, 128, 20, "invariant", 1.0, BATCH, 2e-3, 0)
     state = begin(Run(settings, 1, TrainingImages(images, images[:BATCH], ""), environment={}), 0, fit=False)
     epoch = 0
     while True:
@@ -107,7 +107,7 @@ def lightly_loop(images: Tensor, loss: str) -> Iterator[None]:
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = nn.Sequential(encoder.features.convolutions, pool, encoder.features.hidden, encoder.gaussian)
     criterion = getattr(lightly.loss, loss)()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     workers = torchrun.spare_cores()
     loader = DataLoader(Pictures(), BATCH, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True)
     while True:

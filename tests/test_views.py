@@ -40,7 +40,7 @@ def test_seeds_beyond_32_bits_and_the_stream_are_used():
 
 def test_chances_are_uniform_and_independent():
     chances = views._chances(torch.arange(20_000), seed=1, epoch=1, count=2).flatten(0, 1)
-    assert 0 < chances.min() and chances.max() <= 1
+    assert chances.min() > 0 and chances.max() <= 1
     torch.testing.assert_close(chances.mean(1), torch.full((len(chances),), 0.5), rtol=0, atol=0.01)
     torch.testing.assert_close(chances.var(1), torch.full((len(chances),), 1 / 12), rtol=0, atol=0.003)
     assert (torch.corrcoef(chances) - torch.eye(len(chances))).abs().max() < 0.04

@@ -19,10 +19,10 @@ def image_size_argument(text: str) -> int:
     return value
 
 
-# --preset: the networks' sizes and the mini-batch that a name stands for where the command line says nothing else
+# --preset: the sizes of networks and mini-batches, and Adam's learning rate, where the command line says nothing else
 PRESETS = {
-    "invariant": {"width": 32, "gaussian_dim": 128, "batch_size": 256},
-    "paper": {"width": 16, "gaussian_dim": 384, "batch_size": 16},
+    "invariant": {"width": 32, "gaussian_dim": 128, "batch_size": 256, "lr": 2e-3},
+    "paper": {"width": 16, "gaussian_dim": 384, "batch_size": 16, "lr": 1e-3},
 }
 LARGEST_IMAGE = 256  # side in pixels
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -24,6 +25,7 @@ class TrainingState:
         discriminator_optimizer: of both discriminators.
         generator_optimizer: of the encoder, against the discriminators; of preset invariant, also for agreement.
         pull: weight of the discriminators in that.
+        rebuilds: whether the encoder learns by reconstruction (preset paper), or else by agreement.
     """
 
     encoder: Encoder
@@ -35,6 +37,7 @@ class TrainingState:
     discriminator_optimizer: torch.optim.Adam
     generator_optimizer: torch.optim.Adam
     pull: float = 1.0
+    rebuilds: bool = True
 
     @property
     def discriminators(self) -> tuple[Discriminator, Discriminator]:
@@ -46,7 +49,9 @@ class TrainingState:
 
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Every part by its name."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "pull"}
+        return {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("pull", "rebuilds")
+        }
 
     def networks(self) -> dict[str, nn.Module]:
         """The parts that learn, by name."""
@@ -67,10 +72,16 @@ class TrainingState:
             if group["capturable"]:
                 group["lr"] = torch.tensor(group["lr"], device=device)
 
-    def anneal(self, epochs: float) -> None:
-        """All learning rates fall as 1 / (1 + epochs / 2); no end is built in, so that a run may be prolonged."""
+    def anneal(self, epochs: float, end: int) -> None:
+        """All learning rates fall: of preset paper as 1 / (1 + epochs / 2), which knows no end; else as a half cosine.
+
+        Args:
+            epochs: done so far.
+            end: epochs in all.
+        """
+        of_start = 1 / (1 + epochs / 2) if self.rebuilds else (1 + math.cos(math.pi * epochs / end)) / 2
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-            rate = group["initial_lr"] / (1 + epochs / 2)
+            rate = group["initial_lr"] * of_start
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
             else:
