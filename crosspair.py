@@ -16,7 +16,7 @@ With --audit, what a mask really gives away: attacks under four threat models, o
   oracle           instead may have n images of his choice masked
   stolen-encoder   has encoder.pt (but not the key of mask_dataset.py --key)
 
-Instance 0 is the victim, instance 1 the attacker's own autoencoder.
+Instance 0 is the victim, instance 1 the attacker's own autoencoder; so it is in each folder of --more-models.
 
 A stopped run resumes when it is started again: finished sets of images are kept and skipped.
 """
@@ -214,7 +214,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--audit", action="store_true", help="measure what masks leak, see above")
     private = "audit: also judge masks of this labelled set, and their accuracy; default: cifar100 beside cifar10"
     add("--private", metavar="DATASET", help=private)
-    more = "audit: trained folders of other latent sizes, for the picture of accuracy against leakage"
+    more = "audit: folders of autoencoders of other sizes or presets, for the picture of accuracy against leakage"
     add("--more-models", type=Path, nargs="+", default=[], metavar="FOLDER", help=more)
     add("--batch-size", type=command_line.integer(1), default=500, help="images encoded at once")
     add("--limit", type=command_line.integer(4), help="keep the first LIMIT training and LIMIT // 4 validation images")

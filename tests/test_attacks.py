@@ -6,12 +6,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from maskbench.leakage import plan, scores
-from maskbench.leakage.attacks import alignment
+from maskbench.leakage.attacks import alignment, decoders
 from maskbench.leakage.attacks.alignment import match_axes, procrustes, unpaired
-from maskbench.leakage.attacks.decoders import gradient_inversion, inverse_decoder
+from maskbench.leakage.attacks.decoders import gradient_inversion, inverse_decoder, scratch_decoder
 from maskbench.leakage.attacks.inference import attribute, membership_rule
 from maskbench.leakage.attacks.oracle import chosen_images, wiener
-from maskbench.leakage.attacks.reidentification import distances, named_once, ranks_of, turned_by_profiles
+from maskbench.leakage.attacks.reidentification import (
+    distances,
+    mahalanobis,
+    named_once,
+    ranks_of,
+    turned_by_profiles,
+)
 from maskbench.leakage.attacks.ridge import Ridge
 from maskbench.leakage.knowledge import Instance, Knowledge, Labelled, Membership, Pairs, Public, limited_oracle
 
@@ -31,9 +37,11 @@ def membership(members: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture(autouse=True)
-def little_transport(monkeypatch):
-    """Optimal transport of 400 codes: of the 1,000 that attacks take, it would be most of this file's time."""
+def little_work(monkeypatch):
+    """Optimal transport of 400 codes, few epochs of decoders: of what attacks take, it would be most of the time."""
     monkeypatch.setattr(alignment, "_BATCH", 400)
+    monkeypatch.setattr(decoders, "PASSES", 10_000)
+    monkeypatch.setattr(decoders, "EPOCHS", (1, 10))
 
 
 @pytest.fixture
@@ -61,10 +69,10 @@ def test_ridge_recovers_images_of_a_subspace(generator, width):
     known, secret = draw(width + 20), draw(50)
     means = (mask.sum(0) / 2, torch.full((3 * SIZE**2,), 0.5))
     rebuild = Ridge(known @ mask, means[0]).fit(known, means[1])
-    assert F.mse_loss(rebuild(secret @ mask).double(), secret) < 1e-8 * secret.var()
+    assert F.mse_loss(rebuild((secret @ mask).float()).double(), secret) < 1e-8 * secret.var()
     # below the width it cannot: the pairs do not span the pictures
     rebuild = Ridge((known @ mask)[: width // 2], means[0]).fit(known[: width // 2], means[1])
-    assert F.mse_loss(rebuild(secret @ mask).double(), secret) > 0.2 * secret.var()
+    assert F.mse_loss(rebuild((secret @ mask).float()).double(), secret) > 0.2 * secret.var()
 
 
 def test_the_ridge_is_that_of_the_best_left_out_row(generator):
@@ -77,7 +85,7 @@ def test_the_ridge_is_that_of_the_best_left_out_row(generator):
         ours = ridge.fit(targets, torch.zeros(3))
         model = RidgeCV(ridge.alphas.numpy(), fit_intercept=False).fit(inputs.numpy(), targets.numpy())
         wanted = torch.from_numpy(model.predict(inputs.numpy())).float()
-        torch.testing.assert_close(ours(inputs), wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours(inputs.float()), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_chosen_images_tell_more_than_photographs(generator):
@@ -167,6 +175,37 @@ def test_the_inverse_decoder_learns_and_never_loses(generator):
     assert all(torch.equal(old, new) for old, new in zip(before, start.parameters(), strict=True))
 
 
+def test_the_scratch_decoder_learns_what_a_linear_one_cannot_and_nothing_of_noise(generator):
+    numbers = torch.randn(1100, 3, 2, 2, generator=generator)
+    images = (0.5 + 0.15 * F.interpolate(numbers, SIZE, mode="bilinear")).clamp(0, 1)
+    projection = torch.randn(3 * SIZE**2, 12, generator=generator)
+    known, secret = slice(0, 1000), slice(1000, 1100)
+    mean = images[known].mean(0)
+
+    def errors(codes: torch.Tensor) -> tuple[float, float]:
+        """Of ridge regression and of the decoder, in units of the mean image's."""
+        ridge = Ridge(codes[known], codes[known].mean(0)).fit(images[known].flatten(1), mean.flatten())
+        decode = scratch_decoder(codes[known], images[known])
+        rebuilt = [ridge(codes[secret]).view(-1, 3, SIZE, SIZE), decode(codes[secret])]
+        of_mean = F.mse_loss(mean.expand(100, -1, -1, -1), images[secret])
+        return tuple((F.mse_loss(some, images[secret]) / of_mean).item() for some in rebuilt)
+
+    linear, found = errors((images.flatten(1) - 0.5) @ projection)
+    assert found < linear + 0.01 and found < 0.05
+    bent = torch.cat((numbers.flatten(1) ** 3, torch.zeros(1100, 1)), 1)  # and a category that no image has
+    linear, found = errors(bent)
+    assert found < 0.6 * linear
+    assert errors(torch.randn(1100, 12, generator=generator))[1] > 0.98
+
+
+def test_the_scratch_decoder_is_the_same_each_time(generator):
+    images, codes = natural(40, generator), torch.randn(40, 12, generator=generator)
+    before = torch.get_rng_state()
+    first, second = (scratch_decoder(codes, images)(codes) for _ in range(2))
+    assert torch.equal(first, second) and torch.equal(torch.get_rng_state(), before)
+    assert first.shape == images.shape and not first.requires_grad
+
+
 def test_gradient_inversion_of_a_linear_encoder(generator):
     images = natural(8, generator)
     mask = torch.randn(3 * SIZE**2, 3 * SIZE**2, generator=generator) / 28
@@ -216,6 +255,21 @@ def test_reidentification_is_sure_of_pixels_and_chance_on_noise(generator):
     assert (noise == 1).float().mean() < 0.006  # 1 of 1,000 is expected, more than 5 once in 1,500 times
     assert abs(noise.mean() - 500.5) < 4 * 1000 / 12**0.5 / 1000**0.5
     assert (ranks(torch.zeros(9, 2), torch.zeros(9, 2)) == 5).all()  # all alike: the middle
+
+
+def test_mahalanobis_distances_leave_out_what_is_not_told(generator):
+    def noise(count: int) -> torch.Tensor:
+        return 3 * torch.randn(count, 10, generator=generator) @ mixture
+
+    mixture = torch.randn(10, 30, generator=generator)
+    codes = torch.randn(500, 30, generator=generator)
+    told = codes + noise(500)
+    assert (ranks(told, codes) == 1).double().mean() < 0.1
+    for count, least in ((1000, 0.9), (100, 0.5)):  # of few errors, less is known
+        weigh = mahalanobis(noise(count) + 0.1 * torch.randn(count, 30, generator=generator))
+        assert (ranks(weigh(told), weigh(codes)) == 1).double().mean() > least
+    nothing = mahalanobis(torch.zeros(5, 30))
+    assert (ranks(nothing(codes), nothing(codes)) == 1).all()
 
 
 def test_the_right_way_to_compare_names_every_candidate(generator):
@@ -318,8 +372,7 @@ def given(attack: plan.Attack, generator: torch.Generator, noise: bool) -> tuple
         candidates={"set": secret[order]},
         public=public,
         own=own,
-        autoencoder=own,
-        pairs=Pairs(mask(known), known) if attack.paired else None,
+        pairs=Pairs(mask(known), known) if attack.pairs is not plan.none else None,
         oracle=limited_oracle(mask, 12) if attack.threat == "oracle" else None,
         stolen=Instance(planted.encode, public) if attack.threat == "stolen-encoder" else None,
         labelled=Labelled(mask(known), labels.long(), "set"),

@@ -16,26 +16,32 @@ from maskbench.leakage.knowledge import Knowledge, Oracle, OracleRefused
 from maskbench.leakage.world import Images, Victim, World
 from maskbench.masking import Autoencoder
 from maskbench.masking.key import Keyed, KeyedTransform
-from maskbench.models import Decoder, Encoder
+from maskbench.models import Decoder, Encoder, checkpoints
 from maskbench.storage import pt
 from maskbench.storage.ledger import Ledger
 
 COLUMNS = ["mask", "images", "threat", "attack", "pairs", "measure", "mean", "low", "high"]
 ATTACKS = {
     *("mismatched-decoder", "ridge", "procrustes", "latent-ridge", "unpaired", "inverse-decoder"),
-    *("gradient-inversion", "re-identification", "membership", "mean-image", "matched-decoder"),
+    *("scratch-decoder", "gradient-inversion", "re-identification", "membership"),
+    *("mean-image", "label-mean-image", "matched-decoder"),
 }
 
 
 def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(audit, "MASKS", ("aae", "aae+key", "identity"))
     monkeypatch.setattr(frontier, "DRAWS", 1)
+    monkeypatch.setattr(decoders, "FEWEST", 30)
+    monkeypatch.setattr(decoders, "EPOCHS", (1, 3))
     monkeypatch.setattr(decoders, "INVERTED", 8)
     monkeypatch.setattr(decoders, "gradient_inversion", functools.partial(decoders.gradient_inversion, steps=20))
     small = ("--image-size", 16, "--preset", "paper", "--gaussian-dim", 64, "--epochs", 2, "--instances", 2)
-    run_here("train_aae.py", "--dataset", "photos", "--limit", 256, *small)
-    arguments = ("--audit", "--dataset", "photos", "--limit", 256)
-    run_here("crosspair.py", *arguments, "--private", "digits", "--output-dir", "audit")
+    photos = ("--dataset", "photos", "--limit", 256)
+    run_here("train_aae.py", *photos, *small)
+    other = ("--image-size", 16, "--preset", "maskbench", "--gaussian-dim", 32, "--epochs", 1, "--instances", 2)
+    run_here("train_aae.py", *photos, *other, "--output-dir", "other")
+    arguments = ("--audit", *photos, "--private", "digits", "--more-models", "other", "--output-dir", "audit")
+    run_here("crosspair.py", *arguments)
     folder = tmp_path / "audit"
     with open(folder / "audit.csv") as file:
         rows = list(csv.DictReader(file))
@@ -65,10 +71,21 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
         for name in ("mean-image", "mismatched-decoder", "matched-decoder")
     ]
     assert anchors[2] < anchors[0] and anchors[2] < anchors[1]
+    # a decoder from scratch has so many pairs or more, and with the encoder all public images
+    assert {key[3:5] for key in cells if key[0] == "aae" and key[3] == "scratch-decoder"} == {
+        ("scratch-decoder", "30"),
+        ("scratch-decoder", "256"),
+    }
 
     with open(folder / "frontier.csv") as file:
         accuracies = list(csv.DictReader(file))
     assert [row["method"] for row in accuracies if row["mask"] == "aae+key"] == ["mlp", "forest", "adaboost"]
+    points = list(dict.fromkeys((row["mask"], row["gaussian_dim"]) for row in accuracies))
+    assert points == [("aae", "64"), ("aae+key", "64"), ("identity", "64"), ("aae-maskbench", "32")]
+    for row in accuracies:
+        assert 0 <= float(row["named_without_pairs"]) <= float(row["named_with_pairs"]) <= 1
+    linked = (folder / "audit.md").read_text().split("## Links")[1].split("\n## ")[0]
+    assert "| aae-maskbench | 32 |" in linked and linked.count("\n| ") == 2 + len(points)
     for name in ("attacks", "leakage", "frontier"):
         assert (folder / "figures" / f"audit-{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"(figures/audit-{name}.png)" in (folder / "audit.md").read_text()
@@ -82,15 +99,32 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     before = (folder / "audit.csv").read_bytes()
     capsys.readouterr()
     monkeypatch.setattr(audit, "attack", lambda *_: pytest.fail("made again"))
-    run_here("crosspair.py", *arguments, "--private", "digits", "--output-dir", "audit")
+    run_here("crosspair.py", *arguments)
     assert "were finished before and kept" in capsys.readouterr().out
     assert (folder / "audit.csv").read_bytes() == before
+
+
+def test_other_models_have_two_instances_of_one_kind(complaint, tmp_path):
+    for folder, sizes in (("a/0", 16), ("a/1", 16), ("b/0", 16), ("b/1", 24), ("c/0", 16), ("d/0", 24), ("d/1", 24)):
+        (tmp_path / folder).mkdir(parents=True)
+        networks = autoencoder(0, gaussian_dim=sizes) if folder[0] != "d" else autoencoder(0, image_size=sizes)
+        fingerprint = checkpoints.save_encoder(networks.encoder, tmp_path / folder / "encoder.pt")
+        checkpoints.save_decoder(networks.decoder, fingerprint, tmp_path / folder / "decoder.pt")
+    for folder, message in (
+        ("b", "are not those of b/0"),
+        ("c", "c/1/encoder.pt"),
+        ("d", "d: masks images of 24 pixels a side, not 16"),
+    ):
+        assert message in complaint(
+            "crosspair.py", "--audit", "--models", "a", "--dataset", "photos", "--more-models", folder
+        )
 
 
 def given(best: dict[tuple[str, str, int], float]) -> report.Table:
     """A table in which one attack has an SSIM for each mask, threat and number of pairs."""
     rows = [
         ("aae", "masks-only", "mean-image", "ssim", 0, 0.2),
+        ("aae", "masks-only", "label-mean-image", "ssim", 0, 0.25),
         ("aae", "masks-only", "matched-decoder", "ssim", 0, 0.9),
     ]
     for (mask, threat, pairs), value in best.items():
@@ -133,10 +167,10 @@ def test_the_bootstrap_covers():
     assert found["ssim_median"] == pytest.approx(5) and found["ssim_best1"] == pytest.approx(9.9)
 
 
-def autoencoder(seed: int) -> Autoencoder:
+def autoencoder(seed: int, **sizes: int) -> Autoencoder:
     """One that nothing has trained, for images of 16 pixels a side."""
     torch.manual_seed(seed)
-    sizes = {"image_size": 16, "width": 8, "gaussian_dim": 16, "categories": 4}
+    sizes = {"image_size": 16, "width": 8, "gaussian_dim": 16, "categories": 4} | sizes
     encoder, decoder = Encoder(**sizes).eval(), Decoder(**sizes).eval()
     return Autoencoder(encoder, pt.fingerprint(encoder.state_dict()), decoder)
 
@@ -154,6 +188,7 @@ def world():
     labels = torch.arange(60) % 3
     images = Images(
         judged={"photos": validation[:20], "private": private},
+        label_means={name: torch.rand(20, 3, 16, 16, generator=generator) for name in ("photos", "private")},
         validation=validation,
         known=some(40),
         public=some(120),
@@ -207,7 +242,7 @@ def reachable(root: object):
 def test_an_attacker_has_what_the_threat_allows_and_nothing_else(world, mask, threat, count, allowed):
     knowledge = threats.THREATS[threat].knowledge(world, world.victim(mask), count)
     assert {name for name in OPTIONAL if getattr(knowledge, name) is not None} == allowed
-    assert set(vars(knowledge)) == {*OPTIONAL, *("masks", "collection", "public", "own", "autoencoder")}
+    assert set(vars(knowledge)) == {*OPTIONAL, *("masks", "collection", "public", "own")}
     assert knowledge.pairs is None or len(knowledge.pairs.codes) == len(knowledge.pairs.images) == count
     assert knowledge.oracle is None or knowledge.oracle.queries == count
 
@@ -244,6 +279,7 @@ def test_the_walk_finds_what_is_hidden(world):
 
 def test_attacks_import_neither_truth_nor_methods():
     allowed = ("maskbench.leakage.knowledge", "maskbench.leakage.attacks")
+    allowed += ("maskbench.models.sizes", "maskbench.data.image_set")  # of networks and pixels in general
     for path in (ROOT / "maskbench" / "leakage" / "attacks").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -272,12 +308,12 @@ def test_an_oracle_masks_no_more_than_it_may(world):
         knowledge.oracle.ask(images[:1])
 
 
-def test_one_line_of_the_table_is_an_attack(tmp_path, monkeypatch):
+def test_one_line_of_the_table_is_an_attack(world, tmp_path, monkeypatch):
     def grey(knowledge: Knowledge) -> dict[str, torch.Tensor]:
         return {name: torch.full((len(codes), 3, 16, 16), 0.5) for name, codes in knowledge.masks.items()}
 
     cheap = [a for a in plan.ATTACKS if a.name in ("ridge", "re-identification", "mismatched-decoder", "unpaired")]
-    toy = plan.Attack("grey", scores.RECONSTRUCTION, "masks-only", grey, plan.hidden, paired=False)
+    toy = plan.Attack("grey", scores.RECONSTRUCTION, "masks-only", grey, plan.hidden, pairs=plan.none)
     monkeypatch.setattr(plan, "ATTACKS", (*cheap, toy))
     monkeypatch.setattr(audit, "MASKS", ("aae", "aae+key", "identity"))
     settings = audit.Settings(
@@ -291,7 +327,7 @@ def test_one_line_of_the_table_is_an_attack(tmp_path, monkeypatch):
         workers=0,
         skip_corrupt=False,
     )
-    assert [step.threat for step in plan.steps("aae", 16, False) if toy in step.attacks] == ["masks-only"]
+    assert [step.threat for step in plan.steps("aae", world.images) if toy in step.attacks] == ["masks-only"]
     audit.run(settings, autoencoder(0), autoencoder(1), Ledger(tmp_path / "audit-runs.pt", "code"), None)
     with open(tmp_path / "audit.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["attack"] == "grey"]

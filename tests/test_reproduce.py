@@ -315,7 +315,7 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
     for folder in (*PRESETS, *(f"prior-{weight}" for weight in plan.PRIOR_WEIGHTS)):
         write(runs / folder / "prior" / "prior.csv", ("measure", "value"), list(measures.items()))
     others = [f"gaussian-{size}" for size in plan.GAUSSIAN_DIMS] + [f"image-{size}" for size in plan.IMAGE_SIZES]
-    for folder in ("maskbench", *others, *(f"prior-{weight}" for weight in plan.PRIOR_WEIGHTS)):
+    for folder in (*PRESETS, *others, *(f"prior-{weight}" for weight in plan.PRIOR_WEIGHTS)):
         history = [[1, 0, 0, 0, 0, 0, 0.004, 500], [2, 0, 0, 0, 0, 0, 0.003, 510]]
         write(runs / folder / "aae" / "0" / "metrics.csv", COLUMNS, history)
     for folder in (

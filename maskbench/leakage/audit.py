@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from maskbench.data import cifar100, datasets
-from maskbench.data.image_set import TEST, ImageSet
+from maskbench.data.image_set import TEST, ImageSet, to_float
 from maskbench.data.masked_set import KEYED
 from maskbench.errors import InputError
 from maskbench.leakage import frontier, plan, report, scores, threats
@@ -48,7 +48,7 @@ def audit(
 
     Args:
         victim: the folder of a trained instance, as ``train_aae.py`` leaves it.
-        attacker: that of the attacker's own instance: of the same sizes, another seed.
+        attacker: that of the attacker's own instance: of the same kind and sizes, another seed.
         output_dir: is made where it is missing.
         dataset: what the autoencoders were trained on.
         private: a labelled set that is judged, too.
@@ -57,7 +57,7 @@ def audit(
         limit, seed, more_models, data_dir, workers, skip_corrupt: see :class:`maskbench.leakage.settings.Settings`.
 
     Raises:
-        InputError: no trained instances, too few images, or another audit is writing there.
+        InputError: no trained instances or not of one kind, too few images, or another audit is writing there.
     """
     settings = Settings(
         dataset=dataset,
@@ -70,14 +70,20 @@ def audit(
         workers=workers,
         skip_corrupt=skip_corrupt,
     )
-    pairs = [checkpoints.load_pair(Path(folder)) for folder in (victim, attacker)]
-    owner, own = (Autoencoder(encoder, fingerprint, decoder) for encoder, decoder, fingerprint in pairs)
-    if (owner.image_size, owner.widths) != (own.image_size, own.widths):
-        raise InputError(f"{attacker}: its sizes {own.encoder.config} are not those of {victim}")
+    owner, own = load_instances(Path(victim), Path(attacker))
     classifiers = [inspect.getfile(getattr(accuracy, "func", accuracy))] if accuracy else []
     with atomic.output_folder(settings.output_dir):
         ledger = Ledger(settings.output_dir / "audit-runs.pt", code_fingerprint(*classifiers))
         run(settings, owner, own, ledger, accuracy)
+
+
+def load_instances(victim: Path, attacker: Path) -> tuple[Autoencoder, Autoencoder]:
+    """Two trained instances, with their decoders; InputError where one is missing or they are not of one kind."""
+    pairs = [checkpoints.load_pair(folder) for folder in (victim, attacker)]
+    owner, own = (Autoencoder(encoder, fingerprint, decoder) for encoder, decoder, fingerprint in pairs)
+    if owner.encoder.config != own.encoder.config:
+        raise InputError(f"{attacker}: its sizes {own.encoder.config} are not those of {victim}")
+    return owner, own
 
 
 def run(
@@ -91,22 +97,33 @@ def run(
         ledger: keeps finished steps.
         accuracy: classifies the masked private set; None leaves accuracy against leakage out.
     """
+    others = [load_instances(folder / "0", folder / "1") for folder in settings.more_models]
+    for folder, (other, _) in zip(settings.more_models, others, strict=True):
+        if other.image_size != owner.image_size:
+            raise InputError(f"{folder}: masks images of {other.image_size} pixels a side, not {owner.image_size}")
     images, private = load_images(settings, owner.image_size, sum(owner.widths))
     key_file = settings.output_dir / "audit.key"
     if not key_file.exists():
         key.create(key_file)
     everything = {**images.judged, "validation": images.validation, "known": images.known, "public": images.public}
-    networks = [pt.fingerprint(x.state_dict()) for side in (owner, attacker) for x in (side.encoder, side.decoder)]
-    inputs = {"networks": networks, "seed": settings.seed, "torch": torch.__version__, "key": atomic.digest(key_file)}
-    inputs["images"] = pt.fingerprint(everything)
-    world = World(images, owner, attacker, key.load(key_file), settings.seed)
+    everything |= {f"label means of {name}": means for name, means in images.label_means.items()}
+    inputs = {"images": pt.fingerprint(everything), "seed": settings.seed}
+    inputs |= {"key": atomic.digest(key_file), "torch": torch.__version__}
+    secret = key.load(key_file)
+    world = World(images, owner, attacker, secret, settings.seed)
 
-    table, examples = attack_all(world, ledger, inputs, settings.output_dir)
+    steps = [step for mask in MASKS for step in plan.steps(mask, images)]
+    table, examples = attack_all(world, steps, ledger, inputs, settings.output_dir)
     tables.write_csv(settings.output_dir / "audit.csv", COLUMNS, table)
     if private is None:
         print(f"--dataset {settings.dataset} has no labels and no --private set is given: no accuracy, no attributes")
     elif accuracy is not None:
-        rows = frontier.trade_off(world, MASKS, settings, private, table, ledger, inputs, accuracy)
+        points = [frontier.audited(world, mask, table, inputs) for mask in MASKS]
+        for instances in others:
+            other = World(images, *instances, secret, settings.seed)
+            rows, _ = attack_all(other, frontier.steps(images), ledger, inputs, settings.output_dir)
+            points.append(frontier.beside(other, owner, rows, inputs))
+        rows = frontier.trade_off(points, settings, private, ledger, accuracy)
         tables.write_csv(settings.output_dir / "frontier.csv", frontier.COLUMNS, rows)
     originals = images.judged[world.first]
     print(f"\n{report.write(settings.output_dir, originals[:EXAMPLES], examples, len(originals))}\n")
@@ -131,7 +148,9 @@ def load_images(settings: Settings, image_size: int, numbers: int) -> tuple[Imag
         raise InputError(
             f"--dataset {settings.dataset}: leaves too few images for an audit; use more, or a larger --limit"
         )
-    judged, labelled, private = {settings.dataset.split(":")[0]: full.images[validation[:count]]}, None, None
+    first = settings.dataset.split(":")[0]
+    judged, labelled, private = {first: full.images[validation[:count]]}, None, None
+    means = {first: label_means(full, public, validation[:count])}
     if settings.private is not None:
         private = load(settings.private, "--private")
         if len(private.classes) < frontier.CLASSES:
@@ -141,29 +160,40 @@ def load_images(settings: Settings, image_size: int, numbers: int) -> tuple[Imag
             )
         rows = private.rows(TEST)[:count]
         name = settings.private.split(":")[0]
-        judged[f"private {name}" if name in judged else name] = private.images[rows]
+        name = f"private {name}" if name in judged else name
+        judged[name] = private.images[rows]
+        train = datasets.labelled_split(private, settings.limit)[0][:MOST_PAIRS]
+        means[name] = label_means(private, train, rows)
         if settings.private == "cifar100":
-            train = datasets.labelled_split(private, settings.limit)[0][:MOST_PAIRS]
             coarse = cifar100.coarse_labels(private)
             labelled = private.images[train], coarse[train], coarse[rows]
-    return Images(judged, full.images[validation], full.images[known], full.images[public], labelled), private
+    return Images(judged, means, full.images[validation], full.images[known], full.images[public], labelled), private
+
+
+def label_means(images: ImageSet, others: Tensor, rows: Tensor) -> Tensor:
+    """Of each of the ``rows`` the mean of the ``others`` with its label, of all where none has it; ``[N, 3, S, S]``."""
+    pixels, labels = images.images[others], images.labels[others]
+    means = to_float(pixels).mean(0).repeat(len(images.classes), 1, 1, 1)
+    for label in labels.unique():
+        means[label] = to_float(pixels[labels == label]).mean(0)
+    return means[images.labels[rows]]
 
 
 @torch.no_grad()
 def attack_all(
-    world: World, ledger: Ledger, inputs: dict, folder: Path
+    world: World, steps: list[plan.Step], ledger: Ledger, inputs: dict, folder: Path
 ) -> tuple[list[list], dict[tuple[str, str, str, int], Tensor]]:
-    """Every step of the plan, or what the ledger keeps of it.
+    """Every step, or what the ledger keeps of it.
 
     Args:
-        inputs: what determines every step.
+        inputs: what determines every step, beside the world's networks.
         folder: where the ledger is, for the message.
 
     Returns:
         The rows of ``audit.csv``; pictures, uint8 ``[EXAMPLES, 3, S, S]`` by mask, threat, attack and count.
     """
     images, judged = world.images, list(world.judged)
-    steps = [step for mask in MASKS for step in plan.steps(mask, len(images.known), images.labelled is not None)]
+    inputs = inputs | {"networks": world.networks}
     table, examples, kept = [], {}, 0
     with tqdm(total=len(steps), unit="step") as progress:
         for step in steps:

@@ -90,6 +90,8 @@ BASELINE_STYLES = {  # the same marker and colour in every picture
 MASK_STYLES = {
     "aae": dict(color="C0", marker="o", label="autoencoder"),
     "aae+key": dict(color="C3", marker="D", label="autoencoder, secret key"),
+    "aae-maskbench": dict(color="C9", marker="p", label="autoencoder, preset maskbench"),
+    "aae-paper": dict(color="C1", marker="s", label="autoencoder, preset paper"),
     **BASELINE_STYLES,
 }
 
@@ -121,7 +123,7 @@ def leakage(
         axis.set_xticks(places, [f"{count:,}" for count in pairs])
         axis.set(xlabel="known pairs of image and mask", ylim=(-0.03, 1.05))
         axis.grid(alpha=0.3)
-    for (name, value), style in zip(anchors.items(), (":", "--"), strict=True):
+    for (name, value), style in zip(anchors.items(), (":", "-.", "--"), strict=True):
         axes[0].axhline(value, color="black", linestyle=style, linewidth=1, label=name.replace("-", " "))
     axes[0].set_ylabel("SSIM of the best reconstruction")
     axes[1].set_ylabel("images re-identified at the first guess")
@@ -150,7 +152,7 @@ def frontier(table: list[dict[str, str]], path: Path) -> None:
             errors = [[x - float(row["low"])], [float(row["high"]) - x]]
             error = standard_error(float(row["std"]), int(row["draws"]))
             axis.errorbar(x, y, error, errors, linestyle="none", capsize=2, **style)
-            if row["mask"] == "aae":
+            if row["mask"].split("-")[0] == "aae":
                 near = dict(xytext=(-4, 5), ha="right", textcoords="offset points", fontsize=8)
                 axis.annotate(row["gaussian_dim"], (x, y), **near)
         axis.set(title=CLASSIFIER_STYLES[method]["label"], xlabel="leakage: SSIM of the best attack, 1,000 known pairs")

@@ -1,7 +1,7 @@
 """Accuracy on masks against what they leak: ``frontier.csv``. Both are of the same object, the victim of the audit."""
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
@@ -9,69 +9,111 @@ from tqdm import tqdm
 from maskbench.data import datasets
 from maskbench.data.image_set import ImageSet
 from maskbench.data.masked_set import MaskedSet
-from maskbench.leakage import plan, scores, threats
+from maskbench.leakage import plan, threats
 from maskbench.leakage.settings import Accuracy, Settings
-from maskbench.leakage.world import World
+from maskbench.leakage.world import Images, World
 from maskbench.masking import Autoencoder, MaskingMethod
 from maskbench.masking.shards import Shard, Work
-from maskbench.models import checkpoints
+from maskbench.models import Encoder
 from maskbench.storage.ledger import Ledger
 
-PAIRS = 1000  # known pairs of the attack that leakage is measured with, at most
+PAIRS = 1000  # known pairs of the attacks that leakage is measured with, at most
 DRAWS, CLASSES = 5, 3  # draws, and classes of a draw, for the accuracy
-COLUMNS = ("mask", "gaussian_dim", "method", "accuracy", "std", "draws", "ssim", "low", "high")
+COLUMNS = (
+    *("mask", "gaussian_dim", "method", "accuracy", "std", "draws"),
+    *("ssim", "low", "high", "named_without_pairs", "named_with_pairs"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A mask on the frontier.
+
+    Attributes:
+        name: in ``frontier.csv``.
+        gaussian_dim: of the audited autoencoder, which baselines stand beside.
+        method: makes it; called only where the accuracy is not known yet.
+        leaks: the last five columns, see :func:`leaks`.
+        inputs: what determines it, for the ledger.
+    """
+
+    name: str
+    gaussian_dim: int
+    method: Callable[[], MaskingMethod]
+    leaks: list[float]
+    inputs: dict
+
+
+def kind_of(encoder: Encoder) -> str:
+    """The preset that an encoder is of."""
+    return "maskbench" if encoder.config["frequencies"] else "paper"
+
+
+def audited(world: World, mask: str, table: list[list], inputs: dict) -> Point:
+    """A mask of the audit; ``table`` are the rows of ``audit.csv``."""
+    which = inputs | {"networks": world.networks, "accuracy": mask}
+    victim = torch.no_grad()(world.victim)
+    return Point(mask, world.owner.widths[0], lambda: victim(mask).method, leaks(table, mask, world.images), which)
+
+
+def beside(world: World, owner: Autoencoder, table: list[list], inputs: dict) -> Point:
+    """Another autoencoder in its own world; one of another kind than the audit's ``owner`` has that in its name."""
+    mask, kind = world.owner.name, kind_of(world.owner.encoder)
+    name = mask if kind == kind_of(owner.encoder) else f"{mask}-{kind}"
+    method, which = world.owner, inputs | {"networks": world.networks, "accuracy": mask}
+    return Point(name, method.widths[0], lambda: method, leaks(table, mask, world.images), which)
+
+
+def most_pairs(images: Images) -> int:
+    """How many known pairs leakage is measured with."""
+    return max(count for count in threats.PAIRS if count <= min(PAIRS, len(images.known)))
+
+
+def steps(images: Images) -> list[plan.Step]:
+    """What is done to an autoencoder beside the audited one."""
+    needed = ("masks-only", 0), ("known-pairs", most_pairs(images))
+    return [step for step in plan.steps("aae", images) if (step.threat, step.count) in needed]
+
+
+def leaks(table: list[list], mask: str, images: Images) -> list[float]:
+    """What a mask gives away to somebody with so many known pairs.
+
+    Args:
+        table: rows of ``audit.csv``.
+
+    Returns:
+        SSIM of the best attack with them, and its interval; the share of images that are named without a pair, and with
+        as many or fewer.
+    """
+    first, pairs = next(iter(images.judged)), most_pairs(images)
+    rows = [row for row in table if row[:2] == [mask, first] and row[2] in ("masks-only", "known-pairs")]
+    seen = [row[6:] for row in rows if row[2] == "known-pairs" and row[4] == pairs and row[5] == "ssim"]
+    named = [max(row[6] for row in rows if row[5] == "reid_at_1" and row[4] <= most) for most in (0, pairs)]
+    return [*max(seen, key=lambda values: values[0]), *named]
 
 
 def trade_off(
-    world: World,
-    masks: Sequence[str],
-    settings: Settings,
-    private: ImageSet,
-    table: list[list],
-    ledger: Ledger,
-    inputs: dict,
-    accuracy: Accuracy,
+    points: list[Point], settings: Settings, private: ImageSet, ledger: Ledger, accuracy: Accuracy
 ) -> list[list]:
-    """Rows of ``frontier.csv``: accuracy on the private set beside the SSIM of the best attack with known pairs.
+    """Rows of ``frontier.csv``: accuracy on the private set beside what is leaked.
 
-    Of the autoencoder with and without the key all three classifiers' accuracies, elsewhere without the slow AdaBoost.
-
-    Args:
-        masks: the audit's.
-        table: rows of ``audit.csv``.
-        inputs: what determines every step of the ledger.
+    Of the first two points, the audited autoencoder with and without the key, all three classifiers' accuracies;
+    elsewhere without the slow AdaBoost.
     """
-    pairs = max(count for count in threats.PAIRS if count <= min(PAIRS, len(world.images.known)))
-    numbers = world.owner.widths[0]  # of the audit's autoencoder; baselines stand beside it
-    # what is in the ledger already needs no method, and PCA takes a while to fit
-    victims = [
-        (name, {}, functools.partial(_method, world, name), numbers, best_leak(table, name, world.first, pairs))
-        for name in masks
-    ]
-    for folder in settings.more_models:
-        encoder, decoder, fingerprint = checkpoints.load_pair(folder / "0")
-        other = Autoencoder(encoder, fingerprint, decoder)
-        leak = other_leak(other, pairs, world, ledger, inputs)
-        victims.append((other.name, {"other": fingerprint}, lambda other=other: other, other.widths[0], leak))
     rows = []
     by = getattr(accuracy, "func", accuracy)  # behind functools.partial
-    for number, (name, which, method, dim, leak) in enumerate(tqdm(victims, desc="accuracy", unit="mask")):
+    for number, point in enumerate(tqdm(points, desc="accuracy", unit="mask")):
         classifiers = ["mlp", "forest", *(["adaboost"] if number < 2 else [])]
-        step = inputs | which | {"accuracy": name, "methods": classifiers, "draws": DRAWS}
+        step = point.inputs | {"methods": classifiers, "draws": DRAWS}
         step |= {"private": settings.private, "limit": settings.limit, "by": f"{by.__module__}.{by.__qualname__}"}
         result = ledger.get(step, {"values": [[0.0] * 2] * len(classifiers)})
         if result is None:
-            found = accuracy(masked(method(), private, settings), classifiers)
+            found = accuracy(masked(point.method(), private, settings), classifiers)
             result = {"values": [[float(value) for value in found[classifier]] for classifier in classifiers]}
             ledger.add(step, result)
-        values = zip(classifiers, result["values"], strict=True)
-        rows += [[name, dim, classifier, *accuracies, DRAWS, *leak] for classifier, accuracies in values]
+        for classifier, accuracies in zip(classifiers, result["values"], strict=True):
+            rows.append([point.name, point.gaussian_dim, classifier, *accuracies, DRAWS, *point.leaks])
     return rows
-
-
-@torch.no_grad()
-def _method(world: World, name: str) -> MaskingMethod:
-    return world.victim(name).method
 
 
 def masked(method: MaskingMethod, images: ImageSet, settings: Settings) -> MaskedSet:
@@ -79,31 +121,3 @@ def masked(method: MaskingMethod, images: ImageSet, settings: Settings) -> Maske
     train, test = datasets.labelled_split(images, settings.limit)
     work = Work(method, images, train, test, batch_size=datasets.large_batch(method.image_size))
     return Shard(work, 0).mask(settings.output_dir)
-
-
-def best_leak(table: list[list], mask: str, images: str, pairs: int) -> list[float]:
-    """SSIM of the best attack on a mask with so many known pairs, and its interval."""
-    leaks = [row for row in table if row[:3] == [mask, images, "known-pairs"] and row[4] == pairs]
-    return max((row[6:] for row in leaks if row[5] == "ssim"), key=lambda values: values[0])
-
-
-def other_leak(method: Autoencoder, pairs: int, world: World, ledger: Ledger, inputs: dict) -> list[float]:
-    """As :func:`best_leak`, of an autoencoder of another size."""
-    step = inputs | {"other": method.fingerprint, "pairs": pairs}
-    result = ledger.get(step, {"values": [0.0] * 3})
-    if result is None:
-        result = {"values": list(_attacked(method, pairs, world))}
-        ledger.add(step, result)
-    return result["values"]
-
-
-@torch.no_grad()
-def _attacked(method: Autoencoder, pairs: int, world: World) -> tuple[float, float, float]:
-    other = World(world.images, method, world.attacker, bytes(32), 0)
-    knowledge = threats.known_pairs(other, other.victim(method.name), pairs)
-    column, rows = scores.IMAGE_MEASURES.index("ssim"), []
-    for attack in plan.ATTACKS:
-        if attack.threat == "known-pairs" and attack.kind is scores.RECONSTRUCTION and attack.masks(method.name):
-            quality = scores.judged(attack.kind, attack.run(knowledge), other)[other.first]
-            rows.append(scores.intervals(attack.kind, quality)[column])
-    return max(rows)

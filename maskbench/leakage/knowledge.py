@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskbench.data.image_set import to_float
 
@@ -66,12 +66,12 @@ class Instance:
     Attributes:
         encode: float32 images ``[N, 3, S, S]`` -> codes ``[N, D]`` as the attacker reads them; differentiable.
         public: the public images.
-        decode: codes -> images; None where it was not stolen with the encoder.
+        decode: a module, codes -> images ``[N, 3, S, S]``; None where it was not stolen with the encoder.
     """
 
     encode: Map
     public: Public
-    decode: Map | None = None
+    decode: nn.Module | None = None
 
     @functools.cached_property
     def codes(self) -> Tensor:
@@ -161,8 +161,7 @@ class Knowledge:
             :meth:`maskbench.masking.MaskingMethod.read`.
         collection: codes ``[M, D]`` of one set of the owner's masks, for statistics.
         public: images of the same kind.
-        own: the attacker's own instance of the method: of another seed, without a key.
-        autoencoder: the attacker's own autoencoder, whatever the method; its ``decode`` is a module.
+        own: the attacker's own instance of the method: of another seed, without a key, with a decoder.
         candidates: for re-identification alone, the images behind ``masks``, float32 ``[N, 3, S, S]`` in an order that
             says nothing.
         pairs: known plaintexts.
@@ -176,7 +175,6 @@ class Knowledge:
     collection: Tensor
     public: Public
     own: Instance
-    autoencoder: Instance
     candidates: Mapping[str, Tensor] | None = None
     pairs: Pairs | None = None
     oracle: Oracle | None = None
@@ -191,8 +189,8 @@ class Knowledge:
 
     @functools.cached_property
     def own_mean(self) -> Tensor:
-        """Of the codes of the attacker's autoencoder."""
-        return self.autoencoder.codes.mean(0)
+        """Of the codes of the attacker's own instance."""
+        return self.own.codes.mean(0)
 
     def decoded(self, decode: Map) -> dict[str, Tensor]:
         """Images ``[N, 3, S, S]`` in [0, 1] that a decoder of codes makes of the masks."""

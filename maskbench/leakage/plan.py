@@ -8,8 +8,9 @@ from torch import Tensor
 from maskbench.data.masked_set import KEYED
 from maskbench.leakage import threats
 from maskbench.leakage.attacks import alignment, decoders, inference, oracle, reidentification, ridge
-from maskbench.leakage.knowledge import Knowledge
+from maskbench.leakage.knowledge import MOST_PAIRS, Knowledge
 from maskbench.leakage.scores import ATTRIBUTE, MEMBERSHIP, RECONSTRUCTION, REIDENTIFICATION, Kind
+from maskbench.leakage.world import Images
 
 
 def any_mask(_mask: str) -> bool:
@@ -40,6 +41,22 @@ def fitted(mask: str) -> bool:
     return mask in threats.FITTED
 
 
+def none(_counts: list[int]) -> list[int]:
+    return [0]
+
+
+def any_pairs(counts: list[int]) -> list[int]:
+    return [count for count in counts if 0 < count <= MOST_PAIRS]
+
+
+def many(counts: list[int]) -> list[int]:
+    return [count for count in counts if count >= decoders.FEWEST]
+
+
+def all_pairs(counts: list[int]) -> list[int]:
+    return counts[-1:]
+
+
 @dataclass(frozen=True)
 class Attack:
     """A row of the table.
@@ -50,7 +67,7 @@ class Attack:
         threat: what it may know.
         run: the attack; see the functions of :mod:`maskbench.leakage.attacks` for what it gives, by kind.
         masks: on which masks it makes sense.
-        paired: whether it needs pairs or queries: run with each number of them but 0, or else with 0 alone.
+        pairs: of the numbers of pairs or queries that its threat is tried with, those that it is run with.
         pictured: whether it is a row of the picture of the autoencoder's masks, where it reconstructs images.
     """
 
@@ -59,31 +76,36 @@ class Attack:
     threat: str
     run: Callable[[Knowledge], dict[str, Tensor]]
     masks: Callable[[str], bool] = any_mask
-    paired: bool = True
+    pairs: Callable[[list[int]], list[int]] = any_pairs
     pictured: bool = True
 
 
-ANCHORS = ("mean-image", "matched-decoder")  # the audit's own rows beside those of masks-only: they need no attack
+# the audit's own rows beside those of masks-only: they need no attack
+ANCHORS = ("mean-image", "label-mean-image", "matched-decoder")
 # in the order of a table's rows
 ATTACKS = (
-    Attack("mismatched-decoder", RECONSTRUCTION, "masks-only", decoders.mismatched, paired=False),
-    Attack("unpaired", RECONSTRUCTION, "masks-only", alignment.own_by_statistics, hidden, paired=False),
-    Attack("re-identification", REIDENTIFICATION, "masks-only", reidentification.from_masks, hidden, paired=False),
-    Attack("re-identification", REIDENTIFICATION, "masks-only", reidentification.from_raw, raw, paired=False),
+    Attack("mismatched-decoder", RECONSTRUCTION, "masks-only", decoders.mismatched, pairs=none),
+    Attack("unpaired", RECONSTRUCTION, "masks-only", alignment.own_by_statistics, hidden, pairs=none),
+    Attack("re-identification", REIDENTIFICATION, "masks-only", reidentification.from_masks, hidden, pairs=none),
+    Attack("re-identification", REIDENTIFICATION, "masks-only", reidentification.from_raw, raw, pairs=none),
     Attack("ridge", RECONSTRUCTION, "known-pairs", ridge.pixels_from_pairs),
-    Attack("procrustes", RECONSTRUCTION, "known-pairs", alignment.own_from_pairs),
-    Attack("latent-ridge", RECONSTRUCTION, "known-pairs", ridge.latent_from_pairs),
-    Attack("inverse-decoder", RECONSTRUCTION, "known-pairs", decoders.inverse_from_pairs),
-    Attack("re-identification", REIDENTIFICATION, "known-pairs", reidentification.from_pairs),
+    Attack("procrustes", RECONSTRUCTION, "known-pairs", alignment.own_from_pairs, hidden),
+    Attack("latent-ridge", RECONSTRUCTION, "known-pairs", ridge.latent_from_pairs, hidden),
+    Attack("inverse-decoder", RECONSTRUCTION, "known-pairs", decoders.inverse_from_pairs, hidden),
+    Attack("scratch-decoder", RECONSTRUCTION, "known-pairs", decoders.scratch_from_pairs, hidden, many),
+    Attack("re-identification", REIDENTIFICATION, "known-pairs", reidentification.from_pairs, hidden),
     Attack("attribute", ATTRIBUTE, "known-pairs", inference.attributes),
-    Attack("ridge", RECONSTRUCTION, "oracle", oracle.reconstructed),
-    Attack("re-identification", REIDENTIFICATION, "oracle", reidentification.from_oracle),
+    Attack("ridge", RECONSTRUCTION, "oracle", oracle.reconstructed, hidden),
+    Attack("re-identification", REIDENTIFICATION, "oracle", reidentification.from_oracle, hidden),
     # the encoder of plain masks
-    Attack("gradient-inversion", RECONSTRUCTION, "stolen-encoder", decoders.inverted, plain_and_hidden, paired=False),
-    Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_stolen, plain, paired=False),
-    Attack("membership", MEMBERSHIP, "stolen-encoder", inference.members, fitted, paired=False),
+    Attack("gradient-inversion", RECONSTRUCTION, "stolen-encoder", decoders.inverted, plain_and_hidden, pairs=none),
+    Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_stolen, plain, pairs=none),
+    Attack("membership", MEMBERSHIP, "stolen-encoder", inference.members, fitted, pairs=none),
     Attack("ridge", RECONSTRUCTION, "stolen-encoder", ridge.pixels_from_stolen, plain),
-    Attack("inverse-decoder", RECONSTRUCTION, "stolen-encoder", decoders.inverse_from_stolen, plain),
+    Attack("inverse-decoder", RECONSTRUCTION, "stolen-encoder", decoders.inverse_from_stolen, plain_and_hidden),
+    Attack(
+        "scratch-decoder", RECONSTRUCTION, "stolen-encoder", decoders.scratch_from_stolen, plain_and_hidden, all_pairs
+    ),
     Attack("attribute", ATTRIBUTE, "stolen-encoder", inference.attributes, plain),
     # the encoder of keyed masks: the key is missing
     Attack(
@@ -92,11 +114,11 @@ ATTACKS = (
         "stolen-encoder",
         alignment.stolen_by_statistics,
         keyed,
-        paired=False,
+        pairs=none,
         pictured=False,
     ),
     Attack(
-        "re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_stolen_keyed, keyed, paired=False
+        "re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_stolen_keyed, keyed, pairs=none
     ),
     Attack("procrustes", RECONSTRUCTION, "stolen-encoder", alignment.stolen_from_pairs, keyed, pictured=False),
     Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_keyed_pairs, keyed),
@@ -135,13 +157,15 @@ class Step:
         ]
 
 
-def steps(mask: str, known: int, labelled: bool) -> Iterator[Step]:
-    """What is done to a mask, where at most so many pairs are known, with or without labels."""
+def steps(mask: str, images: Images) -> Iterator[Step]:
+    """What is done to a mask with these images."""
+    labelled = images.labelled is not None
     suited = [attack for attack in ATTACKS if attack.masks(mask) and (labelled or attack.kind is not ATTRIBUTE)]
-    some = [count for count in threats.PAIRS if count <= known]
+    some = [count for count in threats.PAIRS if count <= len(images.known)]
     for threat, row in threats.THREATS.items():
-        for count in row.counts(mask, some):
-            attacks = [attack for attack in suited if attack.threat == threat and attack.paired == (count > 0)]
+        counts = row.counts(mask, some, len(images.public))
+        for count in counts:
+            attacks = [attack for attack in suited if attack.threat == threat and count in attack.pairs(counts)]
             if attacks:
                 yield Step(mask, threat, count, tuple(attacks))
 

@@ -13,6 +13,7 @@ from maskbench.storage import atomic
 from maskbench.storage.tables import Row, markdown, read
 
 ORACLE = ("oracle",)
+NAMED = ("named_without_pairs", "named_with_pairs")  # columns of frontier.csv
 EQUAL = 0.02  # difference of SSIM, or of a share of images, that is called none
 
 
@@ -30,7 +31,7 @@ def write(folder: Path, originals: Tensor, examples: dict[tuple[str, str, str, i
     pictures = folder / "figures"
     atomic.make_folder(pictures)
     of_aae = {key[1:]: pixels for key, pixels in examples.items() if key[0] == "aae"}
-    figures.attack_grid(originals, of_aae, plan.pictured(), ANCHORS, table.pairs, pictures / "audit-attacks.png")
+    figures.attack_grid(originals, of_aae, plan.pictured(), ANCHORS, table.all_pairs, pictures / "audit-attacks.png")
     curves = {mask: [table.best(mask, k) for k in table.pairs] for mask in table.masks}
     found = {mask: [table.best_reid(mask, k) for k in table.pairs] for mask in table.masks}
     anchors = {name: table.anchor(name) for name in ANCHORS}
@@ -38,7 +39,7 @@ def write(folder: Path, originals: Tensor, examples: dict[tuple[str, str, str, i
     if frontier:
         figures.frontier(frontier, pictures / "audit-frontier.png")
     said = verdict(table, frontier, candidates)
-    atomic.write_text(folder / "audit.md", page(table, frontier, said))
+    atomic.write_text(folder / "audit.md", page(table, frontier, candidates, said))
     return said
 
 
@@ -50,7 +51,9 @@ class Table:
         self.cells = {(*(row[name] for name in names), int(row["pairs"])): row for row in rows}
         self.masks, self.sets, self.threats = (list(dict.fromkeys(row[name] for row in rows)) for name in names[:3])
         self.pairs = sorted({int(row["pairs"]) for row in rows if row["threat"] in ("masks-only", "known-pairs")})
+        self.all_pairs = sorted({int(row["pairs"]) for row in rows})  # also those that a stolen encoder makes
         self.fewest = min((k for k in self.pairs if k), default=0)  # but none
+        self.few, self.many = (max(k for k in self.pairs if k <= most) for most in (100, 1000))
 
     def value(self, mask: str, threat: str, attack: str, measure: str, pairs: int, images: str = "") -> float | None:
         row = self.cells.get((mask, images or self.sets[0], threat, attack, measure, pairs))
@@ -61,8 +64,12 @@ class Table:
         keys = [(mask, images, threat, attack, kind.measures[0], pairs) for attack in plan.named(kind)]
         return [self.cells[key] for key in keys if key in self.cells]
 
-    def anchor(self, name: str) -> float:
-        return self.value("aae", "masks-only", name, "ssim", 0)
+    def anchor(self, name: str, mask: str = "aae") -> float:
+        return self.value(mask, "masks-only", name, "ssim", 0)
+
+    def with_encoder(self, mask: str) -> float:
+        """SSIM of the best attack of somebody who has the encoder, but of keyed masks neither key nor pairs."""
+        return self.best(mask, 0 if mask.endswith(KEYED) else self.all_pairs[-1], ("stolen-encoder",))
 
     def best(self, mask: str, pairs: int, threats: tuple[str, ...] = ("masks-only", "known-pairs")) -> float:
         """SSIM of the best attack with so many pairs or fewer."""
@@ -90,7 +97,7 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
     Args:
         candidates: among how many images the right one was to be found.
     """
-    nothing, everything = (table.anchor(name) for name in ANCHORS)
+    nothing, label, everything = (table.anchor(name) for name in ANCHORS)
 
     def recovered(ssim: float) -> str:
         share = (ssim - nothing) / max(everything - nothing, 1e-9)
@@ -102,14 +109,15 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
             words += " of what the matching decoder shows"
         return f"{words} (SSIM {ssim:.2f})"
 
-    few, many = (max(k for k in table.pairs if k <= most) for most in (100, 1000))
+    few, many = table.few, table.many
     said = [
         "What follows is what the attacks tried here find; that they fail proves nothing about others. "
-        f"The mean image, which needs no mask, has SSIM {nothing:.2f} and the owner's own decoder {everything:.2f}. "
+        "Pictures and links are two things. "
+        f"Pictures: the mean image, which needs no mask, has SSIM {nothing:.2f}, that of the true label {label:.2f}, "
+        f"and the owner's own decoder {everything:.2f}. "
         f"From the masks of the autoencoder, somebody with masks alone recovers {recovered(table.best('aae', 0))}; "
         f"with {few} known pairs {recovered(table.best('aae', few))}; with {many} "
-        f"{recovered(table.best('aae', many))}; with the encoder "
-        f"{recovered(table.best('aae', 10**9, ('stolen-encoder',)))}."
+        f"{recovered(table.best('aae', many))}; with the encoder {recovered(table.with_encoder('aae'))}."
     ]
     if "oracle" in table.threats:
         said.append(
@@ -117,10 +125,11 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
             f"with {many} {recovered(table.best('aae', many, ORACLE))}."
         )
     said.append(
-        f"Which of {candidates:,} candidate images is behind a mask is answered rightly at the first guess for "
-        f"{table.best_reid('aae', 0):.1%} of the masks without a pair, for "
-        f"{table.best_reid('aae', table.fewest):.1%} with {table.fewest} known pairs, and for "
-        f"{table.best_reid('aae', 0, ('stolen-encoder',)):.1%} with the encoder."
+        f"Links: somebody who has {candidates:,} candidate images and trains an encoder of the same kind names the one "
+        f"behind a mask at the first guess for {table.best_reid('aae', 0):.1%} of the masks without a pair, for "
+        f"{table.best_reid('aae', table.fewest):.1%} with {table.fewest} known pairs, for "
+        f"{table.best_reid('aae', many):.1%} with {many:,}, and for "
+        f"{table.best_reid('aae', 0, ('stolen-encoder',)):.1%} with the encoder itself."
     )
     said.append(key_verdict(table, frontier, recovered))
     for member in table.of_kind(scores.MEMBERSHIP, "aae", "stolen-encoder", table.sets[0], 0):
@@ -154,17 +163,13 @@ def key_verdict(table: Table, frontier: list[Row], recovered) -> str:
         said += f"; from {useless[0]:,} known pairs on it no longer helps."
     else:
         said += f"; it still helps at {max(table.pairs):,} known pairs."
-    stolen = [
-        k
-        for k in table.pairs
-        if table.best(keyed, k, ("stolen-encoder",)) >= table.best("aae", 10**9, ("stolen-encoder",)) - EQUAL
-    ]
+    plain = table.with_encoder("aae")
+    stolen = [k for k in table.pairs if table.best(keyed, k, ("stolen-encoder",)) >= plain - EQUAL]
     if "oracle" in table.threats:
         said += " Against an oracle "
         worse = [k for k in table.pairs[1:] if table.best(keyed, k, ORACLE) < table.best("aae", k, ORACLE) - EQUAL]
         said += "it makes no difference." if not worse else f"it helps up to {max(worse):,} images."
-    without = recovered(table.best(keyed, 0, ("stolen-encoder",)))
-    said += f" With the encoder but neither key nor pairs, one recovers {without}"
+    said += f" With the encoder but neither key nor pairs, one recovers {recovered(table.with_encoder(keyed))}"
     said += f", and from {stolen[0]:,} known pairs on the key no longer helps. " if stolen else ". "
     said += (
         "Who has the candidates and keyed masks of all of them answers rightly at the first guess which is behind "
@@ -191,7 +196,7 @@ def key_costs(frontier: list[Row]) -> list[tuple[str, float, float]]:
     return [(name, plain[name], keyed[name]) for name in NAMES if name in plain and name in keyed]
 
 
-def page(table: Table, frontier: list[Row], said: str) -> str:
+def page(table: Table, frontier: list[Row], candidates: int, said: str) -> str:
     """``audit.md``."""
     lines = [
         "# What a mask leaks\n",
@@ -205,6 +210,18 @@ def page(table: Table, frontier: list[Row], said: str) -> str:
     ]
     if frontier:
         lines.append("![Accuracy against leakage](figures/audit-frontier.png)\n")
+    lines += [
+        "## Pictures\n",
+        f"SSIM of the best attack with so many pairs or fewer on {table.sets[0]}, between answers that need no attack: "
+        "the mean of public images, their mean of the true label, and the owner's own decoder.\n",
+        picture_table(table),
+    ]
+    lines += [
+        "## Links\n",
+        f"Share of masks whose image is named among {candidates:,} candidates at the first guess, by somebody with an "
+        "encoder of the same kind: of another seed, trained on public images.\n",
+        link_table(table, frontier),
+    ]
     threats = [(name, threat.text) for name, threat in THREATS.items()]
     lines += ["## Threat models\n", markdown(["threat", "the attacker has"], threats)]
     lines.append(
@@ -247,17 +264,37 @@ def with_interval(row: Row) -> str:
     return f"{float(row['mean']):.3f} ({float(row['low']):.3f} to {float(row['high']):.3f})"
 
 
+def picture_table(table: Table) -> str:
+    """Masks down, what the attacker has across, between the anchors."""
+    counts = sorted({0, table.many, table.pairs[-1]})
+    rows = []
+    for mask in table.masks:
+        best = [*(table.best(mask, k) for k in counts), table.with_encoder(mask)]
+        *below, above = (table.anchor(name, mask) for name in ANCHORS)
+        rows.append([mask, *(f"{value:.3f}" for value in (*below, *best, above))])
+    names = ["masks only", *(f"{k:,} known pairs" for k in counts[1:]), "the encoder, without a key"]
+    *below, above = (name.replace("-", " ") for name in ANCHORS)
+    return markdown(["mask", *below, *names, above], rows)
+
+
+def link_table(table: Table, frontier: list[Row]) -> str:
+    """Masks down, those of ``--more-models`` at the end where there is a frontier."""
+    shares = {(mask, ""): [table.best_reid(mask, k) for k in (0, table.many)] for mask in table.masks}
+    if frontier:
+        shares = {(row["mask"], row["gaussian_dim"]): [float(row[name]) for name in NAMED] for row in frontier}
+    rows = [[*point, *(f"{share:.3f}" for share in named)] for point, named in shares.items()]
+    return markdown(["mask", "Gaussian part", "without pairs", f"with {table.many:,} pairs"], rows)
+
+
 def reconstruction_table(table: Table, images: str) -> str:
     """Attacks down, pairs across."""
     rows = []
     for mask, threat, attack in dict.fromkeys(
         (key[0], key[2], key[3]) for key in table.cells if key[1] == images and key[4] == "ssim"
     ):
-        values = [table.value(mask, threat, attack, "ssim", k, images) for k in table.pairs]
-        if all(value is None for value in values):  # unlimited pairs, where the known ones are fewer
-            continue
+        values = [table.value(mask, threat, attack, "ssim", k, images) for k in table.all_pairs]
         rows.append([mask, threat, attack, *("" if value is None else f"{value:.3f}" for value in values)])
-    return markdown(["mask", "threat", "attack", *(f"{k:,}" for k in table.pairs)], rows)
+    return markdown(["mask", "threat", "attack", *(f"{k:,}" for k in table.all_pairs)], rows)
 
 
 def reid_table(table: Table, images: str) -> str:

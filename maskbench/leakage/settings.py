@@ -20,7 +20,7 @@ class Settings:
         limit: keep the first ``limit`` training and ``limit // 4`` other images.
         seed: of baselines.
         output_dir: an existing folder.
-        more_models: trained folders of other latent sizes, for accuracy against leakage.
+        more_models: folders of other trained autoencoders, instances 0 and 1 in each, for accuracy against leakage.
         data_dir, workers, skip_corrupt: as for :func:`maskbench.data.datasets.load`.
     """
 

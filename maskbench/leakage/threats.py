@@ -26,7 +26,6 @@ def masks_only(world: World, victim: Victim, _count: int = 0, **more) -> Knowled
         collection=victim.collection,
         public=world.public,
         own=victim.own,
-        autoencoder=world.autoencoder,
         **more,
     )
 
@@ -58,6 +57,10 @@ def stolen_encoder(world: World, victim: Victim, count: int) -> Knowledge:
     return masks_only(world, victim, **more)
 
 
+def _stolen_counts(mask: str, some: list[int], public: int) -> list[int]:
+    return [0, *some] if mask.endswith(KEYED) else sorted({0, min(MOST_PAIRS, public), public})
+
+
 @dataclass(frozen=True)
 class Threat:
     """A row of the table of threats.
@@ -65,33 +68,34 @@ class Threat:
     Attributes:
         text: what the attacker has, for the report.
         knowledge: of a victim, with so many pairs or queries.
-        counts: of a mask, and the numbers of pairs that there are: those that the threat is tried with.
+        counts: of a mask, the numbers of known pairs and how many images are public: the numbers of pairs or queries
+            that the threat is tried with, ascending.
     """
 
     text: str
     knowledge: Callable[[World, Victim, int], Knowledge]
-    counts: Callable[[str, list[int]], list[int]]
+    counts: Callable[[str, list[int], int], list[int]]
 
 
 THREATS = {
     "masks-only": Threat(
         text="masked vectors, and public images of the same kind",
         knowledge=masks_only,
-        counts=lambda mask, some: [0],
+        counts=lambda mask, some, public: [0],
     ),
     "known-pairs": Threat(
         text="also k of the images behind masks",
         knowledge=known_pairs,
-        counts=lambda mask, some: some,
+        counts=lambda mask, some, public: some,
     ),
     "oracle": Threat(
         text="no known pairs, but may have n images of their choice masked",
         knowledge=oracle,
-        counts=lambda mask, some: some,
+        counts=lambda mask, some, public: some,
     ),
     "stolen-encoder": Threat(
         text="the encoder's weights (of keyed masks: without the key), so unlimited pairs of public images",
         knowledge=stolen_encoder,
-        counts=lambda mask, some: [0, *some] if mask.endswith(KEYED) else [0, MOST_PAIRS],
+        counts=_stolen_counts,
     ),
 }

@@ -20,6 +20,7 @@ from maskbench.leakage.knowledge import MOST_PAIRS, Instance, Labelled, Map, Mem
 from maskbench.masking import Autoencoder, MaskingMethod, Recipe, make
 from maskbench.masking.key import Keyed
 from maskbench.models import Decoder
+from maskbench.storage import pt
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +29,12 @@ class Images:
 
     Attributes:
         judged: by the name of their set.
+        label_means: of each judged image the mean of other images of its label, float32 ``[N, 3, S, S]`` by set.
         labelled: labelled images of the last judged set's kind, their labels, and those of its judged images; or None.
     """
 
     judged: dict[str, Tensor]
+    label_means: dict[str, Tensor]
     validation: Tensor
     known: Tensor
     public: Tensor
@@ -44,7 +47,7 @@ class World:
     Args:
         images: all of them.
         owner: the victim's autoencoder, with its decoder.
-        attacker: the attacker's own, with its decoder.
+        attacker: the attacker's own, of the same sizes, with its decoder.
         secret: the owner's key, 32 bytes.
         seed: of baselines, and of the order of what is shuffled.
     """
@@ -55,7 +58,6 @@ class World:
         self.judged = {name: to_float(pixels) for name, pixels in images.judged.items()}
         self.public = Public(images.public)
         self.known = to_float(images.known[:MOST_PAIRS])
-        self.autoencoder = instance(attacker, self.public)
         self.victim, self._methods = functools.cache(self._victim), functools.cache(self._make_methods)
         self.orders = {name: self._order(number, len(x)) for number, (name, x) in enumerate(self.judged.items())}
         self.candidates = {name: pixels[self.orders[name]] for name, pixels in self.judged.items()}
@@ -64,6 +66,12 @@ class World:
     def first(self) -> str:
         """The name of the judged set of the public images' kind."""
         return next(iter(self.judged))
+
+    @functools.cached_property
+    def networks(self) -> list[str]:
+        """Fingerprints of both autoencoders."""
+        sides = self.owner, self.attacker
+        return [pt.fingerprint(network.state_dict()) for side in sides for network in (side.encoder, side.decoder)]
 
     def answers(self) -> dict[str, Tensor]:
         """Where the true candidate of each mask stands, int64 ``[N]`` by set."""
@@ -81,13 +89,12 @@ class World:
     def _make_methods(self, name: str) -> tuple[MaskingMethod, MaskingMethod, Instance, Instance]:
         """The owner's method without a key, the attacker's, his instance of it, and the stolen encoder."""
         if name == "aae":
-            owner, attacker, own = self.owner, self.attacker, self.autoencoder
+            owner, attacker = self.owner, self.attacker
         else:
             # of the same public images the attacker's PCA is the owner's matrix: anybody can compute it
             owner, attacker = (make(name, self._recipe(seed)) for seed in (self.seed, self.seed + 1))
-            own = instance(attacker, self.public)
         bare = Autoencoder(owner.encoder, owner.fingerprint) if isinstance(owner, Autoencoder) else owner
-        return owner, attacker, own, Instance(reading(bare, attacker), self.public)
+        return owner, attacker, instance(attacker, self.public), Instance(reading(bare, attacker), self.public)
 
     def _recipe(self, seed: int) -> Recipe:
         gaussian_dim, categories = self.owner.widths
@@ -167,16 +174,17 @@ class Victim:
         return lambda images: decode(self.encode(images))
 
     def anchors(self) -> dict[str, dict[str, Tensor]]:
-        """What needs no attack: the mean image, and the owner's own decoder; images by name and set."""
+        """What needs no attack: the mean image, that of the true label, the owner's own decoder; by name and set."""
         judged, mean = self.world.judged, self.world.public.mean
         return {
             "mean-image": {name: mean.expand_as(images) for name, images in judged.items()},
+            "label-mean-image": self.world.images.label_means,
             "matched-decoder": {name: self.rebuild(images) for name, images in judged.items()},
         }
 
 
 class Rebuild(nn.Module):
-    """A decoder of codes as the attacker reads them: what he fine-tunes."""
+    """A decoder of codes as the attacker reads them."""
 
     def __init__(self, decoder: Decoder):
         super().__init__()
@@ -186,25 +194,35 @@ class Rebuild(nn.Module):
         return self.decoder.rebuild(codes)
 
 
+class RebuildParts(nn.Module):
+    """A method's own way back, of codes that are both parts side by side, as they were."""
+
+    def __init__(self, method: MaskingMethod):
+        super().__init__()
+        self.method = method
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.method.rebuild(*codes.split(self.method.widths, 1))
+
+
 def instance(method: MaskingMethod, public: Public) -> Instance:
     """A method as the attacker himself runs it; without a way back, with the best linear one for public images."""
     encode = reading(method, method)
     if isinstance(method, Autoencoder) and method.decoder is not None:
         return Instance(encode, public, Rebuild(method.decoder))
-    if method.rebuild is not None and type(method).read is MaskingMethod.read:  # both parts side by side, as they were
-        return Instance(encode, public, lambda codes: method.rebuild(*codes.split(method.widths, 1)))
+    if method.rebuild is not None and type(method).read is MaskingMethod.read:
+        return Instance(encode, public, RebuildParts(method))
     return Instance(encode, public, linear_decoder(Instance(encode, public)))
 
 
 def reading(method: MaskingMethod, attacker: MaskingMethod) -> Map:
     """Images to codes, read by what the attacker knows of his own instance of the method."""
-    # masks of another length than his own cannot be read by it; the contrast they are given back is nearly the same
-    read, encode = (attacker if attacker.widths == method.widths else method).read, method.encode
+    read, encode = attacker.read, method.encode
     return lambda images: read(*encode(images))
 
 
-def linear_decoder(encoder: Instance) -> Map:
+def linear_decoder(encoder: Instance) -> nn.Module:
     """The best linear decoder, fitted to public images: codes to images."""
     public = encoder.public
     linear = Ridge(encoder.codes, encoder.codes.mean(0)).fit(public.some.flatten(1), public.mean.flatten())
-    return public.shaped(linear)
+    return nn.Sequential(linear, nn.Unflatten(1, public.images.shape[1:]))

@@ -66,7 +66,7 @@ def draw_latent_sizes(table: list[dict[str, str]], path: Path) -> None:
     column = {name: np.array([float(row[name]) for row in table]) for name in table[0]}
     sizes = column["gaussian_dim"]
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    axes[0].plot(sizes, column["validation_mse"], marker="o", color="black", label="preset maskbench, one epoch")
+    axes[0].plot(sizes, column["validation_mse"], marker="o", color="black", label="preset paper, one epoch")
     axes[0].set(ylabel="validation MSE (pixels in 0..1)", ylim=(0, None))
     for method in ("mlp", "forest"):
         errors = standard_error(column[f"{method}_std"], column["draws"])

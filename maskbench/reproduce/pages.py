@@ -125,7 +125,7 @@ def _variations(results: Path) -> list[str]:
     if table := saved_rows(results, "latent_sizes"):
         parts += ["## Latent sizes\n", plain_table(table), "![Latent sizes](figures/latent_sizes.png)\n"]
         parts.append(
-            "Preset maskbench, seed 0; MSE after one epoch. The accuracies (three classes) are of encoders of one "
+            "Preset paper, seed 0; MSE after one epoch. The accuracies (three classes) are of encoders of one "
             "epoch, with 384 numbers of the main run's encoder, which was trained longer.\n"
         )
     if table := saved_rows(results, "image_sizes"):

@@ -167,17 +167,17 @@ def _baseline_step(commands: _Commands, name: str, dataset: str, draws: int) -> 
 
 
 def _latent_size_steps(commands: _Commands, draws: int) -> list[Step]:
-    """One epoch with fewer and with more numbers a mask."""
+    """One epoch with fewer and with more numbers a mask; the audit attacks them with the second instance."""
     steps = []
     for size in _other_sizes():
         folder = commands.runs / f"gaussian-{size}"
         flags = ["--classes", 3, "--repeats", draws, "--methods", "mlp", "forest"]
         work = [
-            commands.train(folder, "--gaussian-dim", size, "--epochs", 1),
+            commands.train(folder, "--preset", "paper", "--gaussian-dim", size, "--epochs", 1, "--instances", 2),
             commands.mask_by_encoder(folder, "cifar100"),
             commands.classify(folder, "cifar100", "classify-cifar100", *flags),
         ]
-        steps.append(Step(f"latent size {size}", 15, work, removes=folder / "cifar100.pt"))
+        steps.append(Step(f"latent size {size}", 10, work, removes=folder / "cifar100.pt"))
     return steps
 
 
@@ -188,9 +188,11 @@ def _other_sizes() -> list[int]:
 
 def _audit_step(commands: _Commands) -> Step:
     runs, others = commands.runs, _other_sizes()
+    folders = ["paper", *(f"gaussian-{size}" for size in others)]
     work = commands.pair(runs / "maskbench", runs / "audit", "--audit")
-    work += ["--more-models", *(str(runs / f"gaussian-{size}" / "aae") for size in others)]
-    return Step("audit", 40, [work], needs=("train maskbench", *(f"latent size {size}" for size in others)))
+    work += ["--more-models", *(str(runs / folder / "aae") for folder in folders)]
+    needs = "train maskbench", "train paper", *(f"latent size {size}" for size in others)
+    return Step("audit", 55, [work], needs)
 
 
 def _prior_weight_steps(commands: _Commands) -> list[Step]:

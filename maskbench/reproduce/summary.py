@@ -117,12 +117,12 @@ def estimator_rows(runs: Path, finished: Collection[str]) -> list[list]:
 
 
 def latent_size_rows(runs: Path, finished: Collection[str]) -> list[list]:
-    """MSE after one epoch and accuracies on three classes; 384 numbers are the main run's, preset maskbench."""
+    """MSE after one epoch and accuracies on three classes; 384 numbers are the main run's, preset paper."""
     table = []
     for size in GAUSSIAN_DIMS:
         needed, folder = {f"latent size {size}"}, runs / f"gaussian-{size}"
         if size == MAIN_GAUSSIAN_DIM:
-            needed, folder = {"train maskbench", "classify maskbench cifar100"}, runs / "maskbench"
+            needed, folder = {"train paper", "classify paper cifar100"}, runs / "paper"
         if needed <= set(finished):
             path = folder / "classify-cifar100" / "cifar100-runs.csv"
             mlp, forest = (_accuracy(path, method) for method in ("mlp", "forest"))

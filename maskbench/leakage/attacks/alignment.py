@@ -169,21 +169,21 @@ def own_by_statistics(knowledge: Knowledge) -> dict[str, Tensor]:
 
 
 def own_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
-    """Known pairs: to the attacker's own autoencoder by Procrustes, then its decoder. Images by set."""
+    """Known pairs: to the attacker's own instance by Procrustes, then its decoder. Images by set."""
     own = ridge.own_codes(knowledge)
     align = procrustes(knowledge.pairs.codes, own, knowledge.mean, knowledge.own_mean)
-    return _through(knowledge, align, knowledge.autoencoder.decode)
+    return _through(knowledge, align, knowledge.own.decode)
 
 
 def stolen_by_statistics(knowledge: Knowledge) -> dict[str, Tensor]:
     """The encoder without the key or a pair: the key by statistics, then a decoder of the encoder. Images by set."""
     align = by_statistics(knowledge.collection, knowledge.stolen)
-    return _through(knowledge, align, decoders.of_stolen(knowledge.stolen, knowledge.autoencoder))
+    return _through(knowledge, align, decoders.of_stolen(knowledge.stolen, knowledge.own))
 
 
 def stolen_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """The encoder without the key, and pairs: the key by Procrustes, then a decoder of the encoder. Images by set."""
-    return _through(knowledge, to_stolen(knowledge), decoders.of_stolen(knowledge.stolen, knowledge.autoencoder))
+    return _through(knowledge, to_stolen(knowledge), decoders.of_stolen(knowledge.stolen, knowledge.own))
 
 
 def _through(knowledge: Knowledge, align: Map, decode: Map) -> dict[str, Tensor]:

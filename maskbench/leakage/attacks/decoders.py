@@ -2,20 +2,26 @@
 
 import copy
 import functools
+import itertools
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from maskbench.data.image_set import to_float
 from maskbench.leakage.attacks import ridge
-from maskbench.leakage.knowledge import Instance, Knowledge, Map
+from maskbench.leakage.knowledge import Instance, Knowledge, Map, batched
+from maskbench.models.sizes import depth, has_bfloat16
 
+FEWEST = 1000  # known pairs that a decoder is trained from scratch with
+PASSES, EPOCHS = 30_000, (10, 50)  # images that it sees in training, or more; how often each, at least and at most
 INVERTED = 100  # masks of each set that gradient inversion attacks: it takes seconds an image
 
 
 @torch.enable_grad()
-def inverse_decoder(codes: Tensor, images: Tensor, start: nn.Module, align: Map, passes: int = 2000) -> Map:
+def inverse_decoder(codes: Tensor, images: Tensor, start: nn.Module, align: nn.Linear, passes: int = 2000) -> Map:
     """The attacker's own decoder, fine-tuned to the victim's codes on k pairs: codes ``[k, D]`` and their images.
 
     Threat models: known pairs, stolen encoder. Pairs are few, so the decoder starts from what the attacker learned on
@@ -25,16 +31,11 @@ def inverse_decoder(codes: Tensor, images: Tensor, start: nn.Module, align: Map,
 
     Args:
         start: the attacker's decoder, his codes ``[N, E]`` to images; not changed.
-        align: affine, the victim's codes to his.
+        align: the victim's codes to his; not changed.
         passes: images seen in training, each at most 50 times; more where there are more pairs, then each once.
     """
     batch, checks = 50, 4
-    offset = align(codes.new_zeros(1, codes.shape[1]))
-    linear = nn.Linear(codes.shape[1], offset.shape[1]).to(codes)
-    with torch.no_grad():
-        linear.bias.copy_(offset[0])
-        linear.weight.copy_((align(torch.eye(codes.shape[1]).to(codes)) - offset).T)
-    model = nn.Sequential(linear, copy.deepcopy(start)).eval()  # kept as it is: no statistics move
+    model = copy.deepcopy(nn.Sequential(align, start)).requires_grad_().eval()  # no statistics move
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-4)
     generator = torch.Generator().manual_seed(0)
     held_out, train = torch.randperm(len(codes), generator=generator).tensor_split([max(1, len(codes) // 5)])
@@ -55,6 +56,90 @@ def inverse_decoder(codes: Tensor, images: Tensor, start: nn.Module, align: Map,
             error = _error(model, codes[held_out], images[held_out])
             if error < best:
                 best, weights = error, copy.deepcopy(model.state_dict())
+    model.load_state_dict(weights)
+    return torch.no_grad()(model)
+
+
+class ScratchDecoder(nn.Module):
+    """A decoder for codes of any kind: a linear picture, and what convolutions make of the codes and of it.
+
+    The codes, standardised, become a grid of 4 to 7 pixels a side, which transposed convolutions enlarge to half of the
+    image's side. There the picture joins them, its pixels folded into channels, and three convolutions correct it.
+
+    Args:
+        linear: codes ``[N, D]`` to pixels ``[N, 3 S S]``; stays as it is.
+        codes: ``[k, D]``, for means and deviations.
+        image_size: S.
+        width: channels of half the image's side; each halving doubles them, up to 128.
+    """
+
+    def __init__(self, linear: nn.Linear, codes: Tensor, image_size: int, width: int = 32):
+        super().__init__()
+        self.linear, self.size = linear, image_size
+        deviation, mean = torch.std_mean(codes, 0, correction=0)
+        deviation[deviation < 1e-6] = math.inf  # a category that no known image has tells nothing
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+        stages = depth(image_size)
+        channels = [min(128, width << stage) for stage in range(stages)][::-1]
+        shape = channels[0], image_size >> stages, image_size >> stages
+        layers = [nn.Linear(codes.shape[1], math.prod(shape)), nn.Unflatten(1, shape)]
+        for before, after in itertools.pairwise(channels):
+            layers += [nn.BatchNorm2d(before), nn.ReLU(), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
+        self.grid = nn.Sequential(*layers, nn.BatchNorm2d(width), nn.ReLU())
+        last = nn.Conv2d(width, 12, 3, padding=1)
+        nn.init.zeros_(last.weight)  # it starts by correcting nothing
+        nn.init.zeros_(last.bias)
+        self.correction = nn.Sequential(
+            nn.Conv2d(width + 12, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            last,
+            nn.PixelShuffle(2),
+        )
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """``[N, D]`` -> images ``[N, 3, S, S]``, not clamped."""
+        picture = self.linear(codes).view(-1, 3, self.size, self.size)
+        with torch.autocast(codes.device.type, torch.bfloat16, self.training and has_bfloat16(codes.device)):
+            grid = self.grid((codes - self.mean) / self.deviation)
+            both = torch.cat((grid, F.pixel_unshuffle(picture - 0.5, 2)), 1)
+            correction = self.correction(both.contiguous(memory_format=torch.channels_last))
+        return picture + correction.float()
+
+
+@torch.enable_grad()
+def scratch_decoder(codes: Tensor, images: Tensor) -> Map:
+    """A decoder trained from scratch on k pairs: codes ``[k, D]`` and images ``[k, 3, S, S]`` -> codes to images.
+
+    Threat models: known pairs, stolen encoder. It needs no decoder of the attacker's own, and so fits codes of any kind
+    (Dosovitskiy and Brox, "Inverting visual representations with convolutional networks", CVPR 2016). A ridge
+    regression gives the linear picture, Adam trains the convolutions on the squared error; the last tenth of the pairs
+    is held out, and the weights that do best there are kept, be they the first.
+    """
+    batch, epochs = 100, min(EPOCHS[1], max(EPOCHS[0], PASSES // len(codes)))
+    held_out = max(1, len(codes) // 10)
+    (train, pictures), others = (codes[:-held_out], images[:-held_out]), (codes[-held_out:], images[-held_out:])
+    linear = ridge.Ridge(train, codes.mean(0)).fit(pictures.flatten(1), images.flatten(1).mean(0))
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        model = ScratchDecoder(linear, codes, images.shape[-1]).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam((weight for weight in model.parameters() if weight.requires_grad), lr=2e-3, fused=True)
+    steps = epochs * math.ceil(len(train) / batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
+    generator = torch.Generator().manual_seed(0)
+    best, weights = _error(model.eval(), *others), copy.deepcopy(model.state_dict())
+    for _ in tqdm(range(epochs), desc="scratch decoder", unit="epoch", leave=False):
+        model.train()
+        for rows in torch.randperm(len(train), generator=generator).split(batch):
+            optimizer.zero_grad()
+            F.mse_loss(model(train[rows]), pictures[rows]).backward()
+            optimizer.step()
+            schedule.step()
+        error = _error(model.eval(), *others)
+        if error < best:
+            best, weights = error, copy.deepcopy(model.state_dict())
     model.load_state_dict(weights)
     return torch.no_grad()(model)
 
@@ -95,10 +180,23 @@ def gradient_inversion(encode: Map, codes: Tensor, start: Tensor, steps: int = 1
 
 
 @functools.lru_cache(maxsize=2)
-def of_stolen(stolen: Instance, autoencoder: Instance) -> Map:
-    """A decoder of a stolen encoder, learned from public images: codes to images."""
-    align = ridge.of_stolen(stolen).fit(autoencoder.codes, autoencoder.codes.mean(0))
-    return inverse_decoder(stolen.codes, stolen.public.some, autoencoder.decode, align)
+def inverse_of_stolen(stolen: Instance, own: Instance) -> Map:
+    """A decoder of a stolen encoder, fine-tuned to public images from the attacker's own: codes to images."""
+    align = ridge.of_stolen(stolen).fit(own.codes, own.codes.mean(0))
+    return inverse_decoder(stolen.codes, stolen.public.some, own.decode, align)
+
+
+@functools.lru_cache(maxsize=1)
+def scratch_of_stolen(stolen: Instance) -> Map:
+    """A decoder of a stolen encoder, trained from scratch on all public images: codes to images."""
+    return scratch_decoder(stolen.every_code(), to_float(stolen.public.images))
+
+
+def of_stolen(stolen: Instance, own: Instance) -> Map:
+    """The better of both on public images that neither was trained on, where these are more than ``public.some``."""
+    images = to_float(stolen.public.images[-len(stolen.public.images) // 10 :])
+    codes = batched(stolen.encode, images)
+    return min((inverse_of_stolen(stolen, own), scratch_of_stolen(stolen)), key=lambda x: _error(x, codes, images))
 
 
 def mismatched(knowledge: Knowledge) -> dict[str, Tensor]:
@@ -108,13 +206,23 @@ def mismatched(knowledge: Knowledge) -> dict[str, Tensor]:
 
 def inverse_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """Known pairs: a decoder fine-tuned to them. Images by set."""
-    pairs, start = knowledge.pairs, knowledge.autoencoder.decode
+    pairs, start = knowledge.pairs, knowledge.own.decode
     return knowledge.decoded(inverse_decoder(pairs.codes, pairs.images, start, ridge.to_own(knowledge)))
 
 
 def inverse_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
     """Stolen encoder: a decoder fine-tuned to public images that the attacker masks. Images by set."""
-    return knowledge.decoded(of_stolen(knowledge.stolen, knowledge.autoencoder))
+    return knowledge.decoded(inverse_of_stolen(knowledge.stolen, knowledge.own))
+
+
+def scratch_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Known pairs: a decoder trained from scratch on them. Images by set."""
+    return knowledge.decoded(scratch_decoder(knowledge.pairs.codes, knowledge.pairs.images))
+
+
+def scratch_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Stolen encoder: a decoder trained from scratch on all public images, masked. Images by set."""
+    return knowledge.decoded(scratch_of_stolen(knowledge.stolen))
 
 
 def inverted(knowledge: Knowledge) -> dict[str, Tensor]:

@@ -64,7 +64,7 @@ def wiener(queries: Tensor, answers: Tensor, mean: Tensor, components: Tensor, c
 
 
 @functools.lru_cache(maxsize=1)
-def _learned(oracle: Oracle, public: Public, autoencoder: Instance, collection: Tensor) -> tuple[Map, Map]:
+def _learned(oracle: Oracle, public: Public, own: Instance, collection: Tensor) -> tuple[Map, Map]:
     """Codes to images, and images to codes or what these are compared by; all queries are spent.
 
     Beyond as many queries as can be chosen well, photographs are asked for: of a mask that is not quite linear they
@@ -79,13 +79,13 @@ def _learned(oracle: Oracle, public: Public, autoencoder: Instance, collection: 
     queries, code_mean = public.some[: oracle.queries], collection.mean(0)
     answers = oracle.ask(queries)
     back = Ridge(answers, code_mean).fit(queries.flatten(1), public.mean.flatten())
-    turn = Ridge(autoencoder.codes[: oracle.queries], autoencoder.codes.mean(0)).fit(answers, code_mean)
-    return public.shaped(back), lambda images: turn(batched(autoencoder.encode, images))
+    turn = Ridge(own.codes[: oracle.queries], own.codes.mean(0)).fit(answers, code_mean)
+    return public.shaped(back), lambda images: turn(batched(own.encode, images))
 
 
 def learned(knowledge: Knowledge) -> tuple[Map, Map]:
     """What the oracle's answers teach: codes to images, and images to codes; shared by the attacks that ask alike."""
-    return _learned(knowledge.oracle, knowledge.public, knowledge.autoencoder, knowledge.collection)
+    return _learned(knowledge.oracle, knowledge.public, knowledge.own, knowledge.collection)
 
 
 def reconstructed(knowledge: Knowledge) -> dict[str, Tensor]:

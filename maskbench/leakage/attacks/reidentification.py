@@ -3,14 +3,14 @@
 An attack answers with distances, float64 ``[N, N]`` by set: row i says how far every candidate is from mask i.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from maskbench.leakage.attacks import alignment, oracle, ridge
 from maskbench.leakage.attacks.alignment import procrustes, transport
-from maskbench.leakage.knowledge import Instance, Knowledge, batched
+from maskbench.leakage.knowledge import Instance, Knowledge, Map, batched
 
 Comparison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # codes and candidates, made comparable
 
@@ -55,6 +55,20 @@ def distances(codes: Tensor, candidates: Tensor) -> Tensor:
     return torch.cdist(codes.double(), candidates.double(), compute_mode="donot_use_mm_for_euclid_dist")
 
 
+def mahalanobis(errors: Tensor) -> Map:
+    """The map of codes ``[N, D]``, float64, after which Euclidean distances are Mahalanobis distances to these errors.
+
+    Args:
+        errors: ``[k, D]``. Of a few, the covariance is hardly known, and shrunk towards that of a ball, by D / (D + k)
+            (after Ledoit and Wolf, Journal of Multivariate Analysis 2004, with a fixed rule).
+    """
+    count, width = errors.shape
+    covariance, shrinkage = errors.double().T @ errors.double() / count, width / (width + count)
+    ball = covariance.diagonal().mean().clamp_min(1e-30) * torch.eye(width, dtype=torch.float64)
+    factor = torch.linalg.cholesky((1 - shrinkage) * covariance + shrinkage * ball)
+    return lambda codes: torch.linalg.solve_triangular(factor, codes.double().T, upper=False).T
+
+
 def _length(codes: Tensor) -> Tensor:
     """``[N, D]`` -> ``[N, 1]``."""
     return codes.double().norm(dim=1, keepdim=True)
@@ -79,20 +93,25 @@ def from_raw(knowledge: Knowledge) -> dict[str, Tensor]:
 
 
 def from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
-    """Known pairs: the candidates under the attacker's autoencoder, turned into what the owner's encoder would say."""
-    own = ridge.own_codes(knowledge)
-    turn = ridge.Ridge(own, knowledge.own_mean).fit(knowledge.pairs.codes, knowledge.mean)
-    return _compared(knowledge, lambda images: turn(batched(knowledge.autoencoder.encode, images)))
+    """Known pairs: the candidates under the attacker's own instance, turned into what the owner's encoder would say.
+
+    Directions count by how well they are told: distances are those of Mahalanobis to what left-out pairs miss.
+    """
+    regression = ridge.Ridge(ridge.own_codes(knowledge), knowledge.own_mean)
+    targets = knowledge.pairs.codes, knowledge.mean
+    turn, weigh = regression.fit(*targets), mahalanobis(regression.left_out(*targets))
+    codes = {name: weigh(some) for name, some in knowledge.masks.items()}
+    return _compared(knowledge, codes, lambda images: weigh(turn(batched(knowledge.own.encode, images))))
 
 
 def from_oracle(knowledge: Knowledge) -> dict[str, Tensor]:
     """Oracle: the candidates under what its answers say of the mask."""
-    return _compared(knowledge, oracle.learned(knowledge)[1])
+    return _compared(knowledge, knowledge.masks, oracle.learned(knowledge)[1])
 
 
 def from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
     """Stolen encoder: the candidates as it encodes them."""
-    return _compared(knowledge, lambda images: batched(knowledge.stolen.encode, images))
+    return _compared(knowledge, knowledge.masks, lambda images: batched(knowledge.stolen.encode, images))
 
 
 def from_stolen_keyed(knowledge: Knowledge) -> dict[str, Tensor]:
@@ -115,8 +134,8 @@ def _turned(knowledge: Knowledge, instance: Instance) -> Comparison:
     return lambda codes, candidates: (align(codes), candidates)
 
 
-def _compared(knowledge: Knowledge, encode: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    return {name: distances(codes, encode(knowledge.candidates[name])) for name, codes in knowledge.masks.items()}
+def _compared(knowledge: Knowledge, masks: Mapping[str, Tensor], encode: Map) -> dict[str, Tensor]:
+    return {name: distances(codes, encode(knowledge.candidates[name])) for name, codes in masks.items()}
 
 
 def _best(knowledge: Knowledge, instance: Instance, ways: Sequence[Comparison]) -> dict[str, Tensor]:

@@ -1,10 +1,11 @@
 """Linear regression from known plaintexts."""
 
 import functools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskbench.leakage.knowledge import Instance, Knowledge, Map, batched
 
@@ -34,8 +35,8 @@ class Ridge:
         self.values = values.clamp_min(0)
         self.alphas = (self.values.sum() * torch.from_numpy(_ALPHAS).to(gram)).clamp_min(1e-30)
 
-    def fit(self, targets: Tensor, mean: Tensor) -> Map:
-        """The affine map ``[N, D] -> [N, M]`` (float32) for targets ``[k, M]``, whose mean over all is ``[M]``."""
+    def fit(self, targets: Tensor, mean: Tensor) -> nn.Linear:
+        """The affine map ``[N, D] -> [N, M]``, float32, for targets ``[k, M]``, whose mean over all is ``[M]``."""
         mean = mean.double()
         centred = targets.double() - mean
         strength = self._choose(centred)
@@ -44,15 +45,26 @@ class Ridge:
         else:
             projected = self.vectors.T @ (self.inputs.T @ centred)
             weights = self.vectors @ (projected / (self.values + strength)[:, None])
-        offset = mean - self.mean @ weights
-        weights, offset = weights.float(), offset.float()
-        return lambda inputs: inputs.float() @ weights + offset
+        linear = nn.utils.skip_init(nn.Linear, *weights.shape).requires_grad_(False)
+        linear.weight.copy_(weights.T)
+        linear.bias.copy_(mean - self.mean @ weights)
+        return linear
+
+    def left_out(self, targets: Tensor, mean: Tensor) -> Tensor:
+        """What each row's targets miss that were told from all other rows, float64 ``[k, M]``; as :meth:`fit`."""
+        centred = targets.double() - mean.double()
+        return next(self._left_out(centred, [self._choose(centred)]))
 
     def _choose(self, centred: Tensor) -> Tensor:
         """The strength of the smallest leave-one-out error; errors are lengths, which random combinations keep."""
         generator = torch.Generator().manual_seed(0)
         sketch = torch.randn(centred.shape[1], _SKETCH, generator=generator, dtype=torch.float64).to(centred)
         centred = centred if centred.shape[1] <= _SKETCH else centred @ sketch
+        errors = [missed.square().sum() for missed in self._left_out(centred, self.alphas)]
+        return self.alphas[torch.stack(errors).argmin()]
+
+    def _left_out(self, centred: Tensor, alphas: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Leave-one-out errors ``[k, M]`` of every strength."""
         # in the basis of the rows in which every strength is diagonal; what it leaves out, no strength explains
         if self.dual:
             basis, outside, uncovered = self.vectors, 0, 0
@@ -61,12 +73,10 @@ class Ridge:
             basis = basis * (self.values > 1e-13 * self.values[-1])
             outside, uncovered = centred - basis @ (basis.T @ centred), 1 - basis.square().sum(1)
         inside, squares = basis.T @ centred, basis.square()
-        errors = []
-        for alpha in self.alphas:
+        for alpha in alphas:
             left = alpha / (self.values + alpha)  # small numbers as they are: a difference from 1 would lose them
             residual = outside + basis @ (left[:, None] * inside)
-            errors.append((residual / (uncovered + squares @ left).clamp_min(1e-30)[:, None]).square().sum())
-        return self.alphas[torch.stack(errors).argmin()]
+            yield residual / (uncovered + squares @ left).clamp_min(1e-30)[:, None]
 
 
 @functools.lru_cache(maxsize=1)
@@ -77,13 +87,13 @@ def of_pairs(knowledge: Knowledge) -> Ridge:
 
 @functools.lru_cache(maxsize=1)
 def own_codes(knowledge: Knowledge) -> Tensor:
-    """The images of the known pairs under the attacker's own autoencoder, ``[k, E]``."""
-    return batched(knowledge.autoencoder.encode, knowledge.pairs.images)
+    """The images of the known pairs under the attacker's own instance, ``[k, E]``."""
+    return batched(knowledge.own.encode, knowledge.pairs.images)
 
 
 @functools.lru_cache(maxsize=1)
 def to_own(knowledge: Knowledge) -> Map:
-    """The owner's codes to those of the attacker's autoencoder, by the known pairs."""
+    """The owner's codes to those of the attacker's own instance, by the known pairs."""
     return of_pairs(knowledge).fit(own_codes(knowledge), knowledge.own_mean)
 
 
@@ -102,7 +112,7 @@ def pixels_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
 
 def latent_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """Known pairs: codes to the attacker's own, which his decoder rebuilds. Images by set."""
-    align, decode = to_own(knowledge), knowledge.autoencoder.decode
+    align, decode = to_own(knowledge), knowledge.own.decode
     return knowledge.decoded(lambda codes: decode(align(codes)))
 
 
