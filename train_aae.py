@@ -1,6 +1,6 @@
 """Train adversarial autoencoders: the encoder masks images, the decoder is its private key.
 
-    python train_aae.py                                   # CIFAR-10, 50 epochs, runs/aae/0
+    python train_aae.py                                   # CIFAR-10, 25 epochs, runs/aae/0
     python train_aae.py --epochs 10 --instances 4         # four keys, seeds 0 to 3, for crosspair.py
     python train_aae.py --instances 4 --resume            # resumes after the step where a run was stopped
     python train_aae.py --dataset photos --epochs 2       # nothing to download
@@ -354,7 +354,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--dataset", default="cifar10", help="public images: cifar10, cifar100, mnist, photos, digits or folder:PATH")
     add("--output-dir", type=Path, default=Path("runs/aae"), help="instances go to OUTPUT_DIR/0, /1, ...")
-    add("--epochs", type=command_line.integer(1), default=50, help="passes over the training images")
+    add("--epochs", type=command_line.integer(1), default=25, help="passes over the training images")
     add(
         "--instances",
         type=command_line.integer(1),

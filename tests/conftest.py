@@ -97,7 +97,8 @@ def complaint(run_here, capsys):
 
 
 def run_every_script(folder: Path) -> None:
-    training = ("--dataset", "photos", "--limit", 256, "--epochs", 2, "--instances", 2, "--tensorboard")
+    training = ("--dataset", "photos", "--limit", 256, "--preset", "paper", "--epochs", 2)
+    training += ("--instances", 2, "--tensorboard")
     run_script("train_aae.py", *training, cwd=folder, OMP_NUM_THREADS="2")  # side by side, one thread each
     run_script("mask_dataset.py", "--dataset", "digits", cwd=folder)
     arguments = ("--classes", 3, "--repeats", 2, "--epochs", 3, "--estimators", 20)

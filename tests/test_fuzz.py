@@ -85,8 +85,7 @@ LOADERS = {
     "masked": load_masked,
     "encoder": load_encoder,
     "decoder": load_decoder,
-    "encoder of frequencies": load_encoder,
-    "decoder of frequencies": load_decoder,
+    "invariant encoder": load_encoder,
     "checkpoint": load_checkpoint,
     "ledger": load_ledger,
 }
@@ -113,8 +112,7 @@ def originals(tmp_path_factory) -> dict[str, bytes]:
     masked_set.save(data, folder / "masked")
     fingerprint = checkpoints.save_encoder(Encoder(**SIZES), folder / "encoder")
     checkpoints.save_decoder(Decoder(**SIZES), fingerprint, folder / "decoder")
-    checkpoints.save_encoder(Encoder(**SIZES, frequencies=5), folder / "encoder of frequencies")
-    checkpoints.save_decoder(Decoder(**SIZES, frequencies=5), fingerprint, folder / "decoder of frequencies")
+    checkpoints.save_encoder(Encoder("invariant", **SIZES), folder / "invariant encoder")
     checkpoint = {
         "settings": {"dataset": "photos", "limit": None, "lr": 1e-3, "seed": 0},
         "environment": {"torch": "2"},

@@ -13,14 +13,12 @@ from maskbench.models import (
     Discriminator,
     Encoder,
     MaskClassifier,
-    start_from_principal_components,
     start_with_even_categories,
     whiten,
 )
 from maskbench.models.evaluation import latent_summary
 from maskbench.models.heads import Contrast, one_hot
 from maskbench.models.sizes import depth
-from maskbench.models.spectrum import Spectrum
 
 
 def test_the_papers_sizes():
@@ -49,8 +47,10 @@ def test_the_stack_deepens_with_the_image():
         stack = [layer for layer in encoder.features if isinstance(layer, nn.Conv2d)]
         assert [layer.out_channels for layer in stack] == [4 * 2**stage for stage in range(depth(size))]
         assert encoder.gaussian.in_features == stack[-1].out_channels * left**2
-    grid = Decoder(image_size=96, **PRESETS["maskbench"]).correction(torch.rand(1, 3, 96, 96))
-    assert grid.shape == (1, 3, 96, 96)
+    pooled = Encoder("invariant", image_size=96).features
+    stack = [layer for layer in pooled.convolutions if isinstance(layer, nn.Conv2d)]
+    assert [layer.out_channels for layer in stack] == [32, 64, 128, 128, 256, 256, 256, 256]
+    assert pooled.convolutions.eval()(torch.rand(1, 3, 96, 96)).shape == (1, 256, 6, 6) and pooled.length == 512
 
 
 @pytest.mark.parametrize("size", [30, 72, 136, 264])
@@ -99,57 +99,13 @@ def test_one_hot_has_the_gradient_of_the_softmax():
     torch.testing.assert_close(found, wanted)
 
 
-def test_spectrum_is_orthonormal_and_keeps_the_lowest():
-    images = torch.rand(3, 3, 16, 16)
-    everything = Spectrum(16, 10_000)
-    assert everything.length == 3 * 256
-    torch.testing.assert_close(everything.inverse(everything(images)), images, atol=1e-5, rtol=0)
-    torch.testing.assert_close(everything(images).square().sum(), images.square().sum())
-    flat = Spectrum(16, 1)
-    torch.testing.assert_close(flat(images), images.mean((2, 3)) * 16)
-    some = Spectrum(16, 40)
-    kept = some.inverse(some(images))
-    torch.testing.assert_close(some.inverse(some(kept)), kept, atol=1e-5, rtol=0)
-    assert (kept - images).square().mean() < (flat.inverse(flat(images)) - images).square().mean()
-
-
 def planted_images(count: int, components: int) -> torch.Tensor:
     """Smooth images in a linear space of few dimensions, with contrasts that vary."""
     torch.manual_seed(5)
-    spectrum = Spectrum(16, 60)
-    axes = torch.linalg.qr(torch.randn(180, components))[0]
+    axes = F.interpolate(torch.randn(components, 3, 8, 8), scale_factor=2, mode="bilinear").flatten(1)
+    axes = torch.linalg.qr(axes.T)[0].T
     codes = torch.randn(count, components) * torch.exp(0.3 * torch.randn(count, 1))
-    return (spectrum.inverse(codes @ axes.T * 0.1) + 0.5).clamp(0, 1)
-
-
-def test_start_from_principal_components_rebuilds_what_fits_into_the_code():
-    sizes = dict(image_size=16, width=4, gaussian_dim=40, categories=5, frequencies=60)
-    images = planted_images(3000, 40)
-    torch.manual_seed(0)
-    encoder, decoder = Encoder(**sizes).eval(), Decoder(**sizes).eval()
-    start_from_principal_components(encoder, decoder, images.split(500))
-    with torch.no_grad():
-        gaussian, categorical = encoder(images)
-        rebuilt = decoder(torch.cat((gaussian, categorical), 1))
-    assert (rebuilt - images).square().mean() < 2e-5
-    summary = latent_summary(gaussian, categorical)
-    assert summary["mean"] < 0.1 and summary["correlation"] < 0.05
-    assert 0.9 < summary["deviation_min"] < summary["deviation_max"] < 1.1
-    assert 0.1 < summary["category_min"] < summary["category_max"] < 0.3
-
-
-def test_start_from_principal_components_of_few_images_stays_finite():
-    sizes = dict(image_size=16, width=4, gaussian_dim=40, categories=5, frequencies=60)
-    encoder, decoder = Encoder(**sizes), Decoder(**sizes)
-    start_from_principal_components(encoder, decoder, [torch.rand(6, 3, 16, 16)])
-    images = torch.rand(4, 3, 16, 16)
-    assert decoder(torch.cat(encoder.eval()(images), 1)).isfinite().all()
-
-
-def test_start_from_principal_components_needs_enough_frequencies():
-    sizes = dict(image_size=16, width=4, gaussian_dim=40, categories=5, frequencies=14)
-    with pytest.raises(ValueError, match="40 \\+ 5"):
-        start_from_principal_components(Encoder(**sizes), Decoder(**sizes), [torch.rand(6, 3, 16, 16)])
+    return (codes @ axes * 0.1 + 0.5).clamp(0, 1).view(count, 3, 16, 16)
 
 
 def autoencoder(**sizes: int) -> tuple[Encoder, Decoder]:
@@ -218,8 +174,34 @@ def test_whitening_by_few_images_stays_finite():
         assert decoder(torch.cat(encoder(images), 1)).isfinite().all()
 
 
-def test_a_preset_names_sizes_that_exist():
-    for sizes in PRESETS.values():
-        encoder, decoder = Encoder(**sizes), Decoder(**sizes)
+def test_a_preset_names_networks_that_exist():
+    for preset, sizes in PRESETS.items():
+        encoder, decoder = Encoder(preset), Decoder(preset)
         latent = torch.cat(encoder(torch.rand(2, 3, 32, 32)), 1)
-        assert latent.shape == (2, 404) and decoder.eval()(latent).shape == (2, 3, 32, 32)
+        assert latent.shape == (2, sizes["gaussian_dim"] + 20)
+        assert decoder.eval()(latent).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("image_size", [8, 40, 128])
+def test_pooled_features_do_not_say_where(image_size):
+    encoder = Encoder("invariant", image_size=image_size, gaussian_dim=5, categories=3, width=4).eval()
+    images = torch.rand(2, 3, image_size, image_size)
+    gaussian, categorical = encoder(images)
+    assert gaussian.shape == (2, 5) and categorical.shape == (2, 3) and categorical.sum(1).eq(1).all()
+    assert encoder.read(images).shape == (2, encoder.gaussian.in_features)
+
+
+def test_views_leave_no_trace_in_the_running_statistics():
+    torch.manual_seed(0)
+    encoder = Encoder("invariant", image_size=16, gaussian_dim=5, categories=3, width=4)
+    images, views = torch.rand(8, 3, 16, 16), torch.rand(16, 3, 16, 16)
+    encoder(images)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    gaussian, logits = encoder.heads_of_views(views)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    torch.testing.assert_close(gaussian, encoder.heads(views)[0])  # the statistics of the mini-batch, all the same
+    (features,) = torch.autograd.grad(logits.sum(), encoder.features.hidden[0].weight, allow_unused=True)
+    assert features is None  # the categories teach the features nothing
+    encoder(images)
+    first = "features.convolutions.1.running_mean"
+    assert not torch.equal(encoder.state_dict()[first], before[first])

@@ -60,7 +60,7 @@ def test_the_scripts_accept_the_plans_commands(monkeypatch):
             parsers[command[0]]()  # would exit
             used.add(command[0])
     assert used == set(parsers)
-    assert called[:2] == [(Path("runs/reproduce", name), Path("data")) for name in ("pca", "maskbench")]
+    assert called[:2] == [(Path("runs/reproduce", name), Path("data")) for name in ("pca", "invariant")]
     names = [step.name for step in steps]
     assert len(set(names)) == len(names)
     for number, step in enumerate(steps):
@@ -293,7 +293,7 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
         for dataset, counts in (("cifar100", (2, 3, 4)), ("mnist", (10,))):
             cells = [(method, count) for method in classify.CLASSIFIERS for count in counts]
             draws = 1 if dataset == "mnist" else 25
-            # preset maskbench is above the paper, preset paper below
+            # preset invariant is above the paper, preset paper below
             scores = [
                 [*cell, metric, round(theirs + 0.01 - 0.02 * number, 4), 0.05 * (draws > 1), draws]
                 for cell in cells
@@ -316,11 +316,11 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
         write(runs / folder / "prior" / "prior.csv", ("measure", "value"), list(measures.items()))
     others = [f"gaussian-{size}" for size in plan.GAUSSIAN_DIMS] + [f"image-{size}" for size in plan.IMAGE_SIZES]
     for folder in (*PRESETS, *others, *(f"prior-{weight}" for weight in plan.PRIOR_WEIGHTS)):
-        history = [[1, 0, 0, 0, 0, 0, 0.004, 500], [2, 0, 0, 0, 0, 0, 0.003, 510]]
+        history = [[1, 0, 0, 0, 0, 0, 0.004, 500, 0], [2, 0, 0, 0, 0, 0, 0.003, 510, 0]]
         write(runs / folder / "aae" / "0" / "metrics.csv", COLUMNS, history)
     for folder in (
-        "maskbench/estimators-200",
-        "maskbench/estimators-400",
+        "invariant/estimators-200",
+        "invariant/estimators-400",
         *(f"{name}/classify-cifar100" for name in others),
     ):
         rows = [["x.pt", method, 3, i, 0.6, 0, 0, 1, 2, 0.5, "a"] for method in classify.CLASSIFIERS for i in range(10)]
@@ -331,7 +331,7 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
         source.parent.mkdir(parents=True, exist_ok=True)
         source.write_text(name)
     for name in results_folder.WEIGHTS:
-        (runs / "maskbench" / "aae" / "0" / name).write_text(name)
+        (runs / "invariant" / "aae" / "0" / name).write_text(name)
     (runs / "audit").mkdir(exist_ok=True)
     for name in results_folder.AUDIT:
         (runs / "audit" / name).write_text(name)
@@ -352,15 +352,15 @@ def test_tables_hold_what_the_runs_do(collated):
     _, results, _ = collated
     table1 = table(results, "table1")
     assert len(table1) == 6 * 27 and len(table(results, "table2")) == 6 * 9
-    assert ["maskbench", "forest", "4", "precision", "0.756", "0.05", "25", "0.746"] in table1
+    assert ["invariant", "forest", "4", "precision", "0.756", "0.05", "25", "0.746"] in table1
     assert ["identity", "mlp", "10", "recall", "0.953", "0.0", "1", "0.983"] in table(results, "table2")
     runs = table(results, "table1_runs")
     assert len(runs) == 6 * 9 * 12
-    assert runs[3] == ["maskbench", "mlp", "2", "3", "0.3", "0", "0", "1", "2", "0.5", "a b"]
+    assert runs[3] == ["invariant", "mlp", "2", "3", "0.3", "0", "0", "1", "2", "0.5", "a b"]
     pairs = table(results, "crosspair")
     assert ["paper", "train", "unmatched", "0.1", "0.01", "0.11", "0.01"] in pairs
     assert [row[1:3] for row in pairs if row[0] == "pca"] == [[images, "matched"] for images in paper.RATIO_GOALS]
-    assert ["maskbench", "kurtosis", "3.5", "2.7", "3.3"] in table(results, "priors")
+    assert ["invariant", "kurtosis", "3.5", "2.7", "3.3"] in table(results, "priors")
     trees = {(row[0], row[1]): [float(value) for value in row[2:]] for row in table(results, "estimators")}
     assert trees["adaboost", "100"] == pytest.approx([0.2, np.std(np.arange(5) / 10), 5])
     assert trees["forest", "400"] == pytest.approx([0.6, 0, 5]) and len(trees) == 6
@@ -376,7 +376,7 @@ def test_pages_say_what_is_missed(collated):
     _, results, _ = collated
     page = (results / "README.md").read_text()
     # 0.05 / sqrt(24) = 0.01
-    assert "| random forest, 3 classes | 0.635 ± 0.010 (0.050) | 0.625 |" in page  # preset maskbench, above
+    assert "| random forest, 3 classes | 0.635 ± 0.010 (0.050) | 0.625 |" in page  # preset invariant, above
     assert "| random forest, 3 classes | 0.615 ± 0.010 (0.050) ▼ | 0.625 |" in page  # preset paper, below
     assert "| AdaBoost, 10 classes | 0.699 | 0.689 |" in page  # one draw has no standard error
     # the same five draws of both, not all 25: 0.2 / 0.1, 0.141 / sqrt(4)
@@ -387,8 +387,8 @@ def test_pages_say_what_is_missed(collated):
     assert "`python crosspair.py --models" in page and "| 2 min |" in page
     for picture in page.split("(figures/")[1:]:
         assert (results / "figures" / picture.split(")")[0]).exists()
-    assert "preset maskbench: 27 of 27 cells" in page and "preset paper: 0 of 27 cells" in page
-    assert "preset maskbench: 9 of 9 cells" in page and "preset paper: 0 of 9 cells" in page
+    assert "preset invariant: 27 of 27 cells" in page and "preset paper: 0 of 27 cells" in page
+    assert "preset invariant: 9 of 9 cells" in page and "preset paper: 0 of 9 cells" in page
     # baselines are not held against the paper: identity, the third, is below it without a mark
     assert "| random forest, 10 classes | 0.682 (106%) | 0.662 (103%) | 0.642 (100%) |" in page
 
@@ -412,7 +412,7 @@ def test_steps_that_have_not_run_leave_no_table(collated, tmp_path):
     assert {row[0] for row in table(tmp_path, "table1")} == {"paper"}
     pictures = {path.name for path in (tmp_path / "figures").iterdir()}
     assert pictures > {"table1.png", "s1-pattern-rings-paper.png"} and "latent_sizes.png" not in pictures
-    assert "preset maskbench" not in readme.readme_section(tmp_path)
+    assert "preset invariant" not in readme.readme_section(tmp_path)
     results_folder.write_results(runs, tmp_path, set(), [])
     assert not list(tmp_path.glob("*.csv")) and not list((tmp_path / "figures").iterdir())
     assert readme.readme_section(tmp_path) == ""

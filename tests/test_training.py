@@ -102,7 +102,7 @@ class PlainLoop:
             gaussian, categorical = self.encode(images)
         else:
             self.statistics_follow(0.0)
-            gaussian, categorical = self.encode(views.flatten(0, 1))
+            gaussian, categorical = self.encode(views.flatten(0, 1), of_views=True)
             self.statistics_follow(0.1)
         rows = len(gaussian)
         real_gaussian, real_categorical = (draws.to(images) for draws in self.parts["prior"](rows))
@@ -145,10 +145,11 @@ class PlainLoop:
         loss.backward()
         self.optimizers[number].step()
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, images: Tensor, of_views: bool = False) -> tuple[Tensor, Tensor]:
         encoder = self.parts["encoder"]
         features = encoder.features(images)
-        x, soft = encoder.gaussian(features), encoder.categorical(features).softmax(1)
+        x = encoder.gaussian(features)
+        soft = encoder.categorical(features.detach() if of_views else features).softmax(1)
         self.soft = soft
         power, scale = encoder.contrast.log_power.exp(), encoder.contrast.log_scale.exp()
         gaussian = x * scale * (x.norm(dim=1, keepdim=True) / math.sqrt(x.shape[1])) ** (power - 1)

@@ -90,7 +90,7 @@ BASELINE_STYLES = {  # the same marker and colour in every picture
 MASK_STYLES = {
     "aae": dict(color="C0", marker="o", label="autoencoder"),
     "aae+key": dict(color="C3", marker="D", label="autoencoder, secret key"),
-    "aae-maskbench": dict(color="C9", marker="p", label="autoencoder, preset maskbench"),
+    "aae-invariant": dict(color="C9", marker="p", label="autoencoder, preset invariant"),
     "aae-paper": dict(color="C1", marker="s", label="autoencoder, preset paper"),
     **BASELINE_STYLES,
 }

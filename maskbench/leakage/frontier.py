@@ -46,7 +46,7 @@ class Point:
 
 def kind_of(encoder: Encoder) -> str:
     """The preset that an encoder is of."""
-    return "maskbench" if encoder.config["frequencies"] else "paper"
+    return encoder.config["preset"]
 
 
 def audited(world: World, mask: str, table: list[list], inputs: dict) -> Point:

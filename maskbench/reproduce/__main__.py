@@ -75,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--results", type=Path, default=Path("results"), help="where tables and pictures go when all is done")
     add("--data-dir", type=Path, default=Path("data"), help="where datasets are kept or downloaded to")
     add("--draws", type=command_line.integer(1), default=30, help="random draws of the classes in Table 1")
-    add("--instances", type=command_line.integer(2), default=4, help="autoencoders of each preset, paired in all ways")
+    add("--instances", type=command_line.integer(2), default=4, help="autoencoders of preset paper, paired in all ways")
     jobs = "steps at once, by default one a core; fewer share the cores and take less memory"
     add("--jobs", type=command_line.integer(1), default=os.cpu_count(), help=jobs)
     add("--collate", action="store_true", help="run nothing; write what is finished; give the flags of that run")

@@ -11,7 +11,7 @@ from maskbench.leakage.figures import BASELINE_STYLES, mask_style
 from maskbench.runtime.plotting import plt, write
 
 COLUMN_STYLES = {
-    "maskbench": dict(color="C0", marker="o", label="preset maskbench"),
+    "invariant": dict(color="C0", marker="o", label="preset invariant"),
     "paper": dict(color="C1", marker="s", label="preset paper"),
     **BASELINE_STYLES,
 }

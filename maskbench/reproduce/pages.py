@@ -143,7 +143,7 @@ def _beside_the_tables(results: Path) -> list[str]:
         page = "The audit of the default preset has a page of its own: [audit.md](audit.md).\n"
         parts += ["## What masks leak\n", page]
     if (results / "weights").exists():
-        pair = "[weights](weights): instance 0 of preset maskbench. Its key is public, it protects nobody.\n"
+        pair = "[weights](weights): instance 0 of preset invariant. Its key is public, it protects nobody.\n"
         parts += ["## Weights\n", pair]
     return parts
 

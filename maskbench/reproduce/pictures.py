@@ -25,8 +25,8 @@ def copied_pictures(runs: Path) -> list[tuple[str, str, Path, str]]:
             "images, their masks and reconstructions",
         )
         add(f"train {preset}", f"fig5-7-losses-{preset}", aae / "losses.png", "the losses of training")
-        # our own preset stands for the paper's figures, the other one's follow under s1, s2
-        pattern, image = ("fig8", "fig9") if preset == "maskbench" else ("s1", "s2")
+        # preset paper stands for the paper's figures, the other one's follow under s1, s2, s3
+        pattern, image = ("fig8", "fig9") if preset == "paper" else ("s1", "s2")
         for name in _PATTERNS:
             source = folder / "crosspair" / f"grid-pattern-{name}.png"
             caption = f"test pattern {name} through every pair"
@@ -35,7 +35,7 @@ def copied_pictures(runs: Path) -> list[tuple[str, str, Path, str]]:
             source = folder / "crosspair" / f"grid-image-{number}.png"
             caption = f"validation image {number} through every pair"
             add(f"crosspair {preset}", f"{image}-image-{number}-{preset}", source, caption)
-        name = "fig10-11" if preset == "maskbench" else "s3"
+        name = "fig10-11" if preset == "paper" else "s3"
         source = folder / "classify-cifar100" / "cifar100-curves.png"
         add(f"classify {preset} cifar100", f"{name}-curves-{preset}", source, f"{curves}, CIFAR-100")
         source = folder / "classify-mnist" / "mnist-curves.png"

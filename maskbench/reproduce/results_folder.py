@@ -36,10 +36,10 @@ def write_results(runs: Path, results: Path, finished: Collection[str], steps: l
         else:
             (results / f"{name}.csv").unlink(missing_ok=True)
     _write_pictures(runs, results, finished)
-    if "train maskbench" in finished:
+    if "train invariant" in finished:
         atomic.make_folder(results / "weights")
         for name in WEIGHTS:
-            _copy(runs / "maskbench" / "aae" / "0" / name, results / "weights" / name)
+            _copy(runs / "invariant" / "aae" / "0" / name, results / "weights" / name)
     for name in AUDIT:
         if "audit" in finished:
             _copy(runs / "audit" / name, results / name)

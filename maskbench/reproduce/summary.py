@@ -103,15 +103,15 @@ def prior_rows(runs: Path, finished: Collection[str]) -> list[list]:
 
 
 def estimator_rows(runs: Path, finished: Collection[str]) -> list[list]:
-    """Three classes with 100 (from Table 1), 200 and 400 trees or stumps, preset maskbench."""
+    """Three classes with 100 (from Table 1), 200 and 400 trees or stumps, preset invariant."""
     table = []
     for number in ESTIMATORS:
         if number == ESTIMATORS[0]:
-            step, folder = "classify maskbench cifar100", "classify-cifar100"
+            step, folder = "classify invariant cifar100", "classify-cifar100"
         else:
             step, folder = f"estimators {number}", f"estimators-{number}"
         if step in finished:
-            path = runs / "maskbench" / folder / "cifar100-runs.csv"
+            path = runs / "invariant" / folder / "cifar100-runs.csv"
             table += [[method, number, *_accuracy(path, method)] for method in ("forest", "adaboost")]
     return table
 
