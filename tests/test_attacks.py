@@ -14,6 +14,7 @@ from maskbench.leakage.attacks.oracle import chosen_images, wiener
 from maskbench.leakage.attacks.reidentification import (
     distances,
     mahalanobis,
+    matched_in_turns,
     named_once,
     ranks_of,
     turned_by_profiles,
@@ -274,8 +275,8 @@ def test_mahalanobis_distances_leave_out_what_is_not_told(generator):
 
 def test_the_right_way_to_compare_names_every_candidate(generator):
     codes = torch.randn(500, 30, generator=generator)
-    assert named_once(codes + 0.1, codes) == 1
-    assert named_once(torch.randn(500, 30, generator=generator), codes) < 0.7
+    assert named_once(distances(codes + 0.1, codes)) == 1
+    assert named_once(distances(torch.randn(500, 30, generator=generator), codes)) < 0.7
 
 
 def test_a_rotation_hides_no_identity_among_candidates(generator):
@@ -288,6 +289,17 @@ def test_a_rotation_hides_no_identity_among_candidates(generator):
     assert (ranks(back, candidates) == 1).double().mean() > 0.95
     noise = turned_by_profiles(torch.randn(300, 24, generator=generator), candidates)
     assert (ranks(noise, candidates) == 1).double().mean() < 0.05
+
+
+def test_a_linear_map_hides_no_identity_among_candidates(generator):
+    candidates = 3 * sources(300, 24, generator)
+    order = torch.randperm(300, generator=generator)
+    bent = torch.diag(torch.linspace(0.3, 1, 24)) @ rotation(24, generator)
+    found = matched_in_turns((candidates @ bent)[order], candidates)
+    assert (ranks_of(found, order) == 1).double().mean() > 0.95
+    noise = matched_in_turns(torch.randn(300, 24, generator=generator), candidates)
+    assert (ranks_of(noise, order) == 1).double().mean() < 0.05
+    assert named_once(noise) < 0.8 < named_once(found)
 
 
 def test_attributes_are_learned_where_they_are(generator):
