@@ -14,6 +14,7 @@ from maskbench.leakage.attacks.oracle import chosen_images, wiener
 from maskbench.leakage.attacks.reidentification import (
     distances,
     mahalanobis,
+    matched_in_turns,
     named_once,
     ranks_of,
     turned_by_profiles,
@@ -179,23 +180,23 @@ def test_the_scratch_decoder_learns_what_a_linear_one_cannot_and_nothing_of_nois
     numbers = torch.randn(1100, 3, 2, 2, generator=generator)
     images = (0.5 + 0.15 * F.interpolate(numbers, SIZE, mode="bilinear")).clamp(0, 1)
     projection = torch.randn(3 * SIZE**2, 12, generator=generator)
-    known, secret = slice(0, 1000), slice(1000, 1100)
-    mean = images[known].mean(0)
+    mean, secret = images[:1000].mean(0), slice(1000, 1100)
 
-    def errors(codes: torch.Tensor) -> tuple[float, float]:
+    def errors(codes: torch.Tensor, pairs: int = 1000) -> tuple[float, float]:
         """Of ridge regression and of the decoder, in units of the mean image's."""
+        known = slice(0, pairs)
         ridge = Ridge(codes[known], codes[known].mean(0)).fit(images[known].flatten(1), mean.flatten())
         decode = scratch_decoder(codes[known], images[known])
         rebuilt = [ridge(codes[secret]).view(-1, 3, SIZE, SIZE), decode(codes[secret])]
         of_mean = F.mse_loss(mean.expand(100, -1, -1, -1), images[secret])
         return tuple((F.mse_loss(some, images[secret]) / of_mean).item() for some in rebuilt)
 
-    linear, found = errors((images.flatten(1) - 0.5) @ projection)
+    linear, found = errors((images.flatten(1) - 0.5) @ projection, 300)
     assert found < linear + 0.01 and found < 0.05
     bent = torch.cat((numbers.flatten(1) ** 3, torch.zeros(1100, 1)), 1)  # and a category that no image has
     linear, found = errors(bent)
     assert found < 0.6 * linear
-    assert errors(torch.randn(1100, 12, generator=generator))[1] > 0.98
+    assert errors(torch.randn(1100, 12, generator=generator), 300)[1] > 0.98
 
 
 def test_the_scratch_decoder_is_the_same_each_time(generator):
@@ -274,8 +275,8 @@ def test_mahalanobis_distances_leave_out_what_is_not_told(generator):
 
 def test_the_right_way_to_compare_names_every_candidate(generator):
     codes = torch.randn(500, 30, generator=generator)
-    assert named_once(codes + 0.1, codes) == 1
-    assert named_once(torch.randn(500, 30, generator=generator), codes) < 0.7
+    assert named_once(distances(codes + 0.1, codes)) == 1
+    assert named_once(distances(torch.randn(500, 30, generator=generator), codes)) < 0.7
 
 
 def test_a_rotation_hides_no_identity_among_candidates(generator):
@@ -288,6 +289,17 @@ def test_a_rotation_hides_no_identity_among_candidates(generator):
     assert (ranks(back, candidates) == 1).double().mean() > 0.95
     noise = turned_by_profiles(torch.randn(300, 24, generator=generator), candidates)
     assert (ranks(noise, candidates) == 1).double().mean() < 0.05
+
+
+def test_a_linear_map_hides_no_identity_among_candidates(generator):
+    candidates = 3 * sources(300, 24, generator)
+    order = torch.randperm(300, generator=generator)
+    bent = torch.diag(torch.linspace(0.3, 1, 24)) @ rotation(24, generator)
+    found = matched_in_turns((candidates @ bent)[order], candidates)
+    assert (ranks_of(found, order) == 1).double().mean() > 0.95
+    noise = matched_in_turns(torch.randn(300, 24, generator=generator), candidates)
+    assert (ranks_of(noise, order) == 1).double().mean() < 0.05
+    assert named_once(noise) < 0.8 < named_once(found)
 
 
 def test_attributes_are_learned_where_they_are(generator):

@@ -115,7 +115,7 @@ def scratch_decoder(codes: Tensor, images: Tensor) -> Map:
 
     Threat models: known pairs, stolen encoder. It needs no decoder of the attacker's own, and so fits codes of any kind
     (Dosovitskiy and Brox, "Inverting visual representations with convolutional networks", CVPR 2016). A ridge
-    regression gives the linear picture, Adam trains the convolutions on the squared error; the last tenth of the pairs
+    regression gives the linear picture, AdamW trains the convolutions on the squared error; the last tenth of the pairs
     is held out, and the weights that do best there are kept, be they the first.
     """
     batch, epochs = 100, min(EPOCHS[1], max(EPOCHS[0], PASSES // len(codes)))
@@ -125,11 +125,12 @@ def scratch_decoder(codes: Tensor, images: Tensor) -> Map:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         model = ScratchDecoder(linear, codes, images.shape[-1]).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam((weight for weight in model.parameters() if weight.requires_grad), lr=2e-3, fused=True)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=2e-3, weight_decay=1.0, fused=True)
     steps = epochs * math.ceil(len(train) / batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
     generator = torch.Generator().manual_seed(0)
-    best, weights = _error(model.eval(), *others), copy.deepcopy(model.state_dict())
+    best, state = _error(model.eval(), *others), copy.deepcopy(model.state_dict())
     for _ in tqdm(range(epochs), desc="scratch decoder", unit="epoch", leave=False):
         model.train()
         for rows in torch.randperm(len(train), generator=generator).split(batch):
@@ -139,8 +140,8 @@ def scratch_decoder(codes: Tensor, images: Tensor) -> Map:
             schedule.step()
         error = _error(model.eval(), *others)
         if error < best:
-            best, weights = error, copy.deepcopy(model.state_dict())
-    model.load_state_dict(weights)
+            best, state = error, copy.deepcopy(model.state_dict())
+    model.load_state_dict(state)
     return torch.no_grad()(model)
 
 

@@ -6,6 +6,7 @@ An attack answers with distances, float64 ``[N, N]`` by set: row i says how far 
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from maskbench.leakage.attacks import alignment, oracle, ridge
@@ -21,13 +22,13 @@ def ranks_of(found: Tensor, places: Tensor) -> Tensor:
     return 0.5 + (found < true).sum(1) + 0.5 * (found == true).sum(1).double()
 
 
-def named_once(codes: Tensor, candidates: Tensor) -> float:
-    """Share of the candidates ``[N, D]`` that are nearest to some code ``[N, D]``.
+def named_once(found: Tensor) -> float:
+    """Share of the candidates that are nearest to some code, by distances ``[N, N]``.
 
     All of them where both lie in one space as they should, few where they do not: without knowing which is which, an
     attacker tells by it which of several ways to compare the two is best.
     """
-    return len(distances(codes, candidates).argmin(1).unique()) / len(candidates)
+    return len(found.argmin(1).unique()) / len(found)
 
 
 def distance_profiles(codes: Tensor) -> Tensor:
@@ -48,6 +49,39 @@ def turned_by_profiles(codes: Tensor, candidates: Tensor, rounds: int = 3) -> Te
         turn = procrustes(codes, candidates[partners], codes.mean(0), candidates.mean(0))
         compared = turn(codes), candidates
     return compared[0]
+
+
+def matched_in_turns(codes: Tensor, candidates: Tensor, rounds: int = 8, folds: int = 5) -> Tensor:
+    """Distances ``[N, N]`` of codes ``[N, D]`` to candidates ``[N, E]``, all of which are behind some code.
+
+    Threat model: masks only, as for :func:`turned_by_profiles`, but the two need not be turned: any linear map between
+    them will do. Each code is assigned a candidate, at first by :func:`distance_profiles`. A regression on these pairs
+    tells the codes, and from them follows a better assignment (:func:`regressed`). No code is assigned by its own
+    pair: a regression on wrong pairs would only confirm them.
+    """
+    found, before = distances(distance_profiles(codes), distance_profiles(candidates)), None
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(rounds):
+        partners = torch.from_numpy(linear_sum_assignment(found.numpy())[1])
+        if before is not None and torch.equal(partners, before):
+            break
+        before, found = partners, torch.empty_like(found)
+        for left_out in torch.randperm(len(codes), generator=generator).chunk(folds):
+            others = torch.ones(len(codes), dtype=torch.bool)
+            others[left_out] = False
+            means = codes.mean(0), candidates.mean(0)
+            turn, weigh = regressed(codes[others], candidates[partners[others]], *means)
+            found[left_out] = distances(weigh(codes[left_out]), weigh(turn(candidates)))
+    return found
+
+
+def regressed(codes: Tensor, own_codes: Tensor, mean: Tensor, own_mean: Tensor) -> tuple[Map, Map]:
+    """From pairs ``[k, D]`` and ``[k, E]``: own codes to codes, and codes to where :func:`mahalanobis` distances are.
+
+    Directions count by how well left-out pairs tell them.
+    """
+    regression = ridge.Ridge(own_codes, own_mean)
+    return regression.fit(codes, mean), mahalanobis(regression.left_out(codes, mean))
 
 
 def distances(codes: Tensor, candidates: Tensor) -> Tensor:
@@ -84,7 +118,8 @@ INVARIANT: tuple[Comparison, ...] = (
 
 def from_masks(knowledge: Knowledge) -> dict[str, Tensor]:
     """Masks only: the candidates under the attacker's own instance, compared in every way that needs no pair."""
-    return _best(knowledge, knowledge.own, [_as_they_are, *INVARIANT, _turned(knowledge, knowledge.own)])
+    ways = [_as_they_are, *INVARIANT, _turned(knowledge, knowledge.own)]
+    return _best(knowledge, knowledge.own, ways, [matched_in_turns])
 
 
 def from_raw(knowledge: Knowledge) -> dict[str, Tensor]:
@@ -93,13 +128,9 @@ def from_raw(knowledge: Knowledge) -> dict[str, Tensor]:
 
 
 def from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
-    """Known pairs: the candidates under the attacker's own instance, turned into what the owner's encoder would say.
-
-    Directions count by how well they are told: distances are those of Mahalanobis to what left-out pairs miss.
-    """
-    regression = ridge.Ridge(ridge.own_codes(knowledge), knowledge.own_mean)
-    targets = knowledge.pairs.codes, knowledge.mean
-    turn, weigh = regression.fit(*targets), mahalanobis(regression.left_out(*targets))
+    """Known pairs: the candidates under the attacker's own instance, turned into what the owner's encoder would say."""
+    own = ridge.own_codes(knowledge)
+    turn, weigh = regressed(knowledge.pairs.codes, own, knowledge.mean, knowledge.own_mean)
     codes = {name: weigh(some) for name, some in knowledge.masks.items()}
     return _compared(knowledge, codes, lambda images: weigh(turn(batched(knowledge.own.encode, images))))
 
@@ -138,11 +169,16 @@ def _compared(knowledge: Knowledge, masks: Mapping[str, Tensor], encode: Map) ->
     return {name: distances(codes, encode(knowledge.candidates[name])) for name, codes in masks.items()}
 
 
-def _best(knowledge: Knowledge, instance: Instance, ways: Sequence[Comparison]) -> dict[str, Tensor]:
-    """Of several ways to compare, the one that looks best to somebody who knows no answer."""
-    found = {}
+def _best(
+    knowledge: Knowledge,
+    instance: Instance,
+    ways: Sequence[Comparison],
+    others: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
+) -> dict[str, Tensor]:
+    """Of several ways to compare, and others that give distances, what looks best to somebody who knows no answer."""
+    best = {}
     for name, codes in knowledge.masks.items():
         candidates = batched(instance.encode, knowledge.candidates[name])
-        compared = [way(codes, candidates) for way in ways]
-        found[name] = distances(*max(compared, key=lambda both: named_once(*both)))
-    return found
+        found = [distances(*way(codes, candidates)) for way in ways]
+        best[name] = max((*found, *(other(codes, candidates) for other in others)), key=named_once)
+    return best
