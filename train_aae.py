@@ -1,6 +1,6 @@
 """Train adversarial autoencoders: the encoder masks images, the decoder is its private key.
 
-    python train_aae.py                                   # CIFAR-10, 25 epochs, runs/aae/0
+    python train_aae.py                                   # CIFAR-10, runs/aae/0
     python train_aae.py --epochs 10 --instances 4         # four keys, seeds 0 to 3, for crosspair.py
     python train_aae.py --instances 4 --resume            # resumes after the step where a run was stopped
     python train_aae.py --dataset photos --epochs 2       # nothing to download
@@ -40,6 +40,7 @@ from maskbench.data.image_set import to_float
 from maskbench.data.views import random_views
 from maskbench.errors import InputError
 from maskbench.models import (
+    DEFAULT_PRESET,
     PRESETS,
     Decoder,
     Discriminator,
@@ -354,7 +355,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--dataset", default="cifar10", help="public images: cifar10, cifar100, mnist, photos, digits or folder:PATH")
     add("--output-dir", type=Path, default=Path("runs/aae"), help="instances go to OUTPUT_DIR/0, /1, ...")
-    add("--epochs", type=command_line.integer(1), default=25, help="passes over the training images")
+    add("--epochs", type=command_line.integer(1), help=f"passes over the training images ({of_preset('epochs')})")
     add(
         "--instances",
         type=command_line.integer(1),
@@ -369,7 +370,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--gaussian-dim", type=command_line.integer(1, 2**16), help=gaussian_dim)
     add("--categories", type=command_line.integer(1, 2**16), default=20, help="length of the categorical part")
     presets = "invariant: a mask that hides the picture; paper: the paper's method, whose mask keeps it"
-    add("--preset", choices=tuple(PRESETS), default="invariant", help=presets)
+    add("--preset", choices=tuple(PRESETS), default=DEFAULT_PRESET, help=presets)
     add(
         "--prior-weight",
         type=command_line.nonnegative_float,
@@ -391,7 +392,7 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.compile and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         parser.error("argument --compile: for one process; leave it out under torchrun")
-    for name in ("batch_size", "gaussian_dim", "lr"):
+    for name in ("epochs", "batch_size", "gaussian_dim", "lr"):
         if getattr(args, name) is None:
             setattr(args, name, PRESETS[args.preset][name])
     return args

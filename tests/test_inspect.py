@@ -119,7 +119,7 @@ def test_text_of_a_file_cannot_steer_the_terminal():
 
 
 def test_a_claimed_size_is_not_allocated(tmp_path):
-    encoder = checkpoints.Encoder(8, 2, 3, 2)
+    encoder = checkpoints.Encoder(image_size=8, gaussian_dim=3, categories=2, width=2)
     checkpoints.save_encoder(encoder, tmp_path / "encoder.pt")
     content = pt.read(tmp_path / "encoder.pt")
     petabytes = dict(width=2**16, gaussian_dim=2**16, image_size=2**15)

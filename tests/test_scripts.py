@@ -41,7 +41,7 @@ def test_training_leaves_everything(workplace):
             "images_per_second",
         ]
         assert [row["epoch"] for row in metrics] == ["1", "2"]
-        assert all(float(row["validation_mse"]) < 0.003 for row in metrics)  # the start alone gives 0.002
+        assert 0.1 > float(metrics[0]["validation_mse"]) > float(metrics[1]["validation_mse"])
         for picture in ("losses.png", "reconstructions.png"):
             assert (folder / picture).read_bytes().startswith(PNG)
         for name, mode in (("encoder.pt", 0o644), ("decoder.pt", 0o600), ("checkpoint.pt", 0o600)):
@@ -83,6 +83,20 @@ def test_losses_of_the_papers_sizes_move_as_in_the_paper(run_here, tmp_path):
     run_here("mask_dataset.py", "--dataset", "digits")
     categorical = torch.load(tmp_path / "masked" / "digits.pt", weights_only=True)["categorical"]
     assert ((categorical == 0) | (categorical == 1)).all() and (categorical.sum(1) == 1).all()
+
+
+def test_losses_of_preset_invariant_move_as_they_should(run_here, tmp_path):
+    """Views agree more and more; the decoder learns beside it."""
+    small = ("--limit", 512, "--batch-size", 32, "--epochs", 3, "--gaussian-dim", 32)
+    run_here("train_aae.py", "--preset", "invariant", "--dataset", "photos", *small)
+    table = rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv")
+    loss = {name: [float(row[name]) for row in table] for name in table[0]}
+    for name in ("agreement_loss", "reconstruction_loss"):
+        assert loss[name][0] > loss[name][-1], (name, loss[name])
+    run_here("mask_dataset.py", "--dataset", "digits")
+    masked = torch.load(tmp_path / "masked" / "digits.pt", weights_only=True)
+    assert masked["gaussian"].shape[1] == 32
+    assert ((masked["categorical"] == 0) | (masked["categorical"] == 1)).all()
 
 
 def test_instances_differ_and_repeat(run_here, workplace, tmp_path):
@@ -315,7 +329,6 @@ def refused(run_here, tmp_path, capsys):
         ("train_aae.py", ["--bath-size", 8], "--bath-size"),
         ("train_aae.py", ["--seed", 10**20], "--seed"),
         ("train_aae.py", ["--gaussian-dim", 10**8], "--gaussian-dim"),
-        ("train_aae.py", ["--dataset", "photos", "--image-size", 8], "--preset paper"),
         ("mask_dataset.py", ["--encoder", "missing.pt"], "missing.pt: no such file"),
         ("mask_dataset.py", ["--encoder", "hello.pt"], "hello.pt: damaged"),
         ("mask_dataset.py", ["--dataset", "imagenet", "--method", "identity"], "imagenet"),

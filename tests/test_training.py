@@ -16,7 +16,7 @@ from torch import Tensor
 
 import train_aae
 from maskbench import ops
-from maskbench.models import PRESETS, Decoder, Discriminator, Encoder, PriorSampler, encoder
+from maskbench.models import PRESETS, Decoder, Discriminator, Encoder, PriorSampler, checkpoints, encoder
 from maskbench.models.layers import BatchNorm
 from maskbench.ops import step
 from maskbench.runtime.cuda_graphs import Captured
@@ -221,6 +221,39 @@ def test_the_ablation_leaves_out_what_it_says(monkeypatch):
                 stack.enter_context(patch)
             assert torch.equal(trained(), whole) == (not patches), name
     assert torch.equal(trained(), whole)
+
+
+def test_preset_invariant_resumes_to_the_same_bits(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (64, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    settings = Settings("", None, 16, 24, 5, "invariant", 1.0, 16, 1e-3, 0)
+    run = Run(settings, 2, TrainingImages(images, images[:8], ""), environment(torch.device("cpu"), False))
+    for name in ("unbroken", "broken"):
+        (tmp_path / name).mkdir()
+    train_aae.train(Stopper(10), run, 0, None, tmp_path / "unbroken", 0)
+
+    class AfterSixSteps:
+        calls = 0
+
+        def due(self) -> bool:
+            self.calls += 1
+            return self.calls == 6
+
+        def saved(self, place: str) -> None:
+            if self.calls == 6:
+                raise KeyboardInterrupt(place)
+
+    with pytest.raises(KeyboardInterrupt, match="epoch 2, step 2"):
+        train_aae.train(AfterSixSteps(), run, 0, None, tmp_path / "broken", 0)
+    saved = checkpoints.load_checkpoint(tmp_path / "broken" / "checkpoint.pt")
+    assert saved["losses"].shape == (2, 5)
+    train_aae.train(Stopper(10), run, 0, saved, tmp_path / "broken", 0)
+    folders = tmp_path / "unbroken", tmp_path / "broken"
+    unbroken, resumed = (checkpoints.load_checkpoint(folder / "checkpoint.pt") for folder in folders)
+    for part in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator", "prior"):
+        for name, tensor in resumed["states"][part].items():
+            assert torch.equal(tensor, unbroken["states"][part][name]), (part, name)
+    torch.set_flush_denormal(False)
 
 
 def test_instances_in_threads_are_those_of_one_after_another(tmp_path, monkeypatch):

@@ -6,9 +6,10 @@ from maskbench.models.decoder import Decoder
 from maskbench.models.discriminator import Discriminator
 from maskbench.models.encoder import Encoder
 from maskbench.models.prior import PriorSampler
-from maskbench.models.sizes import PRESETS
+from maskbench.models.sizes import DEFAULT_PRESET, PRESETS
 
 __all__ = [
+    "DEFAULT_PRESET",
     "PRESETS",
     "ClassifierStack",
     "Decoder",

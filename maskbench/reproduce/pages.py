@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from maskbench.models import PRESETS
+from maskbench.models import DEFAULT_PRESET, PRESETS
 from maskbench.reproduce.page_tables import (
     cells_above,
     error_table,
@@ -143,7 +143,7 @@ def _beside_the_tables(results: Path) -> list[str]:
         page = "The audit of the default preset has a page of its own: [audit.md](audit.md).\n"
         parts += ["## What masks leak\n", page]
     if (results / "weights").exists():
-        pair = "[weights](weights): instance 0 of preset invariant. Its key is public, it protects nobody.\n"
+        pair = f"[weights](weights): instance 0 of preset {DEFAULT_PRESET}. Its key is public, it protects nobody.\n"
         parts += ["## Weights\n", pair]
     return parts
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskbench.masking import BASELINES
-from maskbench.models import PRESETS
+from maskbench.models import DEFAULT_PRESET, PRESETS
 
-EPOCHS = {"invariant": 25, "paper": 12}
 AUDITED = 2  # instances of preset invariant: the victim and the attacker's own; the paper's four are of preset paper
 # on two cores, to begin with: what is left is scaled by what finished steps took
 TRAIN_MINUTES = {"invariant": 60, "paper": 25}  # all instances
@@ -134,7 +133,7 @@ def _preset_steps(commands: _Commands, draws: int, instances: int) -> list[Step]
     runs = commands.runs
     for preset in PRESETS:
         count = instances if preset == "paper" else min(AUDITED, instances)
-        flags = ["--preset", preset, "--epochs", EPOCHS[preset], "--instances", count]
+        flags = ["--preset", preset, "--epochs", PRESETS[preset]["epochs"], "--instances", count]
         steps.append(Step(f"train {preset}", TRAIN_MINUTES[preset], [commands.train(runs / preset, *flags)]))
     for preset in PRESETS:
         for dataset in PROTOCOL:
@@ -189,10 +188,11 @@ def _other_sizes() -> list[int]:
 
 def _audit_step(commands: _Commands) -> Step:
     runs, others = commands.runs, _other_sizes()
-    folders = ["paper", *(f"gaussian-{size}" for size in others)]
-    work = commands.pair(runs / "invariant", runs / "audit", "--audit")
+    presets = [preset for preset in PRESETS if preset != DEFAULT_PRESET]
+    folders = [*presets, *(f"gaussian-{size}" for size in others)]
+    work = commands.pair(runs / DEFAULT_PRESET, runs / "audit", "--audit")
     work += ["--more-models", *(str(runs / folder / "aae") for folder in folders)]
-    needs = "train invariant", "train paper", *(f"latent size {size}" for size in others)
+    needs = *(f"train {preset}" for preset in PRESETS), *(f"latent size {size}" for size in others)
     return Step("audit", 55, [work], needs)
 
 
@@ -210,8 +210,8 @@ def _estimator_steps(commands: _Commands, draws: int) -> list[Step]:
     steps = []
     for number in ESTIMATORS[1:]:
         flags = ["--classes", 3, "--repeats", draws, "--methods", "forest", "adaboost", "--estimators", number]
-        work = [commands.classify(commands.runs / "invariant", "cifar100", f"estimators-{number}", *flags)]
-        steps.append(Step(f"estimators {number}", number / 8, work, needs=("mask invariant cifar100",)))
+        work = [commands.classify(commands.runs / DEFAULT_PRESET, "cifar100", f"estimators-{number}", *flags)]
+        steps.append(Step(f"estimators {number}", number / 8, work, needs=(f"mask {DEFAULT_PRESET} cifar100",)))
     return steps
 
 

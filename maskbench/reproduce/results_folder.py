@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from maskbench.models import DEFAULT_PRESET
 from maskbench.reproduce import figures
 from maskbench.reproduce.pages import results_page
 from maskbench.reproduce.pictures import copied_pictures
@@ -36,10 +37,10 @@ def write_results(runs: Path, results: Path, finished: Collection[str], steps: l
         else:
             (results / f"{name}.csv").unlink(missing_ok=True)
     _write_pictures(runs, results, finished)
-    if "train invariant" in finished:
+    if f"train {DEFAULT_PRESET}" in finished:
         atomic.make_folder(results / "weights")
         for name in WEIGHTS:
-            _copy(runs / "invariant" / "aae" / "0" / name, results / "weights" / name)
+            _copy(runs / DEFAULT_PRESET / "aae" / "0" / name, results / "weights" / name)
     for name in AUDIT:
         if "audit" in finished:
             _copy(runs / "audit" / name, results / name)

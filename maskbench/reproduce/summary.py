@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from maskbench.masking import BASELINES
-from maskbench.models import PRESETS
+from maskbench.models import DEFAULT_PRESET, PRESETS
 from maskbench.reproduce.paper import METRICS, PRIOR_GOALS, SCORES
 from maskbench.reproduce.plan import (
     ESTIMATORS,
@@ -103,15 +103,15 @@ def prior_rows(runs: Path, finished: Collection[str]) -> list[list]:
 
 
 def estimator_rows(runs: Path, finished: Collection[str]) -> list[list]:
-    """Three classes with 100 (from Table 1), 200 and 400 trees or stumps, preset invariant."""
+    """Three classes with 100 (from Table 1), 200 and 400 trees or stumps, the default preset."""
     table = []
     for number in ESTIMATORS:
         if number == ESTIMATORS[0]:
-            step, folder = "classify invariant cifar100", "classify-cifar100"
+            step, folder = f"classify {DEFAULT_PRESET} cifar100", "classify-cifar100"
         else:
             step, folder = f"estimators {number}", f"estimators-{number}"
         if step in finished:
-            path = runs / "invariant" / folder / "cifar100-runs.csv"
+            path = runs / DEFAULT_PRESET / folder / "cifar100-runs.csv"
             table += [[method, number, *_accuracy(path, method)] for method in ("forest", "adaboost")]
     return table
 
