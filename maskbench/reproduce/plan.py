@@ -218,7 +218,7 @@ def _estimator_steps(commands: _Commands, draws: int) -> list[Step]:
 def _image_size_steps(commands: _Commands) -> list[Step]:
     steps = []
     for size in IMAGE_SIZES:
-        flags = ["--dataset", "photos", "--image-size", size, "--limit", 10_000, "--epochs", 1]
+        flags = ["--preset", "paper", "--dataset", "photos", "--image-size", size, "--limit", 10_000, "--epochs", 1]
         work = [commands.train(commands.runs / f"image-{size}", *flags)]
         steps.append(Step(f"image size {size}", (size / 32) ** 2, work))
     return steps
