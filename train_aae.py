@@ -203,9 +203,12 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(run.images.train)))
         order = order[journal.done * batch_size : run.batches * batch_size]
         start = time.perf_counter() - journal.seconds
-        rows = (some[torchrun.share(len(some))] for some in order.split(batch_size))
         progress = tqdm(
-            zip(datasets.batches(run.images.train, order, batch_size, of_rank=True), rows, strict=True),
+            zip(
+                datasets.batches(run.images.train, order, batch_size, of_rank=True),
+                datasets.parts(order, batch_size, of_rank=True),
+                strict=True,
+            ),
             f"{folder} epoch {epoch}/{run.epochs}",
             run.batches,
             initial=journal.done,
@@ -216,7 +219,7 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
         for number, (images, numbers) in enumerate(progress, journal.done + 1):
             state.anneal(epoch - 1 + (number - 1) / run.batches, run.epochs)
             images = to_float(images)
-            views = [random_views(images, numbers, seed, epoch)] if run.settings.preset == "invariant" else []
+            views = [] if state.rebuilds else [random_views(images, numbers, seed, epoch)]
             journal.note(number, step(images, *views))
             if number % 50 == 0 or number == run.batches:  # seldom: a GPU is waited for
                 progress.set_postfix_str(shown_losses(journal.check()))
@@ -244,7 +247,7 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
     """The networks as their seed makes them, and an Adam for each part of a step.
 
     Args:
-        fit: start codes white, or layers from principal components; a checkpoint has them already.
+        fit: start with white codes and even categories; a checkpoint has them already.
     """
     settings, device = run.settings, run.images.train.device
     rebuilds = settings.preset == "paper"  # or else the encoder learns by agreement, and the decoder beside it

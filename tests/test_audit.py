@@ -82,11 +82,11 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
         accuracies = list(csv.DictReader(file))
     assert [row["method"] for row in accuracies if row["mask"] == "aae+key"] == ["mlp", "forest", "adaboost"]
     points = list(dict.fromkeys((row["mask"], row["gaussian_dim"]) for row in accuracies))
-    assert points == [("aae", "64"), ("aae+key", "64"), ("identity", "64"), ("aae-maskbench", "32")]
+    assert points == [("aae", "64"), ("aae+key", "64"), ("identity", "64"), ("aae-invariant", "32")]
     for row in accuracies:
         assert 0 <= float(row["named_without_pairs"]) <= float(row["named_with_pairs"]) <= 1
     linked = (folder / "audit.md").read_text().split("## Links")[1].split("\n## ")[0]
-    assert "| aae-maskbench | 32 |" in linked and linked.count("\n| ") == 2 + len(points)
+    assert "| aae-invariant | 32 |" in linked and linked.count("\n| ") == 2 + len(points)
     for name in ("attacks", "leakage", "frontier"):
         assert (folder / "figures" / f"audit-{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"(figures/audit-{name}.png)" in (folder / "audit.md").read_text()

@@ -100,6 +100,14 @@ def select(images: Tensor | FolderImages, rows: Tensor) -> Tensor | FolderImages
     return images[rows] if isinstance(images, Tensor) else images.select(rows)
 
 
+def parts(order: Tensor, batch_size: int, of_rank: bool = False) -> Iterator[Tensor]:
+    """The rows of every mini-batch, as :func:`batches` takes them."""
+    for batch in order.split(batch_size) if len(order) else ():  # of nothing, split makes one empty part
+        part = batch[torchrun.share(len(batch))] if of_rank else batch
+        if len(part):
+            yield part
+
+
 def batches(images: Tensor | FolderImages, order: Tensor, batch_size: int, of_rank: bool = False) -> Iterator[Tensor]:
     """The pixels of every ``batch_size`` rows, uint8 ``[n, 3, S, S]`` on the images' device; the last may be fewer.
 
@@ -108,10 +116,7 @@ def batches(images: Tensor | FolderImages, order: Tensor, batch_size: int, of_ra
         of_rank: of each batch only what is this process's, see :func:`maskbench.runtime.torchrun.share`, and no batch
             where that is nothing.
     """
-    order = order.to(images.device) if isinstance(images, Tensor) else order
-    rows = order.split(batch_size) if len(order) else ()  # of nothing, split makes one empty part
-    if of_rank:
-        rows = (part for batch in rows if len(part := batch[torchrun.share(len(batch))]))
+    rows = parts(order.to(images.device) if isinstance(images, Tensor) else order, batch_size, of_rank)
     return (images[batch] for batch in rows) if isinstance(images, Tensor) else images.stream(rows)
 
 

@@ -20,7 +20,7 @@ def batch_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     sums = torchrun.summed(torch.cat((x.sum(over), x.square().sum(over), count)))
     total, squares, count = sums.split([x.shape[1], x.shape[1], 1])
     mean = total / count
-    return mean, squares / count - mean.square(), count
+    return mean, (squares / count - mean.square()).clamp_min(0), count
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
