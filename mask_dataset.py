@@ -162,7 +162,7 @@ def parse_arguments() -> argparse.Namespace:
         type=command_line.integer(1, 2**16),
         help="categories; default: the encoder's, 20 for baselines",
     )
-    add("--preset", choices=tuple(PRESETS), default="paper", help="the untrained encoder's widths")
+    add("--preset", choices=tuple(PRESETS), default="paper", help="whose network --method untrained has")
     parser.add_data()
     parser.add_common()
     return parser.parse_args()

@@ -10,8 +10,8 @@
 The method is Lis, Koryciński, Ciecierski, "Classification of masked image data", PLoS ONE 2021. Labels are
 never read. Each mini-batch has two phases:
 
-  agreement        preset invariant: two random views of each image get the same code, so that a mask keeps what
-                   classes are made of and loses the picture; the decoder learns from codes, the encoder not from it;
+  agreement        preset invariant: two random views of each image get the same code, so that a mask is to keep what
+                   classes are made of, not the picture; the decoder learns from codes, the encoder not from it;
   reconstruction   preset paper: encoder and decoder learn to rebuild the image (MSE);
   regularisation   two discriminators learn to tell draws of the priors, N(0, I) and a uniform category,
                    from the encoder's two latent parts (BCE); then the encoder learns to fool them.
@@ -47,6 +47,7 @@ from maskbench.models import (
     Encoder,
     PriorSampler,
     evaluation,
+    set_statistics,
     start_with_even_categories,
     whiten,
 )
@@ -227,6 +228,7 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
                 journal.seconds = time.perf_counter() - start
                 journal.save()
                 stopper.saved(f"{folder}, epoch {epoch}, step {number}")
+        set_statistics(encoder, mini_batches(run))
         encoder.eval(), decoder.eval()
         whiten(encoder, decoder, statistics_images(run), seed)
         journal.seconds = time.perf_counter() - start
@@ -259,8 +261,11 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
         tell_gaussian = Discriminator(settings.gaussian_dim).to(device)
         tell_categorical = Discriminator(settings.categories).to(device)
         if fit:
+            set_statistics(encoder, mini_batches(run))
+            encoder.eval()
             start_with_even_categories(encoder, statistics_images(run))
             whiten(encoder, None, statistics_images(run), seed)
+            encoder.train()
     prior = PriorSampler(settings.gaussian_dim, settings.categories, seed).to(device)
 
     def adam(parameters: Iterable[Tensor], step: float = 1, betas: tuple[float, float] = BETAS) -> torch.optim.Adam:
@@ -299,6 +304,13 @@ def shown_losses(losses: Tensor) -> str:
 def statistics_images(run: Run) -> Iterator[Tensor]:
     """What the closed forms are fitted to: batches of float32 training images."""
     return map(to_float, large_batches(run.images.train, STATISTICS_IMAGES))
+
+
+def mini_batches(run: Run) -> Iterator[Tensor]:
+    """The first mini-batches of training images, whole ones, of about 10,000 images: float32."""
+    size = run.settings.batch_size
+    order = torch.arange(size * min(run.batches, -(-10_000 // size)))
+    return map(to_float, datasets.batches(run.images.train, order, size, of_rank=True))
 
 
 def step_function(state: TrainingState, run: Run) -> Callable[..., Tensor]:
@@ -372,7 +384,7 @@ def parse_arguments() -> argparse.Namespace:
     gaussian_dim = f"length of the Gaussian part ({of_preset('gaussian_dim')})"
     add("--gaussian-dim", type=command_line.integer(1, 2**16), help=gaussian_dim)
     add("--categories", type=command_line.integer(1, 2**16), default=20, help="length of the categorical part")
-    presets = "invariant: a mask that hides the picture; paper: the paper's method, whose mask keeps it"
+    presets = "invariant: trained for views that agree, not for rebuilding; paper: the paper's method"
     add("--preset", choices=tuple(PRESETS), default=DEFAULT_PRESET, help=presets)
     add(
         "--prior-weight",

@@ -3,7 +3,7 @@
     python benchmarks/instances.py          # 1, 2 and 4 instances, commands as anybody types them
     python benchmarks/instances.py --save   # also into results/speed.md
 
-Whole processes of train_aae.py on crops of photographs, one epoch, preset paper, then four of preset maskbench;
+Whole processes of train_aae.py on crops of photographs, one epoch, preset paper, then four of preset invariant;
 start-up, whitening, validation and pictures count. The limit is the time of one after another, divided by the cores.
 """
 

@@ -113,6 +113,16 @@ def test_the_others_end_when_one_dies_and_one_goes_on(run_here, killed, tmp_path
     assert len(metrics(tmp_path)) == epochs + 1 and (metrics(tmp_path)[:2] == metrics(folder)[:2]).all()
 
 
+def test_preset_invariant_learns_what_one_process_does(run_here, tmp_path):
+    """Of 501 images a process has no row of the last batch that the codes are whitened by."""
+    flags = ("--preset", "invariant", "--dataset", "photos", "--limit", 501, "--image-size", 16, "--batch-size", 50)
+    flags += ("--gaussian-dim", 16, "--epochs", 1)
+    run_here("train_aae.py", *flags)
+    (tmp_path / "two").mkdir()
+    run(2, "train_aae.py", *flags, cwd=tmp_path / "two")
+    np.testing.assert_allclose(metrics(tmp_path / "two"), metrics(tmp_path), rtol=0.05)
+
+
 def test_a_signal_stops_all_after_the_same_step(tmp_path):
     training = start(2, "train_aae.py", *PHOTOS, "--epochs", 10_000, cwd=tmp_path)
     folder = tmp_path / "runs" / "aae" / "0"

@@ -13,6 +13,7 @@ from maskbench.models import (
     Discriminator,
     Encoder,
     MaskClassifier,
+    set_statistics,
     start_with_even_categories,
     whiten,
 )
@@ -189,6 +190,21 @@ def test_pooled_features_do_not_say_where(image_size):
     gaussian, categorical = encoder(images)
     assert gaussian.shape == (2, 5) and categorical.shape == (2, 3) and categorical.sum(1).eq(1).all()
     assert encoder.read(images).shape == (2, encoder.gaussian.in_features)
+
+
+@torch.no_grad()
+def test_statistics_are_the_means_over_the_batches():
+    torch.manual_seed(0)
+    encoder = Encoder("invariant", image_size=16, gaussian_dim=5, categories=3, width=4)
+    images = torch.rand(24, 3, 16, 16)
+    encoder(torch.rand(8, 3, 16, 16) * 5)  # to be forgotten
+    set_statistics(encoder, images.split(8))
+    convolution, norm, *_ = encoder.features.convolutions
+    maps = torch.stack([convolution(some - 0.5) for some in images.split(8)])
+    torch.testing.assert_close(norm.running_mean, maps.mean((0, 1, 3, 4)), rtol=0.02, atol=2e-3)  # bfloat16
+    torch.testing.assert_close(norm.running_var, maps.var((1, 3, 4)).mean(0), rtol=0.02, atol=2e-3)
+    assert norm.momentum == 0.1
+    set_statistics(Encoder(image_size=16, width=4), None)  # nothing to set, and no images to read
 
 
 def test_views_leave_no_trace_in_the_running_statistics():

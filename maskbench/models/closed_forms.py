@@ -7,10 +7,31 @@ from torch import Tensor
 
 from maskbench.models.decoder import Decoder
 from maskbench.models.encoder import Encoder
+from maskbench.models.layers import BatchNorm
 from maskbench.runtime import torchrun
 
 _LEAST = 1e-6  # variance of codes: images may all be the same
 _LOGITS = 3.0  # standard deviation at the start: confident, and yet with a gradient
+
+
+@torch.no_grad()
+def set_statistics(encoder: Encoder, batches: Iterable[Tensor]) -> None:
+    """Set the running statistics of batch normalisation to those of images: the means over these batches.
+
+    An average that follows the training lags behind it, and the codes are whitened by what the encoder says in eval
+    mode. An encoder without batch normalisation stays as it is.
+
+    Args:
+        encoder: in training mode.
+        batches: as for :func:`whiten`, of two images or more, as many for each process.
+    """
+    layers = [layer for layer in encoder.modules() if isinstance(layer, BatchNorm)]
+    for number, images in enumerate(batches if layers else (), 1):
+        for layer in layers:
+            layer.momentum = 1 / number  # the average of all so far
+        encoder.read(images)
+    for layer in layers:
+        layer.momentum = 0.1
 
 
 @torch.no_grad()

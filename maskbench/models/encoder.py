@@ -36,6 +36,8 @@ class Encoder(nn.Module):
         width: int = 0,
     ):
         super().__init__()
+        if preset not in PRESETS:
+            raise ValueError("no such preset")
         width = width or PRESETS[preset]["width"]
         gaussian_dim = gaussian_dim or PRESETS[preset]["gaussian_dim"]
         self.config = dict(

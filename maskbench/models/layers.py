@@ -16,7 +16,7 @@ def batch_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     over = [dimension for dimension in range(x.dim()) if dimension != 1]
-    count = x.new_tensor([x.numel() / x.shape[1]])
+    count = x.new_full((1,), x.numel() / x.shape[1])
     sums = torchrun.summed(torch.cat((x.sum(over), x.square().sum(over), count)))
     total, squares, count = sums.split([x.shape[1], x.shape[1], 1])
     mean = total / count

@@ -135,7 +135,7 @@ class Journal:
 
 
 def stop_if_not_finite(losses: Tensor, epoch: int, folder: Path) -> None:
-    """InputError that names the first step whose losses (``[steps, 4]``) are not finite."""
+    """InputError that names the first step whose losses (``[steps, 4 or 5]``) are not finite."""
     bad = torch.nonzero(~losses.isfinite())
     if len(bad):
         step, loss = bad[0].tolist()

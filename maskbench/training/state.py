@@ -21,7 +21,7 @@ class TrainingState:
         gaussian_discriminator: tells draws of N(0, I) from Gaussian parts.
         categorical_discriminator: tells uniform one-hot draws from categorical parts.
         prior: draws both.
-        reconstruction_optimizer: of encoder and decoder.
+        reconstruction_optimizer: of encoder and decoder; of preset invariant, of the decoder.
         discriminator_optimizer: of both discriminators.
         generator_optimizer: of the encoder, against the discriminators; of preset invariant, also for agreement.
         pull: weight of the discriminators in that.
