@@ -394,7 +394,7 @@ def test_output_that_cannot_be_written(refused, tmp_path):
 @pytest.mark.parametrize("script", ["train_aae.py", "mask_dataset.py", "classify.py", "crosspair.py"])
 def test_help_and_errors_in_a_real_process(tmp_path, script):
     text = run_script(script, "--help", cwd=tmp_path).stdout
-    assert f"python {script}" in text and "default:" in text
+    assert f"python {script}" in text and "default:" in text and "None" not in text
     if script == "train_aae.py":  # once: all four take the same way out
         mistake = run_script(script, "--device", "tpu", cwd=tmp_path, check=False)
         assert mistake.returncode == 2 and mistake.stderr.count("\n") == 1 and "--device" in mistake.stderr
