@@ -9,6 +9,10 @@ from maskbench.models.heads import Contrast, one_hot
 from maskbench.models.layers import SLOPE, BatchNorm, channels_last, convolve, multiply
 from maskbench.models.sizes import PRESETS, depth, has_bfloat16
 
+EPSILON = (
+    1e-3  # of batch normalisation: with 1e-5, seven layers on images that are all the same have infinite gradients
+)
+
 
 class Encoder(nn.Module):
     """Image -> latent vector in two parts (paper, section "Adversarial autoencoder").
@@ -110,11 +114,13 @@ class PooledFeatures(nn.Module):
                 nn.Conv2d(before, first, kernel, stride=2, padding=1, bias=False),
                 nn.Conv2d(first, after, 3, padding=1, bias=False),
             ):
-                layers += [convolution, BatchNorm(convolution.out_channels), nn.ReLU(inplace=True)]
+                layers += [convolution, BatchNorm(convolution.out_channels, EPSILON), nn.ReLU(inplace=True)]
             before = after
         self.convolutions = nn.Sequential(*layers)
         self.length = 2 * before
-        self.hidden = nn.Sequential(nn.Linear(before, self.length, bias=False), BatchNorm(self.length), nn.ReLU())
+        self.hidden = nn.Sequential(
+            nn.Linear(before, self.length, bias=False), BatchNorm(self.length, EPSILON), nn.ReLU()
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 ``[N, 3, S, S]`` -> ``[N, length]``."""
