@@ -20,15 +20,8 @@ from maskbench.storage.tables import read
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
-QUESTIONS = (
-    "train_step",
-    "agreement",
-    "instances",
-    "processes",
-    "classify",
-    "mask",
-    "memory",
-)  # in the order of the page
+# in the order of the page
+QUESTIONS = ("train_step", "agreement", "instances", "processes", "classify", "mask", "memory")
 COLUMNS = ("benchmark", "contestant", "size", "unit", "median", "low", "high")  # a contestant is a peer
 WARM_UP = 3  # calls at the start of a turn: the peer before has emptied the caches
 PANELS = {  # of the picture: title, name of the horizontal axis, scale of the vertical one
