@@ -14,17 +14,21 @@ from maskbench.training.journal import COLUMNS
 
 
 def losses(history: list[list[float]], path: Path) -> None:
-    """The losses over the epochs (paper, Figs 5-7), and where they lie while no side wins.
+    """The losses over the epochs (paper, Figs 5-7), and where they lie while no side wins; that of agreement, if any.
 
     Args:
         history: one row an epoch, of ``maskbench.training.journal.COLUMNS``.
     """
     series = dict(zip(COLUMNS, np.array(history).T, strict=False))
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    agrees = "agreement_loss" in series
+    figure, axes = plt.subplots(1, 3 + agrees, figsize=(4 * (3 + agrees), 3.4), layout="constrained")
     style = dict(marker=".", markersize=4)
     axes[0].plot(series["epoch"], series["reconstruction_loss"], label="training", **style)
     axes[0].plot(series["epoch"], series["validation_mse"], label="validation", **style)
     axes[0].set(title="reconstruction", ylabel="MSE (pixels in 0..1)", yscale="log")
+    if agrees:
+        axes[3].plot(series["epoch"], series["agreement_loss"], color="C1", label="images and views", **style)
+        axes[3].set(title="agreement", ylabel="loss", ylim=(0, None))
     axes[1].plot(series["epoch"], series["generator_loss"], color="C2", label="against both", **style)
     axes[1].set(title="generating", ylabel="BCE (nats)")
     for part, color in (("", "C3"), ("gaussian_", "C4"), ("categorical_", "C5")):
