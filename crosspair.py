@@ -13,7 +13,7 @@ With --audit, what a mask really gives away: attacks under four threat models, o
 
   masks-only       the attacker has masks, and public images of the same kind
   known-pairs      also k = 10 to 10,000 of the masks' images
-  oracle           instead may have n images of his choice masked
+  oracle           instead may have n images of their choice masked
   stolen-encoder   has encoder.pt (but not the key of mask_dataset.py --key)
 
 Instance 0 is the victim, instance 1 the attacker's own autoencoder; so it is in each folder of --more-models.

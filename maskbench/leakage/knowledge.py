@@ -165,7 +165,7 @@ class Knowledge:
         candidates: for re-identification alone, the images behind ``masks``, float32 ``[N, 3, S, S]`` in an order that
             says nothing.
         pairs: known plaintexts.
-        oracle: masks images of his choice.
+        oracle: masks images of the attacker's choice.
         stolen: the owner's encoder without the key, and without a decoder.
         labelled: masks with labels.
         membership: what is known of images that may have trained the encoder.

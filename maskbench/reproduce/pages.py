@@ -68,7 +68,7 @@ def _table1(results: Path) -> list[str]:
         "images, of which identity has fewer, as pixels take eight times the memory of masks.\n",
         kept_table(first_draws(saved_rows(results, "table1_runs"))),
         "![Accuracies of Table 1](figures/table1.png)\n",
-        "Every run: [table1_runs.csv](table1_runs.csv) (the paper's S5-S7).\n",
+        "Every run: [table1_runs.csv](table1_runs.csv).\n",
     ]
 
 
@@ -126,7 +126,7 @@ def _variations(results: Path) -> list[str]:
         parts += ["## Latent sizes\n", plain_table(table), "![Latent sizes](figures/latent_sizes.png)\n"]
         parts.append(
             "Preset paper, seed 0; MSE after one epoch. The accuracies (three classes) are of encoders of one "
-            "epoch, with 384 numbers of the main run's encoder, which was trained longer.\n"
+            "epoch; those with 384 numbers are of the main run's encoder, which was trained longer.\n"
         )
     if table := saved_rows(results, "image_sizes"):
         parts += ["## Image sizes\n", plain_table(table)]
