@@ -10,8 +10,8 @@
 The method is Lis, Koryciński, Ciecierski, "Classification of masked image data", PLoS ONE 2021. Labels are
 never read. Each mini-batch has two phases:
 
-  agreement        preset invariant: two random views of each image get the same code, so that a mask is to keep what
-                   classes are made of, not the picture; the decoder learns from codes, the encoder not from it;
+  agreement        preset invariant: each image and a random view of it get the same code, so that a mask is to keep
+                   what classes are made of, not the picture; the decoder learns from codes, the encoder not from it;
   reconstruction   preset paper: encoder and decoder learn to rebuild the image (MSE);
   regularisation   two discriminators learn to tell draws of the priors, N(0, I) and a uniform category,
                    from the encoder's two latent parts (BCE); then the encoder learns to fool them.
@@ -72,11 +72,14 @@ from maskbench.training.summary import show
 BETAS = (0.9, 0.95)  # of Adam in the reconstruction phase
 ADVERSARY_BETAS = (0.0, 0.95)  # with momentum, the two sides circle around each other
 GENERATOR_STEP = 0.5  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
-GRADIENT_PENALTY = 3.0  # keeps the Gaussian part's discriminator from winning; the other sees only K different rows
+# keeps the Gaussian part's discriminator from winning; the other sees only K different rows
+GRADIENT_PENALTY = {"invariant": 1.0, "paper": 3.0}
+DISCRIMINATOR_STEPS = {"invariant": 4, "paper": 1}  # a mini-batch: four, where the encoder moves fast
 PRIOR_PULL = 0.1  # of the discriminators beside the agreement (at --prior-weight 1)
-DECORRELATION = 0.16  # weight of the correlations of different dimensions in the agreement
+DECORRELATION = 1.25e-3  # weight of each squared correlation of different dimensions in the agreement
 CATEGORY = 0.01  # weight of the categories in the agreement
-STATISTICS_IMAGES = 50_000  # at most, that the closed forms are fitted to: beyond, they hardly change
+# at most, that the closed forms are fitted to: beyond, they hardly change, and one encoder is slower
+STATISTICS_IMAGES = {"invariant": 20_000, "paper": 50_000}
 
 
 def take_step(
@@ -90,7 +93,7 @@ def take_step(
     Args:
         state: networks, prior and optimisers; all of them change.
         images: ``[N, 3, S, S]`` in [0, 1].
-        views: ``[2, N, 3, S, S]``, two of each image.
+        views: ``[N, 3, S, S]``, one of each image.
         batch: rows of the whole mini-batch; default: N.
         first_row: where in it the images begin.
 
@@ -107,24 +110,22 @@ def take_step(
         descend(reconstruction_loss, state.reconstruction_optimizer)
         codes = state.encoder(images)
     else:
-        # Agreement phase: two views of an image get the same code. The decoder shows what codes give away.
-        with torch.no_grad():
-            codes = torch.cat(state.encoder(images), 1)
-        reconstruction_loss = part * F.mse_loss(state.decoder(codes), images)
+        # Agreement phase: an image and its view get the same code. The decoder shows what codes give away.
+        of_images, of_views = state.encoder.heads(images), state.encoder.heads_of_views(views)
+        agreement_loss = part * disagreement(of_images, of_views)
+        codes = of_images[0], one_hot(of_images[1])
+        reconstruction_loss = part * F.mse_loss(state.decoder(torch.cat(codes, 1).detach()), images)
         descend(reconstruction_loss, state.reconstruction_optimizer)
-        gaussian, logits = state.encoder.heads_of_views(views.flatten(0, 1))
-        agreement_loss = part * disagreement(gaussian, logits)
-        codes = gaussian, one_hot(logits)
 
     # Regularisation phase, 1: the discriminators tell prior draws (real) from encoded images (fake).
-    rows = len(codes[0])
-    draws = [draw.to(images.dtype) for draw in state.prior(rows, first_row * rows // len(images))]
-    both = [torch.cat((real, fake.detach())) for real, fake in zip(draws, codes, strict=True)]
-    logits = torch.stack([tell(x) for tell, x in zip(state.discriminators, both, strict=True)])
-    real_logits, fake_logits = logits.tensor_split(2, 1)
-    adversary_loss = part * discriminator_loss(real_logits, fake_logits)
-    penalty = part * squared_slope(state.gaussian_discriminator, draws[0])
-    descend(adversary_loss + 0.5 * GRADIENT_PENALTY * penalty, state.discriminator_optimizer)
+    for _ in range(DISCRIMINATOR_STEPS[state.preset]):
+        draws = [draw.to(images.dtype) for draw in state.prior(len(images), first_row)]
+        both = [torch.cat((real, fake.detach())) for real, fake in zip(draws, codes, strict=True)]
+        logits = torch.stack([tell(x) for tell, x in zip(state.discriminators, both, strict=True)])
+        real_logits, fake_logits = logits.tensor_split(2, 1)
+        adversary_loss = part * discriminator_loss(real_logits, fake_logits)
+        penalty = part * squared_slope(state.gaussian_discriminator, draws[0])
+        descend(adversary_loss + 0.5 * GRADIENT_PENALTY[state.preset] * penalty, state.discriminator_optimizer)
 
     # Regularisation phase, 2: the encoder, with what it said already, makes its codes pass for prior draws.
     logits = torch.stack([tell(fake) for tell, fake in zip(state.discriminators, codes, strict=True)])
@@ -137,25 +138,25 @@ def take_step(
     return torchrun.total(torch.stack(losses).detach())[0]
 
 
-def disagreement(gaussian: Tensor, logits: Tensor) -> Tensor:
-    """How far two views of each image are from the same code, a scalar.
+def disagreement(of_images: tuple[Tensor, Tensor], of_views: tuple[Tensor, Tensor]) -> Tensor:
+    """How far images and views of them are from the same code, a scalar.
 
-    Of the Gaussian part, standardised over the mini-batch, the correlation of a dimension with itself in the other view
-    should be 1, with the others 0 (Barlow Twins: Zbontar et al., ICML 2021). Of the categories, both views should
-    choose the same, with confidence. That no category is chosen always, the discriminator sees to.
+    Of the Gaussian part, standardised over the mini-batch, the correlation of a dimension with itself in the view
+    should be 1, with the others 0 (Barlow Twins: Zbontar et al., ICML 2021). Of the categories, both should choose the
+    same, with confidence. That no category is chosen always, the discriminator sees to.
 
     Args:
-        gaussian: ``[2 N, G]``, one view of each image, then the other.
-        logits: of the categories, ``[2 N, K]`` likewise.
+        of_images: Gaussian part ``[N, G]`` and logits of the categories ``[N, K]``.
+        of_views: likewise.
     """
-    mean, variance, count = batch_moments(gaussian)
-    one, two = ((gaussian - mean) * (variance + 1e-5).rsqrt()).chunk(2)
-    correlations = torchrun.summed(one.T @ two) / (count / 2)
+    both = torch.cat((of_images[0], of_views[0]), 1)
+    mean, variance, count = batch_moments(both)
+    one, two = ((both - mean) * (variance + 1e-5).rsqrt()).chunk(2, 1)
+    correlations = torchrun.summed(one.T @ two) / count
     own = correlations.diagonal()
     others = correlations.square().sum() - own.square().sum()
-    same_category = logits.softmax(1).chunk(2)
-    agreed = (same_category[0] * same_category[1]).sum(1).clamp_min(1e-6).log().mean()
-    return (1 - own).square().mean() + DECORRELATION * others / len(own) - CATEGORY * agreed
+    agreed = (of_images[1].softmax(1) * of_views[1].softmax(1)).sum(1).clamp_min(1e-6).log().mean()
+    return (1 - own).square().mean() + DECORRELATION * others - CATEGORY * agreed
 
 
 def squared_slope(discriminator: Discriminator, draws: Tensor) -> Tensor:
@@ -220,7 +221,7 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
         for number, (images, numbers) in enumerate(progress, journal.done + 1):
             state.anneal(epoch - 1 + (number - 1) / run.batches, run.epochs)
             images = to_float(images)
-            views = [] if state.rebuilds else [random_views(images, numbers, seed, epoch)]
+            views = [] if state.preset == "paper" else [random_views(images, numbers, seed, epoch)]
             journal.note(number, step(images, *views))
             if number % 50 == 0 or number == run.batches:  # seldom: a GPU is waited for
                 progress.set_postfix_str(shown_losses(journal.check()))
@@ -291,7 +292,6 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
         if rebuilds
         else adam(encoder.parameters()),
         pull=1.0 if rebuilds else PRIOR_PULL * weight,
-        rebuilds=rebuilds,
     )
 
 
@@ -303,7 +303,7 @@ def shown_losses(losses: Tensor) -> str:
 
 def statistics_images(run: Run) -> Iterator[Tensor]:
     """What the closed forms are fitted to: batches of float32 training images."""
-    return map(to_float, large_batches(run.images.train, STATISTICS_IMAGES))
+    return map(to_float, large_batches(run.images.train, STATISTICS_IMAGES[run.settings.preset]))
 
 
 def mini_batches(run: Run) -> Iterator[Tensor]:

@@ -56,7 +56,7 @@ ADDITIONS: dict[str, list[mock._patch]] = {
         *(patch for module in (encoder, decoder, layers) for patch in patched(module, SLOPE=0.2)),
     ],
     "gradient penalty, no momentum of the adversary": patched(
-        train_aae, GRADIENT_PENALTY=0.0, ADVERSARY_BETAS=train_aae.BETAS
+        train_aae, GRADIENT_PENALTY={"paper": 0.0}, ADVERSARY_BETAS=train_aae.BETAS
     ),
     "a learned power of the length": patched(heads.Contrast, forward=lambda self, x: x, inverse=lambda self, x: x),
     "whitening": patched(train_aae, whiten=lambda *arguments: None),

@@ -4,9 +4,10 @@
     python benchmarks/agreement.py            # images a second of whole training loops
     python benchmarks/agreement.py --save     # also into results/speed.md
 
-The peers train the same network on the same crops of photographs, in mini-batches of 256:
+The peers train the same network on the same crops of photographs, in mini-batches of 128:
 
-  maskbench      the loop of train_aae.py: views drawn in batches, agreement, decoder, discriminators and priors
+  maskbench      the loop of train_aae.py: images and views of them, drawn in batches; agreement, decoder,
+                 discriminators and priors
   barlow twins   lightly's loss (BarlowTwinsLoss), its SimCLR transform with our crop and jitter, PyTorch's DataLoader
                  with a worker a spare core, Adam; float32, no decoder, no adversary
   vicreg         the same with lightly's VICRegLoss
@@ -24,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from maskbench.data import views
 from maskbench.data.bundled_sets import photos
 from maskbench.data.image_set import to_float
-from maskbench.models import Encoder
+from maskbench.models import PRESETS, Encoder
 from maskbench.runtime import command_line, torchrun
 from maskbench.storage.tables import markdown
 from maskbench.training.images import TrainingImages
@@ -32,7 +33,8 @@ from maskbench.training.run import Run
 from maskbench.training.settings import Settings
 from train_aae import begin, take_step
 
-BATCH = 256
+SIZES = PRESETS["invariant"]
+BATCH = SIZES["batch_size"]
 SECONDS = 120.0  # for all peers together
 
 
@@ -66,7 +68,7 @@ def main() -> None:
 
 def ours(images: Tensor) -> Iterator[None]:
     """One mini-batch a turn, as train_aae.py does it."""
-    settings = Settings("", None, 32, 128, 20, "invariant", 1.0, BATCH, 2e-3, 0)
+    settings = Settings("", None, 32, SIZES["gaussian_dim"], 20, "invariant", 1.0, BATCH, SIZES["lr"], 0)
     state = begin(Run(settings, 1, TrainingImages(images, images[:BATCH], ""), environment={}), 0, fit=False)
     epoch = 0
     while True:
@@ -107,7 +109,7 @@ def lightly_loop(images: Tensor, loss: str) -> Iterator[None]:
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = nn.Sequential(encoder.features.convolutions, pool, encoder.features.hidden, encoder.gaussian)
     criterion = getattr(lightly.loss, loss)()
-    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=SIZES["lr"])
     workers = torchrun.spare_cores()
     loader = DataLoader(Pictures(), BATCH, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True)
     while True:

@@ -22,7 +22,7 @@ def steps_of(preset: str, dtype: torch.dtype, steps: int, learning: bool = True)
     batches = mini_batches(preset, steps, dtype)
     mine = torchrun.share(len(batches[0][0]))
     for images, *views in batches:
-        views = [both[:, mine] for both in views] or [None]
+        views = [each[mine] for each in views] or [None]
         losses.append(take_step(state, images[mine], *views, len(images), mine.start))
     networks = state.networks()
     gradients = {f"{name}.{key}": p.grad for name, part in networks.items() for key, p in part.named_parameters()}

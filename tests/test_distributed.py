@@ -115,7 +115,7 @@ def test_the_others_end_when_one_dies_and_one_goes_on(run_here, killed, tmp_path
 
 def test_preset_invariant_learns_what_one_process_does(run_here, tmp_path):
     """Of 501 images a process has no row of the last batch that the codes are whitened by."""
-    flags = ("--preset", "invariant", "--dataset", "photos", "--limit", 501, "--image-size", 16, "--batch-size", 50)
+    flags = ("--preset", "invariant", "--dataset", "photos", "--limit", 501, "--image-size", 16, "--batch-size", 150)
     flags += ("--gaussian-dim", 16, "--epochs", 1)
     run_here("train_aae.py", *flags)
     (tmp_path / "two").mkdir()

@@ -210,7 +210,7 @@ def test_statistics_are_the_means_over_the_batches():
 def test_views_leave_no_trace_in_the_running_statistics():
     torch.manual_seed(0)
     encoder = Encoder("invariant", image_size=16, gaussian_dim=5, categories=3, width=4)
-    images, views = torch.rand(8, 3, 16, 16), torch.rand(16, 3, 16, 16)
+    images, views = torch.rand(2, 8, 3, 16, 16)
     encoder(images)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     gaussian, logits = encoder.heads_of_views(views)

@@ -32,6 +32,7 @@ from train_aae import (
     BETAS,
     CATEGORY,
     DECORRELATION,
+    DISCRIMINATOR_STEPS,
     GRADIENT_PENALTY,
     PRIOR_PULL,
     take_step,
@@ -68,20 +69,20 @@ def make(preset: str, dtype: torch.dtype, device: str = "cpu", capturable: bool 
 def mini_batches(preset: str, steps: int, dtype: torch.dtype, device: str = "cpu") -> list[list[Tensor]]:
     """Images, and for preset invariant their views: what a step is given."""
     generator = torch.Generator().manual_seed(1)
-    shapes = [(7, 3, 16, 16)] if preset == "paper" else [(7, 3, 16, 16), (2, 7, 3, 16, 16)]
-    return [[torch.rand(shape, generator=generator).to(device, dtype) for shape in shapes] for _ in range(steps)]
+    tensors = 1 if preset == "paper" else 2
+    return [list(torch.rand(tensors, 7, 3, 16, 16, generator=generator).to(device, dtype)) for _ in range(steps)]
 
 
 class PlainLoop:
     """The same step as one would write it down: every pass alone, every formula in full."""
 
     def __init__(self, state: TrainingState):
-        self.parts = parts = state.parts()
+        self.parts, self.preset = state.parts(), state.preset
         self.optimizers = [
             torch.optim.Adam(
-                [p for group in parts[name].param_groups for p in group["params"]],
-                lr=parts[name].param_groups[0]["lr"],
-                betas=parts[name].param_groups[0]["betas"],
+                [p for group in self.parts[name].param_groups for p in group["params"]],
+                lr=self.parts[name].param_groups[0]["lr"],
+                betas=self.parts[name].param_groups[0]["betas"],
                 foreach=False,
             )
             for name in OPTIMIZERS
@@ -93,32 +94,33 @@ class PlainLoop:
         tell_gaussian, tell_categorical = (self.parts[f"{name}_discriminator"] for name in ("gaussian", "categorical"))
         bce = F.binary_cross_entropy_with_logits
 
-        gaussian, categorical = self.encode(images)
-        rebuilt = decoder.rebuild(torch.cat((gaussian / self.shortened(gaussian), categorical), 1))
-        reconstruction = (rebuilt - images).square().mean()
+        gaussian, categorical, soft = self.encode(images)
+        code = torch.cat((gaussian / self.shortened(gaussian), categorical), 1)
+        reconstruction = (decoder.rebuild(code if views is None else code.detach()) - images).square().mean()
         self.descend(reconstruction, 0)
 
         if views is None:
-            gaussian, categorical = self.encode(images)
+            gaussian, categorical, soft = self.encode(images)
         else:
             self.statistics_follow(0.0)
-            gaussian, categorical = self.encode(views.flatten(0, 1), of_views=True)
+            gaussian_of_views, _, soft_of_views = self.encode(views)
             self.statistics_follow(0.1)
         rows = len(gaussian)
-        real_gaussian, real_categorical = (draws.to(images) for draws in self.parts["prior"](rows))
         one, zero = images.new_ones(rows), images.new_zeros(rows)
-        of_gaussian = bce(tell_gaussian(real_gaussian), one) + bce(tell_gaussian(gaussian.detach()), zero)
-        of_categorical = bce(tell_categorical(real_categorical), one)
-        of_categorical = of_categorical + bce(tell_categorical(categorical.detach()), zero)
-        penalty = 0
-        for row in real_gaussian:  # one draw after another
-            row = row.clone().requires_grad_()
-            (slope,) = torch.autograd.grad(tell_gaussian(row[None]).sum(), row, create_graph=True)
-            penalty = penalty + slope.dot(slope) / len(real_gaussian)
-        self.descend(of_gaussian + of_categorical + GRADIENT_PENALTY / 2 * penalty, 1)
+        for _ in range(DISCRIMINATOR_STEPS[self.preset]):
+            real_gaussian, real_categorical = (draws.to(images) for draws in self.parts["prior"](rows))
+            of_gaussian = bce(tell_gaussian(real_gaussian), one) + bce(tell_gaussian(gaussian.detach()), zero)
+            of_categorical = bce(tell_categorical(real_categorical), one)
+            of_categorical = of_categorical + bce(tell_categorical(categorical.detach()), zero)
+            penalty = 0
+            for row in real_gaussian:  # one draw after another
+                row = row.clone().requires_grad_()
+                (slope,) = torch.autograd.grad(tell_gaussian(row[None]).sum(), row, create_graph=True)
+                penalty = penalty + slope.dot(slope) / len(real_gaussian)
+            self.descend(of_gaussian + of_categorical + GRADIENT_PENALTY[self.preset] / 2 * penalty, 1)
 
         fooled = bce(tell_gaussian(gaussian), one) + bce(tell_categorical(categorical), one)
-        agreement = [] if views is None else [self.disagreement(gaussian)]
+        agreement = [] if views is None else [self.disagreement(gaussian, gaussian_of_views, soft, soft_of_views)]
         self.descend(fooled if views is None else agreement[0] + PRIOR_PULL * fooled, 2)
         for name in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator"):
             self.parts[name].zero_grad()
@@ -129,14 +131,15 @@ class PlainLoop:
             if isinstance(layer, BatchNorm):
                 layer.momentum = momentum
 
-    def disagreement(self, gaussian: Tensor) -> Tensor:
-        z = (gaussian - gaussian.mean(0)) / (gaussian.var(0, correction=0) + 1e-5).sqrt()
-        one, two, loss = z[: len(z) // 2], z[len(z) // 2 :], 0
-        for i in range(z.shape[1]):
+    def disagreement(self, *of_images_and_views: Tensor) -> Tensor:
+        one, two, soft, soft_of_views = of_images_and_views
+        one, two = ((z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt() for z in (one, two))
+        loss = 0
+        for i in range(one.shape[1]):
             correlations = (one[:, i, None] * two).mean(0)
             others = correlations.square().sum() - correlations[i] ** 2
-            loss = loss + ((1 - correlations[i]) ** 2 + DECORRELATION * others) / z.shape[1]
-        for first, second in zip(*self.soft.chunk(2), strict=True):
+            loss = loss + (1 - correlations[i]) ** 2 / one.shape[1] + DECORRELATION * others
+        for first, second in zip(soft, soft_of_views, strict=True):
             loss = loss - CATEGORY * first.dot(second).log() / len(one)
         return loss
 
@@ -145,15 +148,15 @@ class PlainLoop:
         loss.backward()
         self.optimizers[number].step()
 
-    def encode(self, images: Tensor, of_views: bool = False) -> tuple[Tensor, Tensor]:
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gaussian and categorical part, and the probabilities of the categories."""
         encoder = self.parts["encoder"]
         features = encoder.features(images)
         x = encoder.gaussian(features)
-        soft = encoder.categorical(features.detach() if of_views else features).softmax(1)
-        self.soft = soft
+        soft = encoder.categorical(features if self.preset == "paper" else features.detach()).softmax(1)
         power, scale = encoder.contrast.log_power.exp(), encoder.contrast.log_scale.exp()
         gaussian = x * scale * (x.norm(dim=1, keepdim=True) / math.sqrt(x.shape[1])) ** (power - 1)
-        return gaussian, F.one_hot(soft.argmax(1), soft.shape[1]) + soft - soft.detach()
+        return gaussian, F.one_hot(soft.argmax(1), soft.shape[1]) + soft - soft.detach(), soft
 
     def shortened(self, gaussian: Tensor) -> Tensor:
         """What the contrast made of lengths, as a factor: [N, 1]."""

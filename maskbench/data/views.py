@@ -8,19 +8,19 @@ from torch import Tensor
 
 from maskbench.ops.reference import philox4x32, uniform
 
-AREA = 0.35  # of the image that a crop keeps at least
+AREA = 0.2  # of the image that a crop keeps at least
 RATIO = 4 / 3  # of its sides, at most
 JITTER = 0.4  # by how much brightness, contrast and saturation are multiplied, more or less
 HUE = 0.3  # radians
 GREY = 0.2  # probability
-_BLOCKS = 3  # of four random numbers, a view
+_BLOCKS = 3  # of four random numbers
 _STREAM = 1 << 31  # sets the counters of views apart from those of the prior, whose offsets are numbers of steps
 _MASK32 = 0xFFFFFFFF
 
 
 @torch.no_grad()
-def random_views(images: Tensor, numbers: Tensor, seed: int, epoch: int, count: int = 2) -> Tensor:
-    """Views of each image: crop, flip, brightness, contrast, saturation, hue, and sometimes grey.
+def random_views(images: Tensor, numbers: Tensor, seed: int, epoch: int) -> Tensor:
+    """A view of each image: crop, flip, brightness, contrast, saturation, hue, and sometimes grey.
 
     A view depends on its image, the image's number, seed and epoch alone: not on the mini-batch, the device or the
     process. (The augmentations are those of SimCLR: Chen et al., "A simple framework for contrastive learning of
@@ -31,27 +31,25 @@ def random_views(images: Tensor, numbers: Tensor, seed: int, epoch: int, count: 
         numbers: int64 ``[N]`` on any device: which of the training images they are.
         seed: of the training.
         epoch: counted from 1.
-        count: views of each image.
 
     Returns:
-        float32 ``[count, N, 3, S, S]`` in [0, 1].
+        float32 ``[N, 3, S, S]`` in [0, 1].
     """
-    chances = _chances(numbers.to(images.device), seed, epoch, count)
-    return torch.stack([_view(images, of_view) for of_view in chances])
+    return _view(images, _chances(numbers.to(images.device), seed, epoch))
 
 
-def _chances(numbers: Tensor, seed: int, epoch: int, count: int) -> Tensor:
-    """float32 ``[count, 4 _BLOCKS, N]`` in (0, 1], a Philox block of four at a time."""
-    blocks = torch.arange(count * _BLOCKS, device=numbers.device)
+def _chances(numbers: Tensor, seed: int, epoch: int) -> Tensor:
+    """float32 ``[4 _BLOCKS, N]`` in (0, 1], a Philox block of four at a time."""
+    blocks = torch.arange(_BLOCKS, device=numbers.device)
     words = (numbers & _MASK32, numbers >> 32, numbers.new_tensor(epoch), numbers.new_tensor(_STREAM))
     low, high, epochs, stream = (word.expand(len(numbers)) for word in words)
     counter = torch.stack((low, high, epochs, stream), -1) + F.pad(blocks[:, None, None], (3, 0))
     key = numbers.new_tensor([seed & _MASK32, seed >> 32 & _MASK32])
-    return uniform(philox4x32(counter, key)).view(count, _BLOCKS, len(numbers), 4).transpose(2, 3).flatten(1, 2)
+    return uniform(philox4x32(counter, key)).transpose(1, 2).flatten(0, 1)
 
 
 def _view(images: Tensor, chances: Tensor) -> Tensor:
-    """One view of each of ``[N, 3, S, S]`` by its random numbers, ``[4 _BLOCKS, N]``."""
+    """The view of each of ``[N, 3, S, S]`` by its random numbers, ``[4 _BLOCKS, N]``."""
     size, shape, left, top, flip, bright, contrast, saturation, turn, grey = chances[:10]
     area, ratio = AREA + (1 - AREA) * size, ((2 * shape - 1) * math.log(RATIO)).exp()
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)

@@ -47,7 +47,8 @@ class Encoder(nn.Module):
         self.config = dict(
             preset=preset, image_size=image_size, gaussian_dim=gaussian_dim, categories=categories, width=width
         )
-        if preset == "paper":
+        self.pools = preset == "invariant"
+        if not self.pools:
             stages = depth(image_size)
             channels = [3, *(width * 2**stage for stage in range(stages))]
             layers = []
@@ -68,29 +69,29 @@ class Encoder(nn.Module):
         return gaussian, one_hot(logits)
 
     def heads(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`forward`, with the logits of the categories instead of the choice among them."""
+        """As :meth:`forward`, with the logits of the categories instead of the choice among them.
+
+        The features of preset invariant learn from the Gaussian part alone: the choice among a few categories would
+        coarsen them.
+        """
         features = self.read(images)
-        return self.contrast(multiply(self.gaussian, features)), multiply(self.categorical, features)
+        gaussian = self.contrast(multiply(self.gaussian, features))
+        return gaussian, multiply(self.categorical, features.detach() if self.pools else features)
 
     def heads_of_views(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`heads`, of views of images, from which preset invariant learns.
-
-        They leave no trace in the running statistics, since masks are of images. The features learn from the Gaussian
-        part alone: the choice among a few categories would coarsen them.
-        """
+        """As :meth:`heads`, without a trace in the running statistics, since masks are of images."""
         layers = [layer for layer in self.modules() if isinstance(layer, BatchNorm)]
         for layer in layers:
             layer.track_running_stats = False
         try:
-            features = self.read(views)
-            return self.contrast(self.gaussian(features)), self.categorical(features.detach())
+            return self.heads(views)
         finally:
             for layer in layers:
                 layer.track_running_stats = True
 
     def read(self, images: Tensor) -> Tensor:
         """The features that both heads read, ``[N, F]``."""
-        if isinstance(self.features, PooledFeatures):
+        if self.pools:
             return self.features(images)
         return convolve(self.features, images, up=False)
 

@@ -25,7 +25,6 @@ class TrainingState:
         discriminator_optimizer: of both discriminators.
         generator_optimizer: of the encoder, against the discriminators; of preset invariant, also for agreement.
         pull: weight of the discriminators in that.
-        rebuilds: whether the encoder learns by reconstruction (preset paper), or else by agreement.
     """
 
     encoder: Encoder
@@ -37,7 +36,10 @@ class TrainingState:
     discriminator_optimizer: torch.optim.Adam
     generator_optimizer: torch.optim.Adam
     pull: float = 1.0
-    rebuilds: bool = True
+
+    @property
+    def preset(self) -> str:
+        return self.encoder.config["preset"]
 
     @property
     def discriminators(self) -> tuple[Discriminator, Discriminator]:
@@ -49,9 +51,7 @@ class TrainingState:
 
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Every part by its name."""
-        return {
-            field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("pull", "rebuilds")
-        }
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "pull"}
 
     def networks(self) -> dict[str, nn.Module]:
         """The parts that learn, by name."""
@@ -79,7 +79,7 @@ class TrainingState:
             epochs: done so far.
             end: epochs in all.
         """
-        of_start = 1 / (1 + epochs / 2) if self.rebuilds else (1 + math.cos(math.pi * epochs / end)) / 2
+        of_start = 1 / (1 + epochs / 2) if self.preset == "paper" else (1 + math.cos(math.pi * epochs / end)) / 2
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             rate = group["initial_lr"] * of_start
             if isinstance(group["lr"], Tensor):
