@@ -1,6 +1,6 @@
 """What is each addition to the paper's text worth? Preset paper, one more addition a row.
 
-    python benchmarks/ablation.py                    # CIFAR-10 and CIFAR-100 in data/; about 15 minutes on one core
+    python benchmarks/ablation.py                    # CIFAR-10 and CIFAR-100 in data/; about 25 minutes on one core
     python benchmarks/ablation.py --save             # also into results/ablation.csv
 
 Every row is a training by train_aae.py without the additions of the rows below it. Then the encoder masks CIFAR-100,
@@ -45,19 +45,14 @@ def patched(place: object, **values: object) -> list[mock._patch]:
 # each addition, and what stands there without it
 ADDITIONS: dict[str, list[mock._patch]] = {
     "the paper's text": [],
-    "one-hot categories": [
-        *patched(encoder, one_hot=lambda logits: logits.softmax(1)),
-        *patched(train_aae, start_with_even_categories=lambda *arguments: None),
-    ],
+    "one-hot categories": patched(encoder, one_hot=lambda logits: logits.softmax(1)),
+    "even categories at the start": patched(train_aae, start_with_even_categories=lambda *arguments: None),
     "half the step against the discriminators": patched(train_aae, GENERATOR_STEP=1.0),
-    "falling rates, second beta 0.95, slope 0.5": [
-        *patched(train_aae, BETAS=(0.9, 0.999), ADVERSARY_BETAS=(0.9, 0.999)),
-        *patched(TrainingState, anneal=lambda self, epochs, end: None),
-        *(patch for module in (encoder, decoder, layers) for patch in patched(module, SLOPE=0.2)),
-    ],
-    "gradient penalty, no momentum of the adversary": patched(
-        train_aae, GRADIENT_PENALTY={"paper": 0.0}, ADVERSARY_BETAS=train_aae.BETAS
-    ),
+    "falling rates": patched(TrainingState, anneal=lambda self, epochs, end: None),
+    "second beta 0.95": patched(train_aae, BETAS=(0.9, 0.999), ADVERSARY_BETAS=(0.9, 0.999)),
+    "slope 0.5": [patch for module in (encoder, decoder, layers) for patch in patched(module, SLOPE=0.2)],
+    "no momentum of the adversary": patched(train_aae, ADVERSARY_BETAS=train_aae.BETAS),
+    "gradient penalty": patched(train_aae, GRADIENT_PENALTY={"paper": 0.0}),
     "a learned power of the length": patched(heads.Contrast, forward=lambda self, x: x, inverse=lambda self, x: x),
     "whitening": patched(train_aae, whiten=lambda *arguments: None),
 }

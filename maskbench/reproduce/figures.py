@@ -91,16 +91,19 @@ def draw_trade_off(table: list[dict[str, str]], path: Path) -> None:
     column = {name: np.array([float(row[name]) for row in table]) for name in table[0]}
     weights = column["prior_weight"]
     smallest = min((weight for weight in weights if weight > 0), default=1)
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(16, 3.4), layout="constrained")
     axes[0].plot(weights, column["validation_mse"], marker="o", label="validation images")
     axes[0].set(title="reconstruction", ylabel="MSE (pixels in 0..1)")
-    axes[1].plot(weights, column["mlp"], **CLASSIFIER_STYLES["mlp"])
-    axes[1].plot(weights, column["logistic"], color="C1", marker="s", label="logistic regression")
-    axes[1].axhline(0.5, color="black", linestyle=":", label="chance")
-    axes[1].set(title="codes told from prior draws", ylabel="held-out accuracy", ylim=(0.45, 1.02))
-    axes[2].plot(weights, column["kurtosis"], marker="o", label="codes")
-    axes[2].axhline(3, color="black", linestyle=":", label="normal")
-    axes[2].set(title="kurtosis", ylabel="kurtosis, all dimensions")
+    axes[1].plot(weights, column["kurtosis"], marker="o", label="codes")
+    axes[1].axhline(3, color="black", linestyle=":", label="normal")
+    axes[1].set(title="kurtosis", ylabel="kurtosis, all dimensions")
+    axes[2].plot(weights, column["category_max"], marker="o", label="largest")
+    axes[2].plot(weights, column["category_min"], marker="s", label="smallest")
+    axes[2].set(title="categories", ylabel="share of the images", ylim=(0, None))
+    for name, color, undecided in (("discriminator", "C3", 4 * math.log(2)), ("generator", "C2", 2 * math.log(2))):
+        axes[3].plot(weights, column[f"{name}_loss"], color=color, marker="o", label=name)
+        axes[3].axhline(undecided, color=color, linestyle=":", label=f"{name}, undecided")
+    axes[3].set(title="losses, last epoch", ylabel="BCE (nats)", ylim=(0, None))
     for axis in axes:
         axis.set_xscale("symlog", linthresh=smallest)  # 0 is among them
         axis.set_xticks(weights, [f"{weight:g}" for weight in weights])
