@@ -69,7 +69,7 @@ def test_steps_are_those_of_one_process(alone, tmp_path):
             largest = max(wanted.abs().max().item() for wanted in alone[name][kind].values())
             for key, wanted in alone[name][kind].items():
                 # of shift and length of a code agreement says nothing: the difference of much larger numbers
-                scale = largest if name.startswith("invariant") else wanted.abs().max().item()
+                scale = max(wanted.abs().max().item(), 0.1 * largest * name.startswith("invariant"))
                 torch.testing.assert_close(found[kind][key], wanted, rtol=0, atol=tolerance * scale, msg=key)
 
 

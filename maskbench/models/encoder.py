@@ -9,9 +9,8 @@ from maskbench.models.heads import Contrast, one_hot
 from maskbench.models.layers import SLOPE, BatchNorm, channels_last, convolve, multiply
 from maskbench.models.sizes import PRESETS, depth, has_bfloat16
 
-EPSILON = (
-    1e-3  # of batch normalisation: with 1e-5, seven layers on images that are all the same have infinite gradients
-)
+# of batch normalisation: with 1e-5, seven layers on images that are all the same have infinite gradients
+EPSILON = 1e-3
 
 
 class Encoder(nn.Module):
