@@ -21,7 +21,6 @@ What the paper leaves open, what was chosen here, and what each choice is worth:
 
 import argparse
 import contextlib
-import functools
 import math
 import os
 import time
@@ -198,17 +197,17 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
         journal.restore(saved)
     journal.open()
     state.make_capturable(device)
-    step = step_function(state, run)
+    step = step_function(state, run, seed)
 
     for epoch in range(len(journal.history) + 1, run.epochs + 1):
         # the order depends on seed and epoch alone, so a resumed run sees what an unbroken one does
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(run.images.train)))
         order = order[journal.done * batch_size : run.batches * batch_size]
-        start = time.perf_counter() - journal.seconds
+        start, of_epoch = time.perf_counter() - journal.seconds, torch.tensor(epoch, device=device)
         progress = tqdm(
             zip(
                 datasets.batches(run.images.train, order, batch_size, of_rank=True),
-                datasets.parts(order, batch_size, of_rank=True),
+                datasets.parts(order.to(device), batch_size, of_rank=True),
                 strict=True,
             ),
             f"{folder} epoch {epoch}/{run.epochs}",
@@ -218,11 +217,9 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
             position=line,
             disable=torchrun.rank() > 0,
         )
-        for number, (images, numbers) in enumerate(progress, journal.done + 1):
+        for number, (pixels, numbers) in enumerate(progress, journal.done + 1):
             state.anneal(epoch - 1 + (number - 1) / run.batches, run.epochs)
-            images = to_float(images)
-            views = [] if state.preset == "paper" else [random_views(images, numbers, seed, epoch)]
-            journal.note(number, step(images, *views))
+            journal.note(number, step(pixels, numbers, of_epoch))
             if number % 50 == 0 or number == run.batches:  # seldom: a GPU is waited for
                 progress.set_postfix_str(shown_losses(journal.check()))
             if stopper.due():
@@ -313,14 +310,20 @@ def mini_batches(run: Run) -> Iterator[Tensor]:
     return map(to_float, datasets.batches(run.images.train, order, size, of_rank=True))
 
 
-def step_function(state: TrainingState, run: Run) -> Callable[..., Tensor]:
-    """:func:`take_step` for this process's rows; compiled where asked for, one CUDA graph on a GPU."""
-    step = functools.partial(
-        take_step,
-        state.compiled() if run.compile else state,
-        batch=run.settings.batch_size,
-        first_row=torchrun.share(run.settings.batch_size).start,
-    )
+def step_function(state: TrainingState, run: Run, seed: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """:func:`take_step` for this process's rows; compiled where asked for, one CUDA graph on a GPU.
+
+    Returns:
+        Makes losses of pixels (uint8 ``[N, 3, S, S]``), their numbers (int64 ``[N]``) and the epoch (int64 ``[]``).
+    """
+    networks, batch_size = state.compiled() if run.compile else state, run.settings.batch_size
+    first_row = torchrun.share(batch_size).start
+
+    def step(pixels: Tensor, numbers: Tensor, epoch: Tensor) -> Tensor:
+        images = to_float(pixels)
+        views = None if state.preset == "paper" else random_views(images, numbers, seed, epoch)
+        return take_step(networks, images, views, batch_size, first_row)
+
     captured = run.images.train.device.type == "cuda" and torchrun.size() == 1  # nccl within a graph was never tried
     return Captured(step) if captured else step
 

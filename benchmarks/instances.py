@@ -1,10 +1,12 @@
 """How much sooner are several autoencoders trained side by side than one after another?
 
-    python benchmarks/instances.py          # 1, 2 and 4 instances, commands as anybody types them
-    python benchmarks/instances.py --save   # also into results/speed.md
+    python benchmarks/instances.py                  # 1, 2 and 4 instances, commands as anybody types them
+    python benchmarks/instances.py --device cuda
+    python benchmarks/instances.py --save           # also into results/speed.md
 
 Whole processes of train_aae.py on crops of photographs, one epoch, preset paper, then four of preset invariant;
-start-up, whitening, validation and pictures count. The limit is the time of one after another, divided by the cores.
+start-up, whitening, validation and pictures count. The limit is the time of one after another, divided by the cores,
+or, on a GPU, by the instances.
 """
 
 import functools
@@ -27,17 +29,17 @@ TURNS = 2
 
 
 def main() -> None:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, gpu=True)
     parser.add_argument("--images", type=command_line.integer(64), default=IMAGES, help="training images")
     parser.add_argument("--turns", type=command_line.integer(1), default=TURNS, help="how often each is trained")
     args = parser.parse_args()
-    device = torch.device("cpu")
+    device = torch.device(args.device)
     lines, cells, rows = [*common.header(device), ""], [], []
-    cores = torch.get_num_threads()
+    most = torch.get_num_threads() if device.type == "cpu" else max(COUNTS)
     with tempfile.TemporaryDirectory() as folder:
         for preset, count in (*(("paper", count) for count in COUNTS), ("invariant", COUNTS[-1])):
             together, in_turn, rates = [], [], []
-            run = functools.partial(train, preset, args.images)
+            run = functools.partial(train, args.device, preset, args.images)
             for turn in range(args.turns):
                 output = Path(folder, f"{preset}-{count}-{turn}")
                 together.append(common.timed(functools.partial(run, output / "together", count), device))
@@ -48,7 +50,7 @@ def main() -> None:
                 name: (float(np.median(taken)), min(taken), max(taken))
                 for name, taken in (("maskbench", together), ("one after another", in_turn))
             }
-            limit = figures["one after another"][0] / min(cores, count)
+            limit = figures["one after another"][0] / min(most, count)
             reached = f"{limit:.0f} s ({limit / figures['maskbench'][0]:.0%} reached)"
             rate = f"{np.median(rates):,.0f}"
             cells.append([f"{preset}, {count}", *common.against(figures, "one after another", 1, "s"), reached, rate])
@@ -61,9 +63,10 @@ def main() -> None:
         common.save("instances", "Several instances", lines, rows, device)
 
 
-def train(preset: str, images: int, output: Path, instances: int, seed: int = 0) -> None:
+def train(device: str, preset: str, images: int, output: Path, instances: int, seed: int = 0) -> None:
     command = [sys.executable, "train_aae.py", "--dataset", "photos", "--limit", str(images), "--epochs", "1"]
-    command += ["--preset", preset, "--instances", str(instances), "--seed", str(seed), "--output-dir", str(output)]
+    command += ["--preset", preset, "--instances", str(instances), "--seed", str(seed)]
+    command += ["--device", device, "--output-dir", str(output)]
     subprocess.run(command, check=True, capture_output=True, cwd=common.ROOT)
 
 

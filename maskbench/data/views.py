@@ -19,7 +19,7 @@ _MASK32 = 0xFFFFFFFF
 
 
 @torch.no_grad()
-def random_views(images: Tensor, numbers: Tensor, seed: int, epoch: int) -> Tensor:
+def random_views(images: Tensor, numbers: Tensor, seed: int, epoch: int | Tensor) -> Tensor:
     """A view of each image: crop, flip, brightness, contrast, saturation, hue, and sometimes grey.
 
     A view depends on its image, the image's number, seed and epoch alone: not on the mini-batch, the device or the
@@ -30,7 +30,7 @@ def random_views(images: Tensor, numbers: Tensor, seed: int, epoch: int) -> Tens
         images: float32 ``[N, 3, S, S]`` in [0, 1].
         numbers: int64 ``[N]`` on any device: which of the training images they are.
         seed: of the training.
-        epoch: counted from 1.
+        epoch: counted from 1; as a scalar tensor on the images' device, it can change under a CUDA graph.
 
     Returns:
         float32 ``[N, 3, S, S]`` in [0, 1].
@@ -38,13 +38,13 @@ def random_views(images: Tensor, numbers: Tensor, seed: int, epoch: int) -> Tens
     return _view(images, _chances(numbers.to(images.device), seed, epoch))
 
 
-def _chances(numbers: Tensor, seed: int, epoch: int) -> Tensor:
+def _chances(numbers: Tensor, seed: int, epoch: int | Tensor) -> Tensor:
     """float32 ``[4 _BLOCKS, N]`` in (0, 1], a Philox block of four at a time."""
     blocks = torch.arange(_BLOCKS, device=numbers.device)
-    words = (numbers & _MASK32, numbers >> 32, numbers.new_tensor(epoch), numbers.new_tensor(_STREAM))
-    low, high, epochs, stream = (word.expand(len(numbers)) for word in words)
-    counter = torch.stack((low, high, epochs, stream), -1) + F.pad(blocks[:, None, None], (3, 0))
-    key = numbers.new_tensor([seed & _MASK32, seed >> 32 & _MASK32])
+    # constants are filled in on the device: a copy to a GPU cannot be captured
+    epochs, stream = torch.zeros_like(numbers) + epoch, torch.full_like(numbers, _STREAM)
+    counter = torch.stack((numbers & _MASK32, numbers >> 32, epochs, stream), -1) + F.pad(blocks[:, None, None], (3, 0))
+    key = torch.stack([numbers.new_full((), word) for word in (seed & _MASK32, seed >> 32 & _MASK32)])
     return uniform(philox4x32(counter, key)).transpose(1, 2).flatten(0, 1)
 
 

@@ -18,12 +18,12 @@ class Captured:
     must not wait for the device, and its result is overwritten by the next call.
     (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)
 
-    Args:
+    Attributes:
         function: takes tensors and returns one.
     """
 
     def __init__(self, function: Callable[..., Tensor]):
-        self._function = function
+        self.function = function
         self._stream = torch.cuda.Stream()
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -42,7 +42,7 @@ class Captured:
     def _aside(self, inputs: tuple[Tensor, ...]) -> Tensor:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            result = self._function(*inputs)
+            result = self.function(*inputs)
         torch.cuda.current_stream().wait_stream(self._stream)
         return result
 
@@ -51,4 +51,4 @@ class Captured:
         self._graph = torch.cuda.CUDAGraph()
         # "thread_local": other instances train in other threads meanwhile
         with ONE_AT_A_TIME, torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._output = self._function(*self._inputs)
+            self._output = self.function(*self._inputs)

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# All that needs a GPU, in one command of nine minutes: build, tests, sanitizers, benchmarks, trainings.
+#
+#     benchmarks/gpu.sh                     # into results/gpu: a log a part, gpu.csv, gpu.md
+#     benchmarks/gpu.sh FOLDER              # into another folder
+#     DEVICE=cpu benchmarks/gpu.sh FOLDER   # the same parts, tiny, where there is no GPU
+#
+# PYTHON: an interpreter with torch for CUDA, pytest and what requirements.txt names (python3). Most important parts come
+# first; each has a time limit, and a part that fails does not stop those after it. CIFAR-10 and CIFAR-100 are used
+# where data/ has them, else photographs and digits that come with scikit-learn.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=$(mkdir -p "${1:-results/gpu}" && cd "${1:-results/gpu}" && pwd)
+python=${PYTHON:-python3}
+device=${DEVICE:-cuda}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 MASKBENCH_CUDA=$([ "$device" = cuda ] && echo 1 || echo 0)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4} # of those that measure; the tests have a core each
+
+public=photos private=digits
+[ -d data/cifar-10-batches-py ] && public=cifar10
+[ -d data/cifar-100-python ] && private=cifar100
+if [ "$device" = cpu ]; then
+    public=photos private=digits tiny="--limit 256 --epochs 1" longer=$tiny seconds=0.2 images="64 --turns 1" masks=100 loop=1
+else
+    tiny="" longer="--epochs 50" seconds=2 images="20000 --turns 1" masks="10000 60000" loop=10
+fi
+
+echo "part,seconds,exit_status" > "$out/gpu.csv"
+part() { # NAME LIMIT COMMAND...
+    local name=$1 limit=$2 start=$SECONDS status=0
+    shift 2
+    echo "== $name"
+    timeout --kill-after=5 "$limit" "$@" > "$out/$name.log" 2>&1 || status=$?
+    echo "$name,$((SECONDS - start)),$status" >> "$out/gpu.csv"
+    [ $status = 0 ] || { echo "   exit status $status (124: over $limit s)" && tail -n 3 "$out/$name.log" | cut -c1-300; }
+}
+kernels="tests/test_ops.py tests/test_sample_prior.py tests/test_sample_prior_statistics.py tests/test_bce.py"
+sanitize="compute-sanitizer --error-exitcode 9 --target-processes all"
+train="$python train_aae.py --dataset $public --device $device --output-dir $work"
+
+part build 240 $python setup.py build_ext --inplace
+part kernels 10 $python -m maskbench.ops
+part parity 120 env OMP_NUM_THREADS=1 $python -m pytest -q $kernels -k "$device"
+part captured 120 env OMP_NUM_THREADS=1 $python -m pytest -q tests/test_training.py tests/test_views.py
+part invariant 200 $train/invariant --preset invariant $tiny
+part ops 90 $python benchmarks/ops.py --device $device --seconds $seconds
+part agreement 60 $python benchmarks/agreement.py --device $device --seconds $loop
+part train_step 90 $python benchmarks/train_step.py --device $device --seconds $seconds
+part paper 90 $train/paper --preset paper $longer
+if [ "$device" = cuda ]; then
+    part memcheck 60 $sanitize --tool memcheck $python -m pytest -q $kernels -k "cuda and not more_than_2_to_31"
+    part racecheck 60 $sanitize --tool racecheck $python -m pytest -q tests/test_bce.py -k cuda
+    part nccl 60 $python -m torch.distributed.run --standalone --nproc-per-node 1 train_aae.py --dataset photos \
+        --limit 2000 --epochs 1 --preset invariant --output-dir "$work/nccl"
+fi
+part mask 60 $python mask_dataset.py --dataset $private --encoder "$work/invariant/0/encoder.pt" \
+    --output "$work/masked.pt" --device $device
+part masking 60 $python benchmarks/mask.py --device $device --images $masks --seconds $seconds
+part instances 90 $python benchmarks/instances.py --device $device --images $images
+
+for preset in invariant paper; do
+    cp "$work/$preset/0/metrics.csv" "$out/$preset-metrics.csv"
+done
+{
+    echo "# On a GPU" && echo
+    echo "\`benchmarks/gpu.sh\`, $($python -c 'import sys
+sys.path.insert(0, "benchmarks")
+import common, torch
+print("; ".join(line[2:] for line in common.header(torch.device(sys.argv[1]))))' "$device")" && echo
+    echo "| part | seconds | exit status |" && echo "|---|---:|---:|"
+    tail -n +2 "$out/gpu.csv" | sed 's/,/ | /g; s/.*/| & |/'
+    for name in ops agreement train_step masking instances; do
+        echo && echo "## $name" && echo && grep -v '^#' "$out/$name.log"
+    done
+} > "$out/gpu.md"
+! grep -qv ',0$' <(tail -n +2 "$out/gpu.csv")
