@@ -18,8 +18,9 @@
 namespace maskbench {
 namespace {
 
-// maskbench.ops looks for these bytes in the file before it loads it.
-const char kBuiltFor[] = "maskbench._C built for torch " MASKBENCH_TORCH_VERSION;
+// maskbench.ops looks for these bytes in the file before it loads it. Used: else a compiler may keep them in pieces,
+// within instructions.
+[[gnu::used]] const char kBuiltFor[] = "maskbench._C built for torch " MASKBENCH_TORCH_VERSION;
 
 pybind11::dict build_info() {
   pybind11::dict info;
