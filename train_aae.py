@@ -74,8 +74,8 @@ GENERATOR_STEP = 0.5  # the encoder's learning rate against the discriminators, 
 # keeps the Gaussian part's discriminator from winning; the other sees only K different rows
 GRADIENT_PENALTY = {"invariant": 1.0, "paper": 3.0}
 DISCRIMINATOR_STEPS = {"invariant": 4, "paper": 1}  # a mini-batch: four, where the encoder moves fast
-PRIOR_PULL = 0.1  # of the discriminators beside the agreement (at --prior-weight 1)
-DECORRELATION = 1.25e-3  # weight of each squared correlation of different dimensions in the agreement
+PRIOR_PULL = 0.2  # of the discriminators beside the agreement (at --prior-weight 1)
+DECORRELATION = 8e-4  # weight of each squared correlation of different dimensions in the agreement
 CATEGORY = 0.01  # weight of the categories in the agreement
 # at most, that the closed forms are fitted to: beyond, they hardly change, and one encoder is slower
 STATISTICS_IMAGES = {"invariant": 20_000, "paper": 50_000}
