@@ -16,9 +16,9 @@ same however many there are. What is trained on what is the paper's:
 Masked augmented copies (mask_dataset.py --augment) are for the MLP's training alone: it sees one view of each image an
 epoch. They are never tested on.
 
-Codes that keep a whole picture in 404 numbers of one size overfit, so the MLP has dropout, weight decay and a cosine
-schedule, benefits from --augment, and reads each number in proportion to how little it differs between the views of an
-image. The weights of its last epoch are tested: no choice is made on validation images, which only draw the curves.
+Codes of hundreds of numbers of one size overfit, so the MLP has dropout, weight decay, noise on what it reads and a
+cosine schedule, benefits from --augment, and reads each number in proportion to how little it differs between the views
+of an image. The weights of its last epoch are tested: validation images only draw the curves.
 
 A stopped run resumes when it is started again: finished runs are kept and skipped.
 
@@ -62,7 +62,8 @@ from maskbench.storage.ledger import Ledger, code_fingerprint
 CLASSIFIERS = ("mlp", "forest", "adaboost")
 NO_LABEL = -100  # fills up the shorter parts of draws that are trained together
 MLPS_A_THREAD = 4  # fewer are done sooner by one
-WEIGHT_DECAY = 0.1
+DECAY_IMAGES = 1000  # weight decay of the MLP is 1 for so many images or fewer, and with more less in proportion
+NOISE = 0.5  # added to each number at every reading, in its standard deviations
 
 
 def run_mlps(
@@ -76,7 +77,7 @@ def run_mlps(
 ) -> list[dict]:
     """Train the MLPs of some draws of as many classes together, each as if it were alone.
 
-    Every one has its own images, initial weights, order and dropout, all from its own seed.
+    Every one has its own images, initial weights, order, dropout and noise, all from its own seed.
 
     Args:
         steps: mini-batches an epoch.
@@ -102,12 +103,15 @@ def run_mlps(
         with seeded(draw.seed):
             classifiers.append(MaskClassifier(features[0]["train"].shape[1], draw.count))
     sizes = [[len(part["train"]), len(part["test"])] for part in labels]
+    noise = NOISE * torch.stack([part["train"].std(0, correction=0) for part in features])[:, None].to(device)
     features, labels = (
         {name: pad_sequence([part[name] for part in of_draws], True, filler).to(device) for name in labels[0]}
         for of_draws, filler in ((features, 0.0), (labels, NO_LABEL))
     )
     model = ClassifierStack(classifiers).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=WEIGHT_DECAY, fused=True)
+    images = steps * settings.batch_size  # an epoch
+    decay = min(1.0, DECAY_IMAGES / images)
+    optimizer = torch.optim.AdamW(model.parameters(), settings.lr, weight_decay=decay, fused=True)
     # on a CPU, ops.train_mlps is train_epoch in compiled code
     compiled = settings.compiled(device) if compiled is None else compiled
     train = train_mlps if compiled else functools.partial(train_epoch, model)
@@ -116,10 +120,13 @@ def run_mlps(
     name = "MLP" if len(draws) == 1 else f"{len(draws)} MLPs"
     for epoch in tqdm(range(settings.epochs), desc=name, unit="epoch", leave=False, delay=1, disable=not progress):
         optimizer.param_groups[0]["lr"] = settings.lr * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
-        order = torch.stack([stream.take(steps * settings.batch_size) for stream in streams], 1)
-        order = order.view(steps, settings.batch_size, len(draws)).mT.to(device)
+        rows = torch.stack([stream.take(images) for stream in streams]).to(device)
         kept = model.draw_dropout(steps, settings.batch_size, generators).to(device)
-        training = train(optimizer, features["train"], labels["train"], order, kept)
+        read = features["train"].gather(1, rows[..., None].expand(-1, -1, noise.shape[2]))
+        shifts = torch.stack([torch.randn(read.shape[1:], generator=generator) for generator in generators])
+        read = torch.addcmul(read, noise, shifts.to(device))
+        order = torch.arange(images, device=device).view(steps, 1, -1).expand(-1, len(draws), -1).contiguous()
+        training = train(optimizer, read, labels["train"].gather(1, rows), order, kept)
         with torch.inference_mode():
             validation = loss_and_accuracy(model(features["validation"]), labels["validation"])
         curve.append(torch.stack((training[0], validation[0], training[1], validation[1])).cpu())

@@ -126,6 +126,7 @@ def table(
     lines = [f"## {title}", "", f"| batch | {' | '.join(names)} | limit |", "|---:" * (len(names) + 2) + "|"]
     for batch in batches:
         medians = time_in_turns(peers(batch, device), device, seconds)
+        torch.compiler.reset()  # after eight sizes it would give up, and run eagerly
         limit = batch * bytes_a_row / bandwidth
         cells = [f"{medians[name] * 1e6:,.1f} us ({medians['eager'] / medians[name]:.2f}x)" for name in names]
         share = f"{limit * 1e6:,.1f} us ({limit / medians['maskbench']:.0%} reached)"

@@ -1,6 +1,9 @@
 """Who is trained and who is tested on, where a leak would flatter every figure."""
 
+from unittest import mock
+
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -97,6 +100,39 @@ def test_compiled_or_not_an_mlp_learns_the_same():
     as_it_is = train(data, [5], epochs=2)
     (result,), (plain,) = as_it_is, train(data, [5], epochs=2, compiled=False)
     torch.testing.assert_close(result["curve"], plain["curve"], rtol=1e-4, atol=1e-4)
+
+
+def test_an_mlp_reads_fresh_noise_of_half_a_standard_deviation(monkeypatch):
+    data, read, decays = augmented_set(), {}, set()
+    data.gaussian[:, 1] = 7.0  # tells nothing, and stays what it is
+
+    def keep(model, optimizer, features, *_rest):
+        read[classify.NOISE].append(features[0])
+        decays.add(optimizer.param_groups[0]["weight_decay"])
+        return torch.zeros(1), torch.zeros(1)
+
+    monkeypatch.setattr(classify, "train_epoch", keep)
+    for noise in (classify.NOISE, 0.0):
+        monkeypatch.setattr(classify, "NOISE", noise)
+        read[noise] = []
+        train(data, [5], epochs=40, compiled=False)
+    noisy, plain = (torch.stack(read[noise]) for noise in (0.5, 0.0))
+    parts = data_parts(data)
+    deviation = standardised(mlp_data(data, parts, Draw(np.array([0, 1]), 5)))["train"].std(0, correction=0)
+    varied = deviation > 0
+    noise = ((noisy - plain)[..., varied] / deviation[varied]).flatten(0, 1)
+    assert (noisy == plain)[..., ~varied].all() and not varied[1]
+    torch.testing.assert_close(noise.std(0), torch.full_like(noise[0], 0.5), rtol=0.05, atol=0)
+    torch.testing.assert_close(noise.mean(0), torch.zeros_like(noise[0]), rtol=0, atol=0.03)
+    assert not torch.equal(noise[: len(noise) // 2], noise[len(noise) // 2 :])
+    assert decays == {1.0}  # 64 images
+
+
+def test_weight_decay_falls_with_the_images():
+    with mock.patch.object(torch.optim, "AdamW", side_effect=RuntimeError) as adam, pytest.raises(RuntimeError):
+        draws = [mlp_data(augmented_set(), data_parts(augmented_set()), Draw(np.array([0, 1]), 0))]
+        classify.run_mlps(draws, 1000, Settings(batch_size=4), torch.device("cpu"))
+    assert adam.call_args.kwargs["weight_decay"] == 1000 / 4000
 
 
 def alone_and_together(dtype: torch.dtype, steps: int) -> tuple[list[MaskClassifier], ClassifierStack]:
