@@ -14,7 +14,7 @@ from sklearn.datasets import load_sample_images
 
 from maskbench.data import datasets
 from maskbench.data.image_set import to_float
-from maskbench.models import checkpoints
+from maskbench.models import PRESETS, checkpoints
 from maskbench.runtime import machine
 
 PNG = b"\x89PNG"
@@ -87,7 +87,7 @@ def test_losses_of_the_papers_sizes_move_as_in_the_paper(run_here, tmp_path):
 
 def test_losses_of_preset_invariant_move_as_they_should(run_here, tmp_path):
     """Views agree more and more; the decoder learns beside it."""
-    small = ("--limit", 512, "--batch-size", 32, "--epochs", 3, "--gaussian-dim", 32)
+    small = ("--limit", 1024, "--batch-size", 64, "--epochs", 3)
     run_here("train_aae.py", "--preset", "invariant", "--dataset", "photos", *small)
     table = rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv")
     loss = {name: [float(row[name]) for row in table] for name in table[0]}
@@ -95,7 +95,7 @@ def test_losses_of_preset_invariant_move_as_they_should(run_here, tmp_path):
         assert loss[name][0] > loss[name][-1], (name, loss[name])
     run_here("mask_dataset.py", "--dataset", "digits")
     masked = torch.load(tmp_path / "masked" / "digits.pt", weights_only=True)
-    assert masked["gaussian"].shape[1] == 32
+    assert masked["gaussian"].shape[1] == PRESETS["invariant"]["gaussian_dim"]
     assert ((masked["categorical"] == 0) | (masked["categorical"] == 1)).all()
 
 
