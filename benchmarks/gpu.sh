@@ -15,16 +15,17 @@ python=${PYTHON:-python3}
 device=${DEVICE:-cuda}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 MASKBENCH_CUDA=$([ "$device" = cuda ] && echo 1 || echo 0)
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+export MASKBENCH_CUDA=$([ "$device" = cuda ] && echo 1 || echo 0)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4} # of those that measure; the tests have a core each
 
 public=photos private=digits
 [ -d data/cifar-10-batches-py ] && public=cifar10
 [ -d data/cifar-100-python ] && private=cifar100
 if [ "$device" = cpu ]; then
-    public=photos private=digits tiny="--limit 256 --epochs 1" longer=$tiny seconds=0.2 images="64 --turns 1" masks=100 loop=1
+    public=photos private=digits tiny="--limit 256 --epochs 1" seconds=0.2 images="64 --turns 1" masks=100 loop=1
 else
-    tiny="" longer="" seconds=1 images="20000 --turns 1" masks="10000 60000" loop=10
+    tiny="" seconds=1 images="20000 --turns 1" masks="10000 60000" loop=10
 fi
 
 echo "part,seconds,exit_status" > "$out/gpu.csv"
@@ -52,7 +53,7 @@ fi
 part ops 60 $python benchmarks/ops.py --device $device --seconds $seconds
 part agreement 40 $python benchmarks/agreement.py --device $device --seconds $loop
 part train_step 60 $python benchmarks/train_step.py --device $device --seconds $loop
-part paper 90 $train/paper --preset paper $longer
+part paper 90 $train/paper --preset paper $tiny
 part invariant 180 $train/invariant --preset invariant $tiny
 part instances 60 $python benchmarks/instances.py --device $device --images $images
 part mask 60 $python mask_dataset.py --dataset $private --encoder "$work/invariant/0/encoder.pt" \
