@@ -18,7 +18,8 @@ epoch. They are never tested on.
 
 Codes of hundreds of numbers of one size overfit, so the MLP has dropout, weight decay, noise on what it reads and a
 cosine schedule, benefits from --augment, and reads each number in proportion to how little it differs between the views
-of an image. The weights of its last epoch are tested: validation images only draw the curves.
+of an image. Two are trained, with little noise and with much. The one of lower validation loss after the last epoch is
+tested.
 
 A stopped run resumes when it is started again: finished runs are kept and skipped.
 
@@ -32,7 +33,7 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ CLASSIFIERS = ("mlp", "forest", "adaboost")
 NO_LABEL = -100  # fills up the shorter parts of draws that are trained together
 MLPS_A_THREAD = 4  # fewer are done sooner by one
 DECAY_IMAGES = 1000  # weight decay of the MLP is 1 for so many images or fewer, and with more less in proportion
-NOISE = 0.5  # added to each number at every reading, in its standard deviations
+NOISES = (0.5, 1.0)  # added to each number at every reading, in its standard deviations; an MLP for each is trained
 
 
 def run_mlps(
@@ -77,7 +78,7 @@ def run_mlps(
 ) -> list[dict]:
     """Train the MLPs of some draws of as many classes together, each as if it were alone.
 
-    Every one has its own images, initial weights, order, dropout and noise, all from its own seed.
+    For each draw one is trained with every amount of noise, and the one of least validation loss is kept.
 
     Args:
         steps: mini-batches an epoch.
@@ -96,29 +97,71 @@ def run_mlps(
     # a mini-batch of 4 is too little work to share, those of several MLPs are not
     torch.set_num_threads(max(1, min(threads, len(draws) // MLPS_A_THREAD)))
     features, labels = [standardised(draw) for draw in draws], [draw.labels for draw in draws]
+    sizes = [[len(part["train"]), len(part["test"])] for part in labels]
+    deviations = torch.stack([part["train"].std(0, correction=0) for part in features])[:, None].to(device)
+    features, labels = (
+        {name: pad_sequence([part[name] for part in of_draws], True, filler).to(device) for name in labels[0]}
+        for of_draws, filler in ((features, 0.0), (labels, NO_LABEL))
+    )
+    compiled = settings.compiled(device) if compiled is None else compiled
+    name = "MLP" if len(draws) == 1 else f"{len(draws)} MLPs"
+    epochs = tqdm(
+        total=len(NOISES) * settings.epochs, desc=name, unit="epoch", leave=False, delay=1, disable=not progress
+    )
+    with epochs:
+        fits = [
+            fit_mlps(draws, features, labels, noise * deviations, steps, settings, compiled, epochs.update)
+            for noise in NOISES
+        ]
+    curves = torch.stack([curve for _, curve in fits], 1)  # [R, noises, epochs, 4]
+    chosen = curves[:, :, -1, 1].argmin(1)
+    seconds = round((time.perf_counter() - start) / len(draws), 2)
+    results = []
+    for number, (size, targets, noise) in enumerate(zip(sizes, labels["test"], chosen, strict=True)):
+        real = targets != NO_LABEL
+        predictions = fits[noise][0][number]
+        scores = classification_scores(targets[real].cpu().numpy(), predictions[real].cpu().numpy())
+        results.append({"scores": list(scores.values()), "sizes": size, "seconds": seconds})
+        results[-1]["curve"] = curves[number, noise]
+    return results
+
+
+def fit_mlps(
+    draws: Sequence[DrawData],
+    features: dict[str, Tensor],
+    labels: dict[str, Tensor],
+    noise: Tensor,
+    steps: int,
+    settings: Settings,
+    compiled: bool,
+    epoch_done: Callable[[], object],
+) -> tuple[Tensor, Tensor]:
+    """Train an MLP for each of R draws; all that is random in one is from its draw's seed.
+
+    Args:
+        features: ``[R, rows, F]`` of each part, on the MLPs' device.
+        labels: int64 ``[R, rows]`` of each part; ``NO_LABEL`` where a draw has fewer rows.
+        noise: standard deviations of what is added to the features, ``[R, 1, F]``.
+
+    Returns:
+        Predicted classes of the test part, int64 ``[R, rows]``, and curves, float64 ``[R, epochs, 4]``.
+    """
+    device = noise.device
     generators = [torch.Generator().manual_seed(draw.seed) for draw in draws]
     streams = [ImageStream(draw.source["train"], generator) for draw, generator in zip(draws, generators, strict=True)]
     classifiers = []
     for draw in draws:
         with seeded(draw.seed):
-            classifiers.append(MaskClassifier(features[0]["train"].shape[1], draw.count))
-    sizes = [[len(part["train"]), len(part["test"])] for part in labels]
-    noise = NOISE * torch.stack([part["train"].std(0, correction=0) for part in features])[:, None].to(device)
-    features, labels = (
-        {name: pad_sequence([part[name] for part in of_draws], True, filler).to(device) for name in labels[0]}
-        for of_draws, filler in ((features, 0.0), (labels, NO_LABEL))
-    )
+            classifiers.append(MaskClassifier(noise.shape[2], draw.count))
     model = ClassifierStack(classifiers).to(device)
     images = steps * settings.batch_size  # an epoch
     decay = min(1.0, DECAY_IMAGES / images)
     optimizer = torch.optim.AdamW(model.parameters(), settings.lr, weight_decay=decay, fused=True)
     # on a CPU, ops.train_mlps is train_epoch in compiled code
-    compiled = settings.compiled(device) if compiled is None else compiled
     train = train_mlps if compiled else functools.partial(train_epoch, model)
 
     curve = []
-    name = "MLP" if len(draws) == 1 else f"{len(draws)} MLPs"
-    for epoch in tqdm(range(settings.epochs), desc=name, unit="epoch", leave=False, delay=1, disable=not progress):
+    for epoch in range(settings.epochs):
         optimizer.param_groups[0]["lr"] = settings.lr * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
         rows = torch.stack([stream.take(images) for stream in streams]).to(device)
         kept = model.draw_dropout(steps, settings.batch_size, generators).to(device)
@@ -129,23 +172,16 @@ def run_mlps(
         training = train(optimizer, read, labels["train"].gather(1, rows), order, kept)
         with torch.inference_mode():
             validation = loss_and_accuracy(model(features["validation"]), labels["validation"])
-        curve.append(torch.stack((training[0], validation[0], training[1], validation[1])).cpu())
+        curve.append(torch.stack((training[0], validation[0], training[1], validation[1]), 1).cpu())
         if not curve[-1].isfinite().all():
             raise InputError(
                 f"--lr {settings.lr}: an MLP's loss is not finite in epoch {len(curve)}; lower it, or see whether the "
                 "masked vectors are of a sensible size"
             )
-
+        epoch_done()
     with torch.inference_mode():
         predictions = model(features["test"]).argmax(2)
-    seconds = round((time.perf_counter() - start) / len(draws), 2)
-    results = []
-    for number, (size, targets) in enumerate(zip(sizes, labels["test"], strict=True)):
-        real = targets != NO_LABEL
-        scores = classification_scores(targets[real].cpu().numpy(), predictions[number, real].cpu().numpy())
-        results.append({"scores": list(scores.values()), "sizes": size, "seconds": seconds})
-        results[-1]["curve"] = torch.stack(curve)[:, :, number].double()
-    return results
+    return predictions, torch.stack(curve, 1).double()
 
 
 def train_epoch(

@@ -46,6 +46,7 @@ SETTINGS = Settings(epochs=EPOCHS, batch_size=BATCH)
 specification = importlib.util.spec_from_file_location("classify_script", common.ROOT / "classify.py")
 script = sys.modules["classify_script"] = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(script)
+script.NOISES = script.NOISES[:1]  # peers train one MLP a repeat
 
 
 def main() -> None:

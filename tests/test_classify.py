@@ -102,30 +102,44 @@ def test_compiled_or_not_an_mlp_learns_the_same():
     torch.testing.assert_close(result["curve"], plain["curve"], rtol=1e-4, atol=1e-4)
 
 
-def test_an_mlp_reads_fresh_noise_of_half_a_standard_deviation(monkeypatch):
-    data, read, decays = augmented_set(), {}, set()
+def test_mlps_read_fresh_noise_of_half_and_a_whole_standard_deviation(monkeypatch):
+    assert classify.NOISES == (0.5, 1.0)
+    data, read, decays = augmented_set(), [], set()
     data.gaussian[:, 1] = 7.0  # tells nothing, and stays what it is
 
     def keep(model, optimizer, features, *_rest):
-        read[classify.NOISE].append(features[0])
+        read.append(features[0])
         decays.add(optimizer.param_groups[0]["weight_decay"])
         return torch.zeros(1), torch.zeros(1)
 
     monkeypatch.setattr(classify, "train_epoch", keep)
-    for noise in (classify.NOISE, 0.0):
-        monkeypatch.setattr(classify, "NOISE", noise)
-        read[noise] = []
-        train(data, [5], epochs=40, compiled=False)
-    noisy, plain = (torch.stack(read[noise]) for noise in (0.5, 0.0))
+    monkeypatch.setattr(classify, "NOISES", (*classify.NOISES, 0.0))
+    train(data, [5], epochs=40, compiled=False)
+    *noisy, plain = torch.stack(read).chunk(3)
     parts = data_parts(data)
     deviation = standardised(mlp_data(data, parts, Draw(np.array([0, 1]), 5)))["train"].std(0, correction=0)
     varied = deviation > 0
-    noise = ((noisy - plain)[..., varied] / deviation[varied]).flatten(0, 1)
-    assert (noisy == plain)[..., ~varied].all() and not varied[1]
-    torch.testing.assert_close(noise.std(0), torch.full_like(noise[0], 0.5), rtol=0.05, atol=0)
-    torch.testing.assert_close(noise.mean(0), torch.zeros_like(noise[0]), rtol=0, atol=0.03)
-    assert not torch.equal(noise[: len(noise) // 2], noise[len(noise) // 2 :])
-    assert decays == {1.0}  # 64 images
+    assert not varied[1] and decays == {1.0}  # 64 images
+    for amount, features in zip((0.5, 1.0), noisy, strict=True):
+        noise = ((features - plain)[..., varied] / deviation[varied]).flatten(0, 1)
+        assert (features == plain)[..., ~varied].all()
+        torch.testing.assert_close(noise.std(0), torch.full_like(noise[0], amount), rtol=0.05, atol=0)
+        torch.testing.assert_close(noise.mean(0), torch.zeros_like(noise[0]), rtol=0, atol=0.06 * amount)
+        assert not torch.equal(noise[: len(noise) // 2], noise[len(noise) // 2 :])
+
+
+def test_the_mlp_of_less_validation_loss_is_tested():
+    data = augmented_set()
+    draws = [mlp_data(data, data_parts(data), Draw(np.array([0, 1]), seed)) for seed in (1, 2)]
+    right = torch.stack([draw.labels["test"] for draw in draws])
+    curves = torch.rand(2, 2, 5, 4, dtype=torch.float64)  # noises, draws, epochs
+    curves[:, :, -1, 1] = torch.tensor([[0.3, 0.6], [0.4, 0.5]])  # the first is best with little noise
+    fits = [(torch.stack((right[0], 1 - right[1])), curves[0]), (torch.stack((1 - right[0], right[1])), curves[1])]
+    with mock.patch.object(classify, "fit_mlps", side_effect=fits):
+        results = classify.run_mlps(draws, 1, Settings(), torch.device("cpu"))
+    for number, result in enumerate(results):
+        assert result["scores"] == [1.0, 1.0, 1.0]
+        assert torch.equal(result["curve"], curves[number, number])
 
 
 def test_weight_decay_falls_with_the_images():
