@@ -168,8 +168,7 @@ def fit_mlps(
         read = features["train"].gather(1, rows[..., None].expand(-1, -1, noise.shape[2]))
         shifts = torch.stack([torch.randn(read.shape[1:], generator=generator) for generator in generators])
         read = torch.addcmul(read, noise, shifts.to(device))
-        order = torch.arange(images, device=device).view(steps, 1, -1).expand(-1, len(draws), -1).contiguous()
-        training = train(optimizer, read, labels["train"].gather(1, rows), order, kept)
+        training = train(optimizer, read, labels["train"].gather(1, rows), kept)
         with torch.inference_mode():
             validation = loss_and_accuracy(model(features["validation"]), labels["validation"])
         curve.append(torch.stack((training[0], validation[0], training[1], validation[1]), 1).cpu())
@@ -189,30 +188,28 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     features: Tensor,
     labels: Tensor,
-    order: Tensor,
     kept: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """One epoch of R classifiers; what ``ops.train_mlps`` is a compiled form of.
 
     Args:
-        features: ``[R, rows, F]``.
-        labels: int64 ``[R, rows]``.
-        order: int64 ``[steps, R, batch]``, rows.
+        features: ``[R, steps * batch, F]``, in the order in which they are read.
+        labels: int64 ``[R, steps * batch]``.
         kept: dropout's factors, see :meth:`ClassifierStack.draw_dropout`.
 
     Returns:
         Mean training loss and accuracy of each, ``[R]`` twice.
     """
-    every = torch.arange(len(features), device=features.device)[:, None]
     loss, accuracy = features.new_zeros(2, len(features))
-    for rows, factors in zip(order, kept, strict=True):
-        losses, correct = loss_and_accuracy(model(features[every, rows], factors), labels[every, rows])
+    batches = (of_all.unflatten(1, (len(kept), -1)).unbind(1) for of_all in (features, labels))
+    for x, y, factors in zip(*batches, kept, strict=True):
+        losses, correct = loss_and_accuracy(model(x, factors), y)
         optimizer.zero_grad()
         losses.sum().backward()  # none of them depends on another's weights
         optimizer.step()
         loss += losses.detach()
         accuracy += correct
-    return loss / len(order), accuracy / len(order)
+    return loss / len(kept), accuracy / len(kept)
 
 
 def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

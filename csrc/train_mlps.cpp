@@ -10,13 +10,12 @@
 namespace maskbench {
 
 void check_train_mlps(at::TensorList weights, at::TensorList means, at::TensorList squares, const at::Tensor& features,
-                      const at::Tensor& labels, const at::Tensor& order, const at::Tensor& kept) {
+                      const at::Tensor& labels, const at::Tensor& kept) {
   TORCH_CHECK_VALUE(features.dim() == 3, "features must be [R, rows, F], got ", describe(features));
-  TORCH_CHECK_VALUE(order.dim() == 3, "order must be [steps, R, batch], got ", describe(order));
   TORCH_CHECK_VALUE(kept.dim() == 5, "kept must be [steps, 2, R, batch, hidden], got ", describe(kept));
   TORCH_CHECK_VALUE(weights.size() == 6, "three layers must have six weights, got ", weights.size());
   const int64_t mlps = features.size(0), rows = features.size(1), hidden = kept.size(4);
-  const int64_t steps = order.size(0), batch = order.size(2), classes = weights[5].dim() == 3 ? weights[5].size(2) : 0;
+  const int64_t steps = kept.size(0), batch = kept.size(3), classes = weights[5].dim() == 3 ? weights[5].size(2) : 0;
   TORCH_CHECK_VALUE(mlps > 0 && batch > 0 && hidden > 0 && classes > 0,
                     "there must be at least 1 MLP, row, hidden unit and class, got ", mlps, ", a batch of ", batch,
                     ", ", hidden, " and ", classes);
@@ -39,25 +38,21 @@ void check_train_mlps(at::TensorList weights, at::TensorList means, at::TensorLi
                     ", got ", describe(kept));
   TORCH_CHECK_VALUE(labels.sizes() == at::IntArrayRef({mlps, rows}) && labels.scalar_type() == at::kLong,
                     "labels must be int64 [", mlps, ", ", rows, "], got ", describe(labels));
-  TORCH_CHECK_VALUE(order.size(1) == mlps && order.scalar_type() == at::kLong, "order must be int64 [steps, ", mlps,
-                    ", batch], got ", describe(order));
+  TORCH_CHECK_VALUE(rows == steps * batch, "features must have the ", steps * batch, " rows of ", steps, " steps of ",
+                    batch, ", got ", rows);
 }
 
-void check_order(const at::Tensor& order, const at::Tensor& labels, int64_t classes) {
-  const int64_t mlps = order.size(1), batch = order.size(2), rows = labels.size(1);
-  const int64_t *row_of = order.const_data_ptr<int64_t>(), *label_of = labels.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < order.numel(); ++i) {
-    const int64_t row = row_of[i];
-    TORCH_CHECK_INDEX(row >= 0 && row < rows, "order: row ", row, " of ", rows);
-    const int64_t label = label_of[i / batch % mlps * rows + row];
-    TORCH_CHECK_INDEX(label >= 0 && label < classes, "labels: class ", label, " of ", classes);
+void check_labels(const at::Tensor& labels, int64_t classes) {
+  const int64_t* label_of = labels.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < labels.numel(); ++i) {
+    TORCH_CHECK_INDEX(label_of[i] >= 0 && label_of[i] < classes, "labels: class ", label_of[i], " of ", classes);
   }
 }
 
 TORCH_LIBRARY_FRAGMENT(maskbench, m) {
   m.def(
       "train_mlps(Tensor(a!)[] weights, Tensor(b!)[] means, Tensor(c!)[] squares, Tensor features, Tensor labels,"
-      " Tensor order, Tensor kept, float lr, float beta1, float beta2, float epsilon, float weight_decay,"
+      " Tensor kept, float lr, float beta1, float beta2, float epsilon, float weight_decay,"
       " int steps_before) -> (Tensor losses, Tensor accuracies)");
 }
 

@@ -5,9 +5,9 @@
 namespace maskbench {
 
 void check_train_mlps(at::TensorList weights, at::TensorList means, at::TensorList squares, const at::Tensor& features,
-                      const at::Tensor& labels, const at::Tensor& order, const at::Tensor& kept);
+                      const at::Tensor& labels, const at::Tensor& kept);
 
-// That the rows of `order`, and the classes of their labels, are there. Both tensors contiguous, on the CPU.
-void check_order(const at::Tensor& order, const at::Tensor& labels, int64_t classes);
+// That there are the classes of labels, a contiguous tensor on the CPU.
+void check_labels(const at::Tensor& labels, int64_t classes);
 
 }  // namespace maskbench

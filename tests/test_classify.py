@@ -154,17 +154,16 @@ def alone_and_together(dtype: torch.dtype, steps: int) -> tuple[list[MaskClassif
     torch.manual_seed(0)
     alone = [MaskClassifier(6, 3, hidden=8, dropout=0).to(dtype) for _ in range(3)]
     stack = ClassifierStack(alone)
-    features, labels = torch.randn(3, 50, 6, dtype=dtype), torch.randint(3, (3, 50))
-    order = torch.randint(50, (steps, 3, 4))
+    features, labels = torch.randn(3, steps * 4, 6, dtype=dtype), torch.randint(3, (3, steps * 4))
     for number, classifier in enumerate(alone):
         optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-2)
-        for rows in order[:, number]:
+        for x, y in zip(features[number].split(4), labels[number].split(4), strict=True):
             optimizer.zero_grad()
-            F.cross_entropy(classifier(features[number, rows]), labels[number, rows]).backward()
+            F.cross_entropy(classifier(x), y).backward()
             optimizer.step()
     optimizer = torch.optim.AdamW(stack.parameters(), lr=1e-2)
     kept = stack.draw_dropout(steps, 4, [torch.Generator()] * 3).to(dtype)
-    classify.train_epoch(stack, optimizer, features, labels, order, kept)
+    classify.train_epoch(stack, optimizer, features, labels, kept)
     return alone, stack
 
 

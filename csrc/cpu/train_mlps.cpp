@@ -18,14 +18,13 @@ namespace {
 // Every MLP is trained on one core from the first step to the last, so that it stays in that core's cache.
 std::tuple<at::Tensor, at::Tensor> train_mlps(at::TensorList weights, at::TensorList means, at::TensorList squares,
                                               const at::Tensor& features, const at::Tensor& labels,
-                                              const at::Tensor& order, const at::Tensor& kept, double lr, double beta1,
-                                              double beta2, double epsilon, double weight_decay, int64_t steps_before) {
-  check_train_mlps(weights, means, squares, features, labels, order, kept);
+                                              const at::Tensor& kept, double lr, double beta1, double beta2,
+                                              double epsilon, double weight_decay, int64_t steps_before) {
+  check_train_mlps(weights, means, squares, features, labels, kept);
   const int64_t mlps = features.size(0), rows = features.size(1), width = features.size(2);
-  const int64_t steps = order.size(0), batch = order.size(2), hidden = kept.size(4), classes = weights[5].size(2);
-  const at::Tensor x = features.contiguous(), y = labels.contiguous(), places = order.contiguous(),
-                   factors = kept.contiguous();
-  check_order(places, y, classes);
+  const int64_t steps = kept.size(0), batch = kept.size(3), hidden = kept.size(4), classes = weights[5].size(2);
+  const at::Tensor x = features.contiguous(), y = labels.contiguous(), factors = kept.contiguous();
+  check_labels(y, classes);
 
   at::Tensor losses = at::empty({mlps}, features.options()), accuracies = at::empty({mlps}, features.options());
   AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "train_mlps", [&] {
@@ -55,9 +54,7 @@ std::tuple<at::Tensor, at::Tensor> train_mlps(at::TensorList weights, at::Tensor
             batch,
             x.const_data_ptr<scalar_t>() + mlp * rows * width,
             y.const_data_ptr<int64_t>() + mlp * rows,
-            places.const_data_ptr<int64_t>() + mlp * batch,
             {kept1, kept1 + mlps * batch * hidden},
-            mlps * batch,
             2 * mlps * batch * hidden,
             scratch.data(),
             pointers.data()};

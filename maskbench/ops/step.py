@@ -101,9 +101,7 @@ def adam_step(optimizer: torch.optim.Adam) -> None:
             state["step"] += 1
 
 
-def train_mlps(
-    optimizer: torch.optim.AdamW, features: Tensor, labels: Tensor, order: Tensor, kept: Tensor
-) -> tuple[Tensor, Tensor]:
+def train_mlps(optimizer: torch.optim.AdamW, features: Tensor, labels: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """One epoch of R MLPs of three layers by compiled kernels, on the CPU only.
 
     ``classify.train_epoch`` is the same in plain PyTorch. Here a step passes over the weights once forward and once
@@ -112,9 +110,8 @@ def train_mlps(
 
     Args:
         optimizer: of the six parameters of a :class:`maskbench.models.ClassifierStack`, which change with its state.
-        features: float32 or float64 ``[R, rows, F]``.
-        labels: int64 ``[R, rows]``.
-        order: int64 ``[steps, R, batch]``, rows.
+        features: float32 or float64 ``[R, steps * batch, F]``, in the order in which they are read.
+        labels: int64 ``[R, steps * batch]``.
         kept: dropout's factors, ``[steps, 2, R, batch, hidden]``.
 
     Returns:
@@ -122,7 +119,7 @@ def train_mlps(
 
     Raises:
         ValueError: tensors that do not agree in shape or dtype; amsgrad or maximize.
-        IndexError: a row of ``order``, or its label, that there is not.
+        IndexError: a label that there is not.
     """
     (group,) = optimizer.param_groups
     if group["amsgrad"] or group["maximize"]:
@@ -136,7 +133,6 @@ def train_mlps(
             [state["exp_avg_sq"] for state in states],
             features,
             labels,
-            order,
             kept,
             group["lr"],
             *group["betas"],
@@ -145,7 +141,7 @@ def train_mlps(
             int(states[0]["step"]),
         )
     for state in states:
-        state["step"] += len(order)
+        state["step"] += len(kept)
     return results
 
 

@@ -21,13 +21,12 @@ struct MlpEpoch {
   Linear<T> layers[3];
   AdamW adam;
   int64_t steps, batch;
-  const T* features;                  // [rows, layers[0].inputs]
-  const int64_t* labels;              // [rows]
-  const int64_t* order;               // [steps, batch], of this MLP
-  const T* kept[2];                   // dropout's factors of both hidden layers, [steps, batch, hidden]
-  int64_t order_stride, kept_stride;  // from a step to the next
-  T* scratch;                         // mlp_scratch() numbers, 0 in the beginning
-  const T** rows;                     // room for 3 * mlp_rows()
+  const T* features;      // [steps, batch, layers[0].inputs]
+  const int64_t* labels;  // [steps, batch]
+  const T* kept[2];       // dropout's factors of both hidden layers, [steps, batch, hidden]
+  int64_t kept_stride;    // from a step to the next
+  T* scratch;             // mlp_scratch() numbers, 0 in the beginning
+  const T** rows;         // room for 3 * mlp_rows()
 };
 
 // Rows of a mini-batch are taken four at a time, so that a weight is read once for all of them.

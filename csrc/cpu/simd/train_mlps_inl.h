@@ -164,10 +164,10 @@ double mlp_epoch(const MlpEpoch<T>& epoch, int64_t& right) {
   double loss = 0;
   right = 0;
   for (int64_t step = 0; step < epoch.steps; ++step) {
-    const int64_t* order = epoch.order + step * epoch.order_stride;
+    const int64_t before = step * epoch.batch;  // rows
     const T* kept1 = epoch.kept[0] + step * epoch.kept_stride;
     const T* kept2 = epoch.kept[1] + step * epoch.kept_stride;
-    for (int64_t row = 0; row < epoch.batch; ++row) x[row] = epoch.features + order[row] * first.inputs;
+    for (int64_t row = 0; row < epoch.batch; ++row) x[row] = epoch.features + (before + row) * first.inputs;
 
     forward(first, x, rows, hidden1);
     activate(hidden1, kept1, numbers);
@@ -175,7 +175,7 @@ double mlp_epoch(const MlpEpoch<T>& epoch, int64_t& right) {
     activate(hidden2, kept2, numbers);
     forward(third, x3, rows, logits);
     for (int64_t row = 0; row < epoch.batch; ++row) {
-      loss += cross_entropy(logits + row * classes, classes, epoch.labels[order[row]], T{1} / epoch.batch, right);
+      loss += cross_entropy(logits + row * classes, classes, epoch.labels[before + row], T{1} / epoch.batch, right);
     }
     for (int64_t j = epoch.batch * classes; j < rows * classes; ++j) logits[j] = 0;
 
