@@ -44,7 +44,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from maskbench.classification.draws import DrawData, class_count, data_parts, draw_classes, eligible_classes
+from maskbench.classification.draws import DrawData, class_count, data_parts, draw_classes, eligible_classes, left_out
 from maskbench.classification.features import ImageStream, standardised
 from maskbench.classification.jobs import Run, Task, finish
 from maskbench.classification.scores import METRICS, classification_scores
@@ -297,12 +297,14 @@ def classify_all(args: argparse.Namespace, path: Path, data: MaskedSet, device: 
     settings = Settings(args.seed, args.epochs, args.batch_size, args.lr, args.estimators)
     parts = data_parts(data)
     eligible = eligible_classes(data, parts)
-    counts = list(dict.fromkeys(class_count(text, data, eligible, path) for text in args.classes))
+    counts = list(dict.fromkeys(class_count(text, data, parts, eligible, path) for text in args.classes))
     draws = {
         (count, repeat): draw_classes(args.seed, eligible, count, repeat)
         for count in counts
         for repeat in range(args.repeats)
     }
+    if lacking := left_out(data, parts, eligible):
+        print(f"never drawn: {lacking}")
     output = args.output_dir / masked_set.set_name(path)
     name = output.name + path.suffix  # the same for a set in shards
     # finished runs are kept and not repeated, as long as everything that determines them is the same
@@ -347,13 +349,13 @@ def draw_pictures(output: Path, name: str, table: list[list], results: dict, arg
     figures.score_bars(table, f"{name}: mean and standard deviation of {args.repeats} draws", pictures[0])
     if "mlp" not in args.methods:
         pictures.pop().unlink(missing_ok=True)  # an earlier run's would not belong to this table
-        return pictures
+        return [path for path in pictures if path.exists()]
     curves = {}
     for run, result in sorted(results.items()):
         if run.method == "mlp":
             curves.setdefault(run.count, []).append(result["curve"].numpy())
     figures.training_curves(curves, pictures[1])
-    return pictures
+    return [path for path in pictures if path.exists()]
 
 
 def newest(folder: str) -> Path:
@@ -371,11 +373,15 @@ def class_argument(text: str) -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = command_line.ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--masked", type=Path, help="a masked file of mask_dataset.py, or a shard; default: the newest in masked/")
+    add(
+        "--masked",
+        type=command_line.path,
+        help="a masked file of mask_dataset.py, or a shard; default: the newest in masked/",
+    )
     add("--classes", nargs="+", type=class_argument, default=["2", "3", "4"], help="classes a draw, or all")
     add("--repeats", type=command_line.integer(1), default=10, help="random draws of the classes")
     add("--methods", nargs="+", choices=CLASSIFIERS, default=list(CLASSIFIERS), help="classifiers to train")
-    add("--output-dir", type=Path, default=Path("runs/classify"), help="where tables and pictures go")
+    add("--output-dir", type=command_line.path, default=Path("runs/classify"), help="where tables and pictures go")
     add("--estimators", type=command_line.integer(1), default=100, help="trees of the forest, stumps of AdaBoost")
     add("--epochs", type=command_line.integer(1), default=50, help="the MLP's passes over its training rows")
     add("--batch-size", type=command_line.integer(1), default=4, help="the MLP's mini-batch")

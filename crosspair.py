@@ -135,7 +135,8 @@ def pair_all(
         pictures.append(args.output_dir / f"grid-{name}.png")
         figures.pair_grid(encoders, decoders, image.to(device), pictures[-1])
     print_table(table, len(encoders))
-    print(f"tables: {args.output_dir}/crosspair.csv, pairs.csv; pictures: {', '.join(map(str, pictures))}")
+    pictures = [str(path) for path in pictures if path.exists()]
+    print(f"tables: {args.output_dir}/crosspair.csv, pairs.csv; pictures: {', '.join(pictures)}")
 
 
 def mean_and_deviation(errors: Tensor) -> list[float]:
@@ -207,15 +208,17 @@ def print_table(table: list[list], instances: int) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = command_line.ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--models", type=Path, default=Path("runs/aae"), help="folder of the trained instances 0, 1, ...")
+    add("--models", type=command_line.path, default=Path("runs/aae"), help="folder of the trained instances 0, 1, ...")
     add("--instances", type=command_line.integer(2), help="pair the first INSTANCES only; default: all there are")
     add("--dataset", default="cifar10", help="what they were trained on: cifar10, photos, ... or folder:PATH")
-    add("--output-dir", type=Path, help="where tables and pictures go; default: runs/crosspair, runs/audit")
+    add(
+        "--output-dir", type=command_line.path, help="where tables and pictures go; default: runs/crosspair, runs/audit"
+    )
     add("--audit", action="store_true", help="measure what masks leak, see above")
     private = "audit: also judge masks of this labelled set, and their accuracy; default: cifar100 beside cifar10"
     add("--private", metavar="DATASET", help=private)
     more = "audit: folders of autoencoders of other sizes or presets, for the picture of accuracy against leakage"
-    add("--more-models", type=Path, nargs="+", default=[], metavar="FOLDER", help=more)
+    add("--more-models", type=command_line.path, nargs="+", default=[], metavar="FOLDER", help=more)
     add("--batch-size", type=command_line.integer(1), default=500, help="images encoded at once")
     add("--limit", type=command_line.integer(4), help="keep the first LIMIT training and LIMIT // 4 validation images")
     parser.add_data()

@@ -131,10 +131,20 @@ def parse_arguments() -> argparse.Namespace:
     parser = command_line.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--dataset", default="cifar100", help="images to mask: cifar10, cifar100, mnist, photos, digits or folder:PATH")
-    add("--encoder", type=Path, default=Path("runs/aae/0/encoder.pt"), help="the trained encoder (--method aae)")
-    add("--output", type=Path, help="the masked file; default: masked/DATASET[-METHOD][-key].pt")
+    add(
+        "--encoder",
+        type=command_line.path,
+        default=Path("runs/aae/0/encoder.pt"),
+        help="the trained encoder (--method aae)",
+    )
+    add("--output", type=command_line.path, help="the masked file; default: masked/DATASET[-METHOD][-key].pt")
     add("--method", choices=tuple(METHODS), default="aae", help="what masks: the encoder, or a baseline")
-    add("--key", type=Path, metavar="FILE", help="turn the masks by this secret key; python -m maskbench.key makes one")
+    add(
+        "--key",
+        type=command_line.path,
+        metavar="FILE",
+        help="turn the masks by this secret key; python -m maskbench.key makes one",
+    )
     add("--fit-on", default="cifar10", help="public set that pca and random-projection are fitted on")
     add(
         "--augment",

@@ -8,11 +8,13 @@ demands them, also on a machine without a GPU, ``MASKBENCH_CUDA=0`` leaves them 
 import glob
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 
 from setuptools import Extension, setup
+from setuptools.command.sdist import sdist
 
 # the kernels promise bits: no contraction of a * b + c, on either compiler, that the source does not spell out
 CXX_FLAGS = ["-O3", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
@@ -20,6 +22,9 @@ CXX_FLAGS += ["-g1"]  # line numbers; all that Python's own -g tells is 40 MB, a
 CXX_FLAGS += ["-fschedule-insns"]  # the polynomials are long chains: interleaved, normals come a fifth faster
 NVCC_FLAGS = ["-O3", "--fmad=false"]
 CUDA_ARCHITECTURES = "8.0;9.0+PTX"
+# an sdist is a checkout without its history: from it the kernels build, and scripts, tests and demo run
+CHECKOUT = ["*.py", "Makefile", "requirements.txt", "csrc/**/*.*", "tests/*.py", "docs/*.md", "results/weights/*.pt"]
+LAUNCHERS = ("ccache", "sccache", "distcc", "icecc")
 
 
 def warn(message: str) -> None:
@@ -38,6 +43,21 @@ def toolkit_folder() -> str | None:
     top = re.search(r"^#\$ TOP=(.+)$", dry_run.stderr, re.MULTILINE)
     return os.path.realpath(top[1].strip()) if top else None
 
+
+def compiler_words() -> list[str]:
+    """CXX as the compiler alone, then its flags: torch takes "ccache g++ -m64" for the name of one program.
+
+    Without the launcher: newer versions of torch look for ccache and sccache themselves.
+    """
+    words = shlex.split(os.environ.get("CXX", ""))
+    while len(words) > 1 and os.path.basename(words[0]) in LAUNCHERS:
+        words.pop(0)
+    return words
+
+
+if os.name == "posix" and (words := compiler_words()):
+    os.environ["CXX"] = words[0]
+    CXX_FLAGS = words[1:] + CXX_FLAGS
 
 CHOICE = os.environ.get("MASKBENCH_CUDA", "")
 if CHOICE not in ("", "0", "1"):
@@ -100,10 +120,17 @@ class BuildKernels(BuildExtension):
         self.extensions.clear()
 
 
+class Checkout(sdist):
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        more = {path for pattern in CHECKOUT for path in glob.glob(pattern, recursive=True)}
+        super().make_release_tree(base_dir, sorted({*files, *more}))
+
+
+COMMANDS = {"sdist": Checkout}
 if torch is None:
     if CHOICE == "1":
         sys.exit("MASKBENCH_CUDA=1 needs torch to build with; install it first, then use --no-build-isolation")
     warn("no torch to build the kernels with; install it first, then maskbench with --no-build-isolation")
-    setup()
+    setup(cmdclass=COMMANDS)
 else:
-    setup(ext_modules=[extension(with_cuda=False)], cmdclass={"build_ext": BuildKernels})
+    setup(ext_modules=[extension(with_cuda=False)], cmdclass={"build_ext": BuildKernels, **COMMANDS})

@@ -22,7 +22,6 @@ What the paper leaves open, what was chosen here, and what each choice is worth:
 import argparse
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -372,7 +371,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = command_line.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--dataset", default="cifar10", help="public images: cifar10, cifar100, mnist, photos, digits or folder:PATH")
-    add("--output-dir", type=Path, default=Path("runs/aae"), help="instances go to OUTPUT_DIR/0, /1, ...")
+    add("--output-dir", type=command_line.path, default=Path("runs/aae"), help="instances go to OUTPUT_DIR/0, /1, ...")
     add("--epochs", type=command_line.integer(1), help=f"passes over the training images ({of_preset('epochs')})")
     add(
         "--instances",
@@ -408,7 +407,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_data()
     parser.add_common()
     args = parser.parse_args()
-    if args.compile and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if args.compile and torchrun.told("WORLD_SIZE", 1) > 1:
         parser.error("argument --compile: for one process; leave it out under torchrun")
     for name in ("epochs", "batch_size", "gaussian_dim", "lr"):
         if getattr(args, name) is None:

@@ -27,7 +27,7 @@ _NOBODY = "nobody: with it masks turn back into pictures"
 
 def main() -> None:
     parser = command_line.ArgumentParser(__doc__)
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".pt files of maskbench")
+    parser.add_argument("files", nargs="+", type=command_line.path, metavar="FILE", help=".pt files of maskbench")
     found = [(path, *describe(path)) for path in parser.parse_args().files]
     prints = {path: fingerprint for path, _, fingerprint in found if fingerprint}
     if len(prints) > 1:

@@ -8,15 +8,15 @@ angles stay, so classifiers learn as before; and so an attacker has these too. W
 how many known pairs on it does not, is measured by ``crosspair.py --audit``.
 """
 
-from pathlib import Path
-
 from maskbench.masking import key
 from maskbench.runtime import command_line
 
 
 def main() -> None:
     parser = command_line.ArgumentParser(__doc__)
-    parser.add_argument("key", type=Path, metavar="FILE", help="the key file to make; one that exists is kept")
+    parser.add_argument(
+        "key", type=command_line.path, metavar="FILE", help="the key file to make; one that exists is kept"
+    )
     path = parser.parse_args().key
     key.create(path)
     print(f"{path}: a new key; keep it and hand it to nobody. Masks made with it stay comparable only with each other")

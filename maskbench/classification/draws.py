@@ -10,6 +10,11 @@ from torch import Tensor
 from maskbench.data.masked_set import MaskedSet
 from maskbench.errors import InputError
 
+MEND = (
+    "Give such a class more images, or folders train/ and test/ with some in each (a folder without them is divided at "
+    "random)"
+)
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -59,13 +64,26 @@ def eligible_classes(data: MaskedSet, parts: dict[str, Tensor]) -> np.ndarray:
     return torch.nonzero(eligible).flatten().numpy()
 
 
-def class_count(text: str, data: MaskedSet, eligible: np.ndarray, path: Path) -> int:
+def left_out(data: MaskedSet, parts: dict[str, Tensor], eligible: np.ndarray) -> str:
+    """The classes that are never drawn, and why, in a few words; empty where all are."""
+    said = []
+    images = torch.bincount(data.labels[data.view == 0], minlength=len(data.classes))
+    for label in sorted({*range(len(data.classes))} - {*eligible.tolist()}):
+        lacks = [name for name, rows in parts.items() if not (data.labels[rows] == label).any()]
+        without = f", none for {' and '.join(lacks)}" if lacks and images[label] else ""
+        said.append(f"{data.classes[label]} ({images[label]} images{without})")
+    return ", ".join(said[:5]) + (f" and {len(said) - 5} more" if len(said) > 5 else "")
+
+
+def class_count(text: str, data: MaskedSet, parts: dict[str, Tensor], eligible: np.ndarray, path: Path) -> int:
     """``--classes`` as a number; InputError where there are not so many."""
     count = len(eligible) if text == "all" else int(text)
     if count > len(eligible) or count < 2:
+        lacking = left_out(data, parts, eligible)
         raise InputError(
-            f"--classes {text}: {path} has {len(data.classes)} classes, {len(eligible)} of them with training, "
-            "validation and test images; two or more are needed"
+            f"--classes {text}: {path} has {len(data.classes)} classes, {len(eligible)} of them with five images or "
+            "more, some in each of training, validation and test part; two or more are needed"
+            + (f". Left out: {lacking}. {MEND}" if lacking else "")
         )
     return count
 

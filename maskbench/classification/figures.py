@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskbench.runtime.plotting import plt, write
+from maskbench.runtime.plotting import picture, subplots, write
 
 CLASSIFIER_STYLES = {
     "mlp": dict(color="C0", marker="o", label="MLP"),
@@ -13,6 +13,7 @@ CLASSIFIER_STYLES = {
 }
 
 
+@picture
 def score_bars(table: list[list], title: str, path: Path) -> None:
     """A bar with its standard deviation for every cell of the table.
 
@@ -21,9 +22,7 @@ def score_bars(table: list[list], title: str, path: Path) -> None:
     """
     methods, counts, metrics = (list(dict.fromkeys(row[column] for row in table)) for column in range(3))
     cells = {tuple(row[:3]): row[3:5] for row in table}
-    figure, axes = plt.subplots(
-        1, len(metrics), figsize=(3.6 * len(metrics), 3.4), sharey=True, layout="constrained", squeeze=False
-    )
+    figure, axes = subplots(1, len(metrics), size=(3.6 * len(metrics), 3.4), sharey=True, squeeze=False)
     width = 0.8 / len(methods)
     for axis, metric in zip(axes[0], metrics, strict=True):
         for number, method in enumerate(methods):
@@ -41,13 +40,14 @@ def score_bars(table: list[list], title: str, path: Path) -> None:
     write(figure, path)
 
 
+@picture
 def training_curves(curves: dict[int, list[np.ndarray]], path: Path) -> None:
     """The MLP's loss and accuracy over its epochs, mean and standard deviation of the draws (paper, Figs 10-11).
 
     Args:
         curves: for each class count, one ``[epochs, 4]`` a draw: training and validation loss, then accuracy.
     """
-    figure, axes = plt.subplots(len(curves), 2, figsize=(9, 3 * len(curves)), layout="constrained", squeeze=False)
+    figure, axes = subplots(len(curves), 2, size=(9, 3 * len(curves)), squeeze=False)
     for row, (count, draws) in zip(axes, curves.items(), strict=True):
         mean, deviation = np.mean(draws, 0), np.std(draws, 0)
         epochs = np.arange(1, len(mean) + 1)

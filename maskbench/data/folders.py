@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from maskbench.data.image_set import ImageSet, check_memory, split_flags
 from maskbench.errors import InputError
-from maskbench.runtime import machine, torchrun
-from maskbench.runtime.child_processes import die_with_parent
+from maskbench.runtime import system, torchrun
+from maskbench.runtime.system import die_with_parent
 
 # what a desktop leaves in every folder; anything else that is not an image is an error, not a gap in the set
 _DESKTOP_FILES = {"thumbs.db", "desktop.ini"}
@@ -57,7 +57,7 @@ def folder(name: str, image_size: int, workers: int, skip_corrupt: bool, flag: s
     split = split_flags(*(sizes if divided else (len(paths) - len(paths) // 5, len(paths) // 5)))
 
     images = FolderImages(root, paths, order, image_size, workers)
-    if not stream and 2 * torchrun.local_size() * images.nbytes <= machine.memory():  # every process has its own copy
+    if not stream and 2 * torchrun.local_size() * images.nbytes <= system.memory():  # every process has its own copy
         images, good = images.load(skip_corrupt)
     elif skip_corrupt:
         images, good = images.without_corrupt()

@@ -16,7 +16,8 @@ def image_quality(reconstruction: Tensor, images: Tensor) -> Tensor:
 
     SSIM is torchmetrics': Gaussian windows of standard deviation 1.5 (Wang et al., IEEE TIP 2004), mean over colours.
     """
-    import maskbench.data.torchvision_import  # noqa: F401  torchmetrics wants torchvision, imported with care
+    import maskbench.data.torchvision_import
+    import maskbench.runtime.matplotlib_import  # noqa: F401  torchmetrics wants both, imported with care
 
     from torchmetrics.functional.image import structural_similarity_index_measure as ssim  # isort: skip
 

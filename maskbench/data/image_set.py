@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskbench.errors import InputError
-from maskbench.runtime import machine
+from maskbench.runtime import system
 
 if TYPE_CHECKING:
     from maskbench.data.folders import FolderImages
@@ -46,7 +46,7 @@ def to_float(images: Tensor) -> Tensor:
 
 def check_memory(what: str, needed: int) -> None:
     """InputError that names ``what`` where its pixels take more than half of the memory, in bytes."""
-    memory = machine.memory()
+    memory = system.memory()
     if needed > memory // 2:
         raise InputError(
             f"{what}: its pixels take {needed / 2**30:.1f} GiB, and this machine has {memory / 2**30:.1f} GiB of "

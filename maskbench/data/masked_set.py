@@ -7,7 +7,7 @@ import glob
 import hashlib
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +114,7 @@ def save(masked: MaskedSet, path: Path | str) -> None:
         InputError: :func:`load` would refuse it, or it cannot be written.
     """
     path = Path(path)
-    _check(masked, path)
+    masked = _checked(masked, path)
     content = {field.name: getattr(masked, field.name) for field in fields(masked)}
     # pt.save writes values, no objects with attributes, and refuses a tensor that brings more than its numbers
     pt.save({"format": FORMAT, "version": pt.VERSION, **content}, path)
@@ -255,12 +255,11 @@ def parse(content: dict, path: Path) -> MaskedSet:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}")
     if extra := content.keys() - names - {"format", "version"}:
         raise InputError(f"{path}: holds more than a masked set does ({', '.join(sorted(map(pt.shown, extra)))})")
-    masked = MaskedSet(**{name: content[name] for name in names})
-    _check(masked, path)
-    return masked
+    return _checked(MaskedSet(**{name: content[name] for name in names}), path)
 
 
-def _check(masked: MaskedSet, path: Path) -> None:
+def _checked(masked: MaskedSet, path: Path) -> MaskedSet:
+    """The set with integers of the width that they have here; InputError names what else is wrong."""
     if not isinstance(masked.method, str) or not _METHOD.fullmatch(masked.method):
         raise InputError(f"{path}: method is not the name of a masking method, such as aae or aae{KEYED}")
     if not isinstance(masked.encoder, str) or not re.fullmatch(r"[0-9a-f]{64}", masked.encoder):
@@ -274,9 +273,21 @@ def _check(masked: MaskedSet, path: Path) -> None:
     rows = len(masked.labels) if isinstance(masked.labels, Tensor) and masked.labels.dim() else 0
     for name, (dtype, dims) in _LAYOUT.items():
         value = getattr(masked, name)
-        plain = type(value) is Tensor and value.layout == torch.strided and not vars(value)
-        if not plain or value.dtype != dtype or value.dim() != dims or len(value) != rows:
-            raise InputError(f"{path}: {name} is not {dtype} with {dims} dimension(s) and {rows} rows")
+        if type(value) is not Tensor or value.layout != torch.strided or vars(value):
+            raise InputError(f"{path}: {name} is not a plain tensor, but {pt.shown(value)}")
+        if value.dim() != dims or len(value) != rows:
+            raise InputError(
+                f"{path}: {name} has shape {list(value.shape)}; {dims} dimension(s) are expected, and {rows} rows as "
+                "labels has: choose the same rows of every tensor"
+            )
+        if value.dtype != dtype and not dtype.is_floating_point and not value.dtype.is_floating_point:
+            limits = torch.iinfo(dtype)
+            if rows and not limits.min <= int(value.min()) <= int(value.max()) <= limits.max:
+                raise InputError(f"{path}: {name} holds numbers beyond {dtype}")
+            masked = replace(masked, **{name: value.to(dtype)})
+        elif value.dtype != dtype:
+            convert = "float" if dtype.is_floating_point else "long"
+            raise InputError(f"{path}: {name} is {value.dtype}, not {dtype}; .{convert}() makes it that")
     if rows == 0 or masked.width == 0:
         raise InputError(f"{path}: holds no rows, or rows of no numbers")
     # by their extremes, which take no memory
@@ -294,3 +305,4 @@ def _check(masked: MaskedSet, path: Path) -> None:
     source, split, labels = masked.source[order], masked.split[order], masked.labels[order]
     if ((source[1:] == source[:-1]) & ((split[1:] != split[:-1]) | (labels[1:] != labels[:-1]))).any():
         raise InputError(f"{path}: an image and its copies differ in split or label")
+    return masked

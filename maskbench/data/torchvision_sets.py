@@ -1,8 +1,7 @@
 """CIFAR-10, CIFAR-100 and MNIST by torchvision: from disk, or downloaded when missing."""
 
 import contextlib
-import fcntl
-import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +9,18 @@ import torch
 
 from maskbench.data.image_set import ImageSet, resize, split_flags
 from maskbench.errors import InputError
+from maskbench.runtime import system
+
+PATIENCE = 15.0  # seconds of silence after which a download is given up
 
 
 def torchvision_set(name: str, data_dir: Path, image_size: int) -> ImageSet:
     from maskbench.data.torchvision_import import torchvision
 
     kind = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST"}[name]
-    with contextlib.ExitStack() as stack:
-        # one process at a time: what another one is still downloading would look damaged
-        with contextlib.suppress(OSError):  # no such folder can be made, or a file system without locks
-            data_dir.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(data_dir, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with contextlib.suppress(OSError):  # torchvision will say so
+        data_dir.mkdir(parents=True, exist_ok=True)
+    with system.held(data_dir, wait=True):  # what another process is still downloading would look damaged
         parts = [_torchvision_part(getattr(torchvision.datasets, kind), data_dir, train) for train in (True, False)]
     if name == "mnist":
         images = torch.cat([part.data for part in parts])[:, None]
@@ -45,6 +43,10 @@ def _torchvision_part(dataset: type, data_dir: Path, train: bool):
                 f"--data-dir {data_dir}: the files of {dataset.__name__} are damaged "
                 f"({error or type(error).__name__}); delete them, then they are downloaded again"
             ) from None
+    sources = getattr(dataset, "mirrors", None) or [dataset.url]
+    print(f"{dataset.__name__}: downloading from {sources[0]} to {data_dir}", flush=True)
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
     try:
         return dataset(data_dir, train=train, download=True)
     except (RuntimeError, OSError) as error:
@@ -52,3 +54,5 @@ def _torchvision_part(dataset: type, data_dir: Path, train: bool):
             f"{dataset.__name__} is missing or damaged in --data-dir {data_dir} and cannot be downloaded ({error}); "
             "connect to the network, or put torchvision's files there"
         ) from None
+    finally:
+        socket.setdefaulttimeout(patience)

@@ -9,9 +9,10 @@ from maskbench.classification.figures import CLASSIFIER_STYLES
 from maskbench.classification.scores import standard_error
 from maskbench.data.image_set import to_float
 from maskbench.models import Decoder, Encoder
-from maskbench.runtime.plotting import plt, show, write
+from maskbench.runtime.plotting import picture, show, subplots, write
 
 
+@picture
 @torch.no_grad()
 def pair_grid(encoders: list[Encoder], decoders: list[Decoder], image: Tensor, path: Path) -> None:
     """One image through every pair: encoders down, decoders across, the original in the corner (paper, Figs 8-9).
@@ -21,7 +22,7 @@ def pair_grid(encoders: list[Encoder], decoders: list[Decoder], image: Tensor, p
     """
     pixels = to_float(image)
     rows, columns = len(encoders) + 1, len(decoders) + 1
-    figure, axes = plt.subplots(rows, columns, figsize=(1.15 * columns + 0.3, 1.15 * rows + 0.3), layout="constrained")
+    figure, axes = subplots(rows, columns, size=(1.15 * columns + 0.3, 1.15 * rows + 0.3))
     show(axes[0, 0], pixels)
     axes[0, 0].set_title("original", fontsize=9)
     for j in range(len(decoders)):
@@ -38,6 +39,7 @@ def pair_grid(encoders: list[Encoder], decoders: list[Decoder], image: Tensor, p
     write(figure, path)
 
 
+@picture
 @torch.no_grad()
 def attack_grid(
     originals: Tensor,
@@ -61,9 +63,7 @@ def attack_grid(
     def side_by_side(images: Tensor) -> Tensor:
         return torch.cat(list(to_float(images[:shown])), 2)
 
-    figure, axes = plt.subplots(
-        len(rows) + 1, len(pairs), figsize=(1.15 * len(pairs) + 1.9, 0.64 * (len(rows) + 1) + 0.3), layout="constrained"
-    )
+    figure, axes = subplots(len(rows) + 1, len(pairs), size=(1.15 * len(pairs) + 1.9, 0.64 * (len(rows) + 1) + 0.3))
     for axis in axes.flat:
         axis.axis("off")
     top = [("original", originals), *((name, examples["masks-only", name, 0]) for name in anchors)]
@@ -101,6 +101,7 @@ def mask_style(mask: str) -> dict[str, str]:
     return dict(MASK_STYLES.get(mask, dict(color="black", marker="x", label=mask)))
 
 
+@picture
 def leakage(
     pairs: list[int],
     similarity: dict[str, list[float]],
@@ -116,7 +117,7 @@ def leakage(
         anchors: SSIM by name, drawn as horizontal lines.
     """
     places = range(len(pairs))
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    figure, axes = subplots(1, 2, size=(10, 4.2))
     for axis, curves in zip(axes, (similarity, found), strict=True):
         for mask, values in curves.items():
             axis.plot(places, values, alpha=0.85, **mask_style(mask))
@@ -131,6 +132,7 @@ def leakage(
     write(figure, path)
 
 
+@picture
 def frontier(table: list[dict[str, str]], path: Path) -> None:
     """What a mask is good for against what it gives away: a point a mask and latent size.
 
@@ -138,9 +140,7 @@ def frontier(table: list[dict[str, str]], path: Path) -> None:
         table: rows of ``frontier.csv`` by column name.
     """
     methods = [name for name in CLASSIFIER_STYLES if sum(row["method"] == name for row in table) > 2]
-    figure, axes = plt.subplots(
-        1, len(methods), figsize=(4.8 * len(methods), 4.2), sharey=True, layout="constrained", squeeze=False
-    )
+    figure, axes = subplots(1, len(methods), size=(4.8 * len(methods), 4.2), sharey=True, squeeze=False)
     for axis, method in zip(axes[0], methods, strict=True):
         labelled = set()
         for row in (row for row in table if row["method"] == method):

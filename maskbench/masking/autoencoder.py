@@ -33,6 +33,11 @@ class Autoencoder(MaskingMethod):
         Raises:
             InputError: the file is no encoder, or has other sizes than the recipe's.
         """
+        if not recipe.encoder.exists():
+            raise InputError(
+                f"--encoder {recipe.encoder}: no such file; train one with python train_aae.py, or try "
+                "results/weights/encoder.pt of maskbench's repository, which protects nobody: its decoder is public"
+            )
         encoder, fingerprint = checkpoints.load_encoder(recipe.encoder)
         for name in ("image_size", "gaussian_dim", "categories"):
             wanted = getattr(recipe, name)

@@ -4,6 +4,7 @@ The Gaussian part is multiplied by a secret orthogonal matrix, the categories ar
 angles stay, so classifiers learn as before; and so an attacker has these too. ``python -m maskbench.key`` makes a key.
 """
 
+import codecs
 import hashlib
 import os
 import re
@@ -18,10 +19,12 @@ from torch import Tensor
 from maskbench.data.masked_set import KEYED
 from maskbench.errors import InputError
 from maskbench.masking.method import MaskingMethod
+from maskbench.runtime import system
 from maskbench.storage import atomic
 
 BITS = 256
-_FORM = re.compile(rb"[0-9a-f]{%d}\n?" % (BITS // 4))
+_FORM = re.compile(r"[0-9a-f]{64}")
+_MOST = 1024  # bytes of a key file: more than a key has in any encoding
 
 
 def create(path: Path) -> None:
@@ -37,26 +40,33 @@ def create(path: Path) -> None:
 
 
 def load(path: Path) -> bytes:
-    """The 32 bytes of a key file.
+    """The 32 bytes of a key file, or of a pipe that brings one.
+
+    Editors and other systems may have changed its line ends, its encoding, its capitals, and blanks around it.
 
     Raises:
         InputError: it is missing, no key, or others than its owner may read or write it.
     """
     try:
         with open(path, "rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            content = file.read(BITS)  # more than a key has
+            state = os.fstat(file.fileno())
+            content = file.read(_MOST)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such key; make one with: python -m maskbench.key {path}") from None
-    if mode & 0o077:
+        raise InputError(f"{path}: no such key; bring it, or make one with: python -m maskbench.key {path}") from None
+    mode = stat.S_IMODE(state.st_mode)
+    if mode & 0o077 and system.HAS_MODES and stat.S_ISREG(state.st_mode):
         raise InputError(
-            f"{path}: others than you may read this key (mode {mode:04o}); chmod 600 it, or make a new one"
+            f"{path}: others than you may read this key (mode {mode:04o}); chmod 600 it. Where that changes nothing (a "
+            f"mounted secret, exFAT, WSL), pass it by a pipe: cat {path} | python mask_dataset.py --key /dev/stdin"
         )
-    if not _FORM.fullmatch(content):
+    encoding = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    digits = content.decode(encoding, errors="replace").strip().lower()
+    if not _FORM.fullmatch(digits):
         raise InputError(
-            f"{path}: is not a key ({BITS // 4} hexadecimal digits); make one with python -m maskbench.key"
+            f"{path}: is not a key ({BITS // 4} hexadecimal digits), or was damaged; restore it from a copy: masks "
+            "made with another key are not comparable with earlier ones"
         )
-    return bytes.fromhex(content.decode())
+    return bytes.fromhex(digits)
 
 
 class KeyedTransform:

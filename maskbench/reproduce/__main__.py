@@ -21,7 +21,7 @@ from maskbench.errors import InputError
 from maskbench.reproduce import readme, results_folder
 from maskbench.reproduce.plan import make_plan
 from maskbench.reproduce.runner import finished, read_log, run_steps, threads_of
-from maskbench.runtime import command_line
+from maskbench.runtime import command_line, system
 from maskbench.runtime.machine import processor
 from maskbench.storage import atomic
 
@@ -59,7 +59,7 @@ def machine(jobs: int) -> str:
     """Processor, cores, memory and the versions that results depend on, in one line."""
     import sklearn
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    memory = system.memory() / 2**30
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return (
         f"{processor()}, {os.cpu_count()} cores, {memory:.0f} GiB of memory{gpu}; Python {platform.python_version()}, "
@@ -71,9 +71,14 @@ def machine(jobs: int) -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = command_line.ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--runs", type=Path, default=Path("runs/reproduce"), help="where the steps leave their outputs")
-    add("--results", type=Path, default=Path("results"), help="where tables and pictures go when all is done")
-    add("--data-dir", type=Path, default=Path("data"), help="where datasets are kept or downloaded to")
+    add("--runs", type=command_line.path, default=Path("runs/reproduce"), help="where the steps leave their outputs")
+    add(
+        "--results",
+        type=command_line.path,
+        default=Path("results"),
+        help="where tables and pictures go when all is done",
+    )
+    add("--data-dir", type=command_line.path, default=Path("data"), help="where datasets are kept or downloaded to")
     add("--draws", type=command_line.integer(1), default=30, help="random draws of the classes in Table 1")
     add("--instances", type=command_line.integer(2), default=4, help="autoencoders of preset paper, paired in all ways")
     jobs = "steps at once, by default one a core; fewer share the cores and take less memory"

@@ -8,7 +8,7 @@ import numpy as np
 from maskbench.classification.figures import CLASSIFIER_STYLES
 from maskbench.classification.scores import standard_error
 from maskbench.leakage.figures import BASELINE_STYLES, mask_style
-from maskbench.runtime.plotting import plt, write
+from maskbench.runtime.plotting import picture, subplots, write
 
 COLUMN_STYLES = {
     "invariant": dict(color="C0", marker="o", label="preset invariant"),
@@ -22,6 +22,7 @@ def column_style(name: str) -> dict[str, str]:
     return COLUMN_STYLES[name] if name in COLUMN_STYLES else mask_style(name)
 
 
+@picture
 def draw_accuracies(table: list[dict[str, str]], path: Path) -> None:
     """Accuracy of every preset and baseline with its standard deviation, beside the paper's (paper, Table 1).
 
@@ -33,9 +34,7 @@ def draw_accuracies(table: list[dict[str, str]], path: Path) -> None:
         list(dict.fromkeys(row[column] for row in table)) for column in ("method", "classes", "preset")
     )
     cells = {(row["preset"], row["method"], row["classes"]): row for row in table}
-    figure, axes = plt.subplots(
-        1, len(methods), figsize=(3.6 * len(methods), 4.2), sharey=True, layout="constrained", squeeze=False
-    )
+    figure, axes = subplots(1, len(methods), size=(3.6 * len(methods), 4.2), sharey=True, squeeze=False)
     for axis, method in zip(axes[0], methods, strict=True):
         for number, preset in enumerate(presets):
             places = np.arange(len(counts)) + (number - (len(presets) - 1) / 2) * 0.8 / len(presets)
@@ -57,6 +56,7 @@ def draw_accuracies(table: list[dict[str, str]], path: Path) -> None:
     write(figure, path)
 
 
+@picture
 def draw_latent_sizes(table: list[dict[str, str]], path: Path) -> None:
     """Reconstruction error and accuracies against the length of the Gaussian part.
 
@@ -65,7 +65,7 @@ def draw_latent_sizes(table: list[dict[str, str]], path: Path) -> None:
     """
     column = {name: np.array([float(row[name]) for row in table]) for name in table[0]}
     sizes = column["gaussian_dim"]
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, axes = subplots(1, 2, size=(9, 3.4))
     axes[0].plot(sizes, column["validation_mse"], marker="o", color="black", label="preset paper, one epoch")
     axes[0].set(ylabel="validation MSE (pixels in 0..1)", ylim=(0, None))
     for method in ("mlp", "forest"):
@@ -82,6 +82,7 @@ def draw_latent_sizes(table: list[dict[str, str]], path: Path) -> None:
     write(figure, path)
 
 
+@picture
 def draw_trade_off(table: list[dict[str, str]], path: Path) -> None:
     """What the prior costs: reconstruction error, and how well the prior holds, against its weight.
 
@@ -91,7 +92,7 @@ def draw_trade_off(table: list[dict[str, str]], path: Path) -> None:
     column = {name: np.array([float(row[name]) for row in table]) for name in table[0]}
     weights = column["prior_weight"]
     smallest = min((weight for weight in weights if weight > 0), default=1)
-    figure, axes = plt.subplots(1, 4, figsize=(16, 3.4), layout="constrained")
+    figure, axes = subplots(1, 4, size=(16, 3.4))
     axes[0].plot(weights, column["validation_mse"], marker="o", label="validation images")
     axes[0].set(title="reconstruction", ylabel="MSE (pixels in 0..1)")
     axes[1].plot(weights, column["kurtosis"], marker="o", label="codes")

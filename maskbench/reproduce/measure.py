@@ -26,8 +26,12 @@ def main() -> None:
     parser = command_line.ArgumentParser(__doc__)
     measures = {"prior": measure_prior, "pca": measure_pca}
     parser.add_argument("measure", choices=measures, help="what is measured")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds the outputs, and what is measured")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where datasets are or are downloaded to")
+    parser.add_argument(
+        "folder", type=command_line.path, metavar="FOLDER", help="holds the outputs, and what is measured"
+    )
+    parser.add_argument(
+        "--data-dir", type=command_line.path, default=Path("data"), help="where datasets are or are downloaded to"
+    )
     args = parser.parse_args()
     measures[args.measure](args.folder, args.data_dir)
 

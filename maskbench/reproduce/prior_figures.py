@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from maskbench.models import Decoder, PriorSampler
-from maskbench.runtime.plotting import plt, show, write
+from maskbench.runtime.plotting import picture, show, subplots, write
 
 
+@picture
 def draw_prior_fit(gaussian: Tensor, categorical: Tensor, path: Path) -> None:
     """Encoded images beside the prior: standardised dimensions, lengths of the codes, quantiles, categories.
 
@@ -23,7 +24,7 @@ def draw_prior_fit(gaussian: Tensor, categorical: Tensor, path: Path) -> None:
     values = ((gaussian - mean) / deviation.clamp_min(1e-30)).flatten().sort().values
     lengths = gaussian.norm(dim=1)
     shares = torch.bincount(categorical.argmax(1).cpu(), minlength=categorical.shape[1]) / len(categorical)
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
+    figure, axes = subplots(2, 2, size=(9, 6))
 
     x = torch.linspace(-5, 5, 201, dtype=torch.float64)
     axes[0, 0].hist(values.numpy(), bins=100, range=(-5, 5), density=True, color="C0", alpha=0.5, label="codes")
@@ -57,12 +58,13 @@ def draw_prior_fit(gaussian: Tensor, categorical: Tensor, path: Path) -> None:
     write(figure, path)
 
 
+@picture
 @torch.no_grad()
 def draw_prior_samples(decoder: Decoder, path: Path, rows: int = 3, columns: int = 12) -> None:
     """Images that a decoder (on the CPU) makes of draws of the prior."""
     sampler = PriorSampler(decoder.config["gaussian_dim"], decoder.config["categories"])
     images = decoder(torch.cat(sampler(rows * columns), 1))
-    figure, axes = plt.subplots(rows, columns, figsize=(0.75 * columns, 0.75 * rows + 0.3), layout="constrained")
+    figure, axes = subplots(rows, columns, size=(0.75 * columns, 0.75 * rows + 0.3))
     for axis, image in zip(axes.flat, images, strict=True):
         show(axis, image)
     figure.suptitle("decoded draws of the prior", fontsize=10)

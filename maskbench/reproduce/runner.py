@@ -11,8 +11,8 @@ from pathlib import Path
 from maskbench.errors import InputError
 from maskbench.reproduce.plan import Step, shown_command
 from maskbench.reproduce.wording import duration
-from maskbench.runtime.child_processes import die_with_parent
 from maskbench.runtime.machine import commit
+from maskbench.runtime.system import die_with_parent
 from maskbench.storage import atomic, tables
 
 STEP_COLUMNS = ("name", "command", "seconds", "commit", "state")
@@ -54,7 +54,7 @@ class Running:
                 stderr=subprocess.STDOUT,
                 env=self._environment,
                 process_group=0,
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent if os.name == "posix" else None,
             )
 
     def ended(self) -> bool:

@@ -1,6 +1,5 @@
 """Child processes that do not outlive their parent."""
 
-import ctypes
 import shutil
 import signal
 import sys
@@ -12,17 +11,10 @@ import torch.multiprocessing
 from torch import Tensor
 from tqdm import tqdm
 
-from maskbench.runtime import command_line
+from maskbench.runtime import command_line, system
 
-_PR_SET_PDEATHSIG = 1
 _POLL = 0.2  # seconds until a signal is passed on
 _SHARED = Path("/dev/shm")  # where Linux keeps memory that processes share
-
-
-def die_with_parent(_worker: int = 0) -> None:
-    """For a child process to call: it is killed when its parent ends, however that ends (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def can_share(*tensors: Tensor) -> bool:
@@ -63,12 +55,8 @@ def run_in_parallel(work: Callable[..., None], calls: Sequence[tuple], jobs: int
         while running or (waiting and not heard and not status):
             while waiting and len(running) < jobs and not heard and not status:
                 process = context.Process(target=_child, args=(work, waiting.pop(0), lock))
-                # a child inherits this: Ctrl-C reaches it through its parent, and only once
-                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-                try:
+                with system.children_deaf_to_ctrl_c():  # it reaches them through their parent, and only once
                     process.start()
-                finally:
-                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
                 running.append(process)
             wait([process.sentinel for process in running], _POLL)
             ended = [process for process in running if process.exitcode is not None]
@@ -91,6 +79,6 @@ def run_in_parallel(work: Callable[..., None], calls: Sequence[tuple], jobs: int
 
 
 def _child(work: Callable[..., None], call: tuple, lock: object) -> None:
-    die_with_parent()
+    system.die_with_parent()
     tqdm.set_lock(lock)  # progress bars of several processes in one terminal
     command_line.run(lambda: work(*call))

@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import io
 import math
 import os
 import shlex
@@ -18,6 +19,8 @@ from maskbench.errors import InputError
 from maskbench.runtime import torchrun
 from maskbench.runtime.stopping import Stopped
 
+NUMBERS = ("LOKY_MAX_CPU_COUNT",)  # variables that libraries read as whole numbers
+
 
 class ArgumentParser(argparse.ArgumentParser):
     """argparse with the module's docstring as help, defaults shown, and errors in one line."""
@@ -32,7 +35,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def add_data(self) -> None:
         """The flags of every script that reads images."""
-        self.add_argument("--data-dir", type=Path, default=Path("data"), help="where datasets are or are downloaded to")
+        self.add_argument("--data-dir", type=path, default=Path("data"), help="where datasets are or are downloaded to")
         workers = "processes that decode the files of folder:PATH; 0: the script itself"
         self.add_argument("--workers", type=integer(0), default=torchrun.spare_cores(), help=workers)
         skip = "leave out files of folder:PATH that cannot be decoded, and list them, instead of stopping there"
@@ -83,6 +86,14 @@ def nonnegative_float(text: str) -> float:
     return value
 
 
+def path(text: str) -> Path:
+    """An argparse type: a path, in which ~ stands for a home folder also where no shell has seen to that."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # of a user that there is not
+        raise argparse.ArgumentTypeError(f"{text!r} is in no user's home folder") from None
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
@@ -118,13 +129,17 @@ def _leave_threads(status: int) -> None:
 def _run(main: Callable[[], None]) -> None:
     program = Path(sys.argv[0]).name
     signal.signal(signal.SIGTERM, _terminate)
+    _open_streams()
     try:
+        _check_environment()
         main()
     except InputError as error:
         sys.exit(_complain(program, str(error)))
     except OSError as error:  # no permission, a folder that vanished
         sys.exit(_complain(program, f"{error.filename or 'input/output'}: {error.strerror or error}"))
     except (MemoryError, RuntimeError) as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            sys.exit(_complain(program, f"--compile: this machine cannot compile ({_last_line(error)}); leave it out"))
         said_by_torch = "can't allocate memory" in str(error) or "out of memory" in str(error)
         if not isinstance(error, MemoryError) and not said_by_torch:
             raise
@@ -138,6 +153,30 @@ def _run(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "Error" in line or "compiler" in line.lower()), lines[0])[:200]
+
+
+def _open_streams() -> None:
+    """Let every line be printed: into nowhere where a stream is closed, with ? for what its encoding lacks."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  open as long as the program runs
+        elif isinstance(stream, io.TextIOWrapper):  # not a notebook's
+            stream.reconfigure(errors="replace")
+
+
+def _check_environment() -> None:
+    """InputError that names a variable whose value would end in a traceback of the library that reads it."""
+    for name in NUMBERS:
+        if (value := os.environ.get(name)) is not None and not value.isdecimal():
+            raise InputError(f"{name} in the environment: {value!r} is not a whole number; mend or unset it")
+    if (value := os.environ.get("MASKBENCH_BACKEND", "")) not in ("", "reference"):
+        raise InputError(f"MASKBENCH_BACKEND in the environment: {value!r} is not reference; mend or unset it")
+
+
 def _terminate(number: int, _frame: object) -> None:
     """End as Python does on its own accord, so that half-written files are removed."""
     print(f"\n{Path(sys.argv[0]).name}: terminated; what is finished is kept", file=sys.stderr)
@@ -146,7 +185,7 @@ def _terminate(number: int, _frame: object) -> None:
 
 def _command_to_resume() -> list[str]:
     arguments = [argument for argument in sys.argv if argument != "--resume"]
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    processes = torchrun.local_size()
     start = ["torchrun", "--nproc-per-node", str(processes)] if processes > 1 else ["python"]
     return [*start, *arguments, "--resume"]
 
@@ -164,4 +203,4 @@ def _complain(program: str, message: str) -> int:
 
 def _rank() -> int:
     """torchrun's number of this process, also where it has not joined the others or left them already."""
-    return int(os.environ.get("RANK", 0))
+    return torchrun.told("RANK", 0)

@@ -1,19 +1,8 @@
 """What this machine is, and which commit runs on it."""
 
-import contextlib
-import os
 import platform
 import subprocess
 from pathlib import Path
-
-
-def memory() -> int:
-    """Bytes that this machine, or this process's container, has."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # another system, no limit
-            limits.append(int(Path(path).read_text()))
-    return min(limits)
 
 
 def commit() -> str:

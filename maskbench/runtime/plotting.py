@@ -1,17 +1,54 @@
-"""What every picture shares: no screen, an image without axes, a file written whole."""
+"""What every picture shares: no screen, one style, an image without axes, a file written whole."""
 
+import functools
+import inspect
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec
 
-import matplotlib
+from maskbench.runtime import matplotlib_import  # noqa: F401  before any part of matplotlib
 
-matplotlib.use("Agg")  # no screen needed
-
-import matplotlib.pyplot as plt
+from matplotlib import style  # isort: skip
+from matplotlib.figure import Figure  # isort: skip  pyplot's belong to the whole program, and to its screen
 from torch import Tensor
 
+from maskbench.errors import InputError
 from maskbench.storage import atomic
 
-__all__ = ["plt", "show", "write"]
+__all__ = ["picture", "show", "subplots", "write"]
+
+P = ParamSpec("P")
+
+
+def picture(draw: Callable[P, None]) -> Callable[P, None]:
+    """A function that draws a picture into the file ``path``, its argument: in matplotlib's own style, or not at all.
+
+    A matplotlibrc may ask for fonts or a LaTeX that are not there. Tables do not wait for pictures: what cannot be
+    drawn is left out, with a line. A file that cannot be written raises InputError.
+    """
+    signature = inspect.signature(draw)
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> None:
+        path = signature.bind(*args, **kwargs).arguments["path"]
+        try:
+            with style.context("default"):
+                draw(*args, **kwargs)
+        except InputError:
+            raise
+        except Exception as error:  # matplotlib's, of fonts, caches and libraries
+            path.unlink(missing_ok=True)  # an earlier run's would be taken for this one's
+            reason = str(error).split("\n")[0][:200] or type(error).__name__
+            print(f"{path}: cannot be drawn, and is left out ({reason})", file=sys.stderr)
+
+    return drawn
+
+
+def subplots(rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, **options):
+    """A figure of ``size`` in inches, and its axes; see ``matplotlib.figure.Figure.subplots`` for the options."""
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def show(axis, image: Tensor) -> None:
@@ -20,8 +57,7 @@ def show(axis, image: Tensor) -> None:
     axis.set(xticks=[], yticks=[])
 
 
-def write(figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all, and close it."""
+def write(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     with atomic.writing(path) as file:
         figure.savefig(file, format="png", dpi=130)
-    plt.close(figure)

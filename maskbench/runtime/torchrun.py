@@ -32,9 +32,14 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def told(name: str, default: int) -> int:
+    """What torchrun says in the environment, such as RANK; without torchrun, whoever else says it, the default."""
+    return int(os.environ.get(name, default)) if "TORCHELASTIC_RUN_ID" in os.environ else default
+
+
 def local_size() -> int:
     """How many processes torchrun started on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return told("LOCAL_WORLD_SIZE", 1)
 
 
 def spare_cores() -> int:
@@ -53,7 +58,7 @@ def processes(device: torch.device, patience: timedelta | None = None) -> Iterat
     Raises:
         InputError: fewer GPUs than processes, or the others cannot be reached.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or not dist.is_torchelastic_launched():
+    if told("WORLD_SIZE", 1) == 1:
         yield
         return
     # An optimiser imports it anyway. Imported later, it keeps the process group alive in a default argument (torch

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import joblib
 
 from maskbench.errors import InputError
-from maskbench.runtime.child_processes import die_with_parent
+from maskbench.runtime.system import children_deaf_to_ctrl_c, die_with_parent
 
 NAMES = ("threading", "loky", "dask", "ray")
 
@@ -42,6 +42,14 @@ def workers(name: str, jobs: int | None) -> Iterator[int]:
         yield 1 if cluster else cores
 
 
+def _unreachable(variable: str, address: str, error: Exception) -> InputError:
+    reason = str(error).split("\n")[0][:120] or type(error).__name__
+    return InputError(
+        f"{variable} {address}: no cluster answers there ({reason}); start it, mend the address, or unset the variable "
+        "to use this machine"
+    )
+
+
 @contextlib.contextmanager
 def _dask(cores: int) -> Iterator[None]:
     """The cluster of DASK_SCHEDULER_ADDRESS, or processes of this machine with one thread each."""
@@ -51,16 +59,18 @@ def _dask(cores: int) -> Iterator[None]:
     except ImportError:
         raise InputError("--backend dask: not installed; run pip install 'dask[distributed]'") from None
     local = {"n_workers": cores, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
-    if dask.config.get("scheduler-address", None):
+    address = dask.config.get("scheduler-address", None)
+    if address:
         local = {}
     # a task brings its rows along, and none is used twice
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
-        # workers inherit this: Ctrl-C is for the script, which closes them
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            client = distributed.Client(**local)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        with children_deaf_to_ctrl_c():  # it is for the script, which closes them
+            try:
+                client = distributed.Client(**local)
+            except (OSError, ValueError, TypeError) as error:  # of an address that is none, or where nobody answers
+                if not address:
+                    raise
+                raise _unreachable("DASK_SCHEDULER_ADDRESS", address, error) from None
         with client:
             yield
 
@@ -79,9 +89,14 @@ def _ray(cores: int) -> Iterator[None]:
         supports_return_generator = True  # it does; joblib denies it of all that derive from multiprocessing's
 
     joblib.register_parallel_backend("ray", Backend)
-    local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": cores, "include_dashboard": False}
+    local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": cores, "include_dashboard": False}
     terminate = signal.getsignal(signal.SIGTERM)
-    ray.init(**local, log_to_driver=False, logging_level="ERROR")
+    try:
+        ray.init(**local, log_to_driver=False, logging_level="ERROR")
+    except (OSError, RuntimeError, ValueError) as error:
+        if not os.environ.get("RAY_ADDRESS"):
+            raise
+        raise _unreachable("RAY_ADDRESS", os.environ["RAY_ADDRESS"], error) from None
     signal.signal(signal.SIGTERM, terminate)  # ray has put its own in the place of the script's
     try:
         yield

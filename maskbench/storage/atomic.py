@@ -5,7 +5,6 @@ too.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from maskbench.errors import InputError
+from maskbench.runtime import system
 
 _PARTIAL = ".partial"  # how temporary names end
 
@@ -38,14 +38,17 @@ def writing(path: Path, private: bool = False) -> Iterator[BinaryIO]:
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL)
         with os.fdopen(descriptor, "w+b") as file:
-            _lock(descriptor)  # remove_leftovers spares a file that is being written
+            system.lock_file(descriptor)  # remove_leftovers spares a file that is being written
             yield file
             file.flush()
             os.fsync(descriptor)
             if not private:  # mkstemp starts at 0600
-                os.fchmod(descriptor, 0o666 & ~_UMASK)
+                os.chmod(temporary, 0o666 & ~_UMASK)
+            if system.RENAMES_OPEN_FILES:
+                os.replace(temporary, path)
+        if not system.RENAMES_OPEN_FILES:
             os.replace(temporary, path)
-        _flush_folder(path.parent)
+        system.flush_folder(path.parent)
     except BaseException as error:
         if temporary:
             with contextlib.suppress(OSError):  # renamed already, or gone with its folder
@@ -60,26 +63,14 @@ def writing(path: Path, private: bool = False) -> Iterator[BinaryIO]:
         raise
 
 
-def _lock(descriptor: int) -> None:
-    with contextlib.suppress(OSError):  # a file system without locks
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that a killed run left in a folder, and none that is being written."""
     for path in folder.glob(f".*{_PARTIAL}"):
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+        with contextlib.suppress(OSError):
+            with open(path, "r+b") as file:
+                is_left = system.lock_file(file.fileno())
+            if is_left:
+                path.unlink()
 
 
 def make_folder(path: Path, private: bool = False) -> None:
@@ -113,23 +104,20 @@ def output_folder(path: Path, flag: str = "--output-dir") -> Iterator[None]:
     """
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     make_folder(path)
-    descriptor = os.open(path, os.O_RDONLY)
+    held = contextlib.ExitStack()
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held.enter_context(system.held(path))
     except BlockingIOError:
-        os.close(descriptor)
         raise InputError(
             f"{flag} {path}: another process is writing there; wait for it or choose another folder"
         ) from None
-    except OSError:
-        pass  # a file system without locks: nothing can be promised there
     try:
         yield
     finally:
+        held.close()
         for folder in made:
             with contextlib.suppress(OSError):  # something is in it
                 folder.rmdir()
-        os.close(descriptor)
 
 
 def _read_umask() -> int:
@@ -160,8 +148,9 @@ def scratch(rows: int, columns: int, folder: Path) -> Tensor:
         return torch.empty(rows, columns)
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=_PARTIAL) as file:
-            _lock(file.fileno())  # remove_leftovers of another process spares it
-            os.posix_fallocate(file.fileno(), 0, 4 * size)  # a hole that finds the disk full later would kill
+            system.lock_file(file.fileno())  # remove_leftovers of another process spares it
+            if not system.reserve(file.fileno(), 4 * size):  # a hole that finds the disk full later would kill
+                return torch.empty(rows, columns)
             return torch.from_file(file.name, shared=True, size=size).view(rows, columns)
     except RuntimeError as error:  # torch's, of a file system that cannot map files
         raise InputError(f"{folder}: cannot hold the masks ({error}); choose another place") from None

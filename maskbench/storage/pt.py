@@ -96,6 +96,8 @@ def read(path: Path, mapped: bool = False) -> dict[str, Any]:
         raise InputError(f"{path}: no such file") from None
     except (InputError, PermissionError, MemoryError):
         raise
+    except pt_contents.EditedError as error:
+        raise InputError(f"{path}: {error} before torch.save, or write masks with maskbench.save") from None
     except Exception as error:  # neither zipfile nor torch.load has a narrower promise for hostile or cut-off bytes
         reason = str(error).split("\n")[0][:120] or type(error).__name__
         raise InputError(f"{path}: damaged, or not a maskbench file ({reason}); restore it or make it again") from None

@@ -27,11 +27,18 @@ _LARGEST_PICKLE = 4 * 2**20  # also of the zip's directory: a few kilobytes are 
 _DEEPEST_STACK = 10_000  # the pickler writes a thousand entries at a time
 
 _ITEM_SIZES = {"torch FloatStorage": 4, "torch DoubleStorage": 8, "torch LongStorage": 8, "torch ByteStorage": 1}
+# not written by maskbench; what reads a file says which of them it takes
+_ITEM_SIZES |= {"torch IntStorage": 4, "torch ShortStorage": 2, "torch CharStorage": 1, "torch BoolStorage": 1}
+_ITEM_SIZES |= {"torch HalfStorage": 2, "torch BFloat16Storage": 2}
 _TENSOR_MAKER, _DICT_MAKER = "torch._utils _rebuild_tensor_v2", "collections OrderedDict"
 _GLOBALS = {*_ITEM_SIZES, _TENSOR_MAKER, _DICT_MAKER}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _SCALARS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
 _MARK = object()
+
+
+class EditedError(ValueError):
+    """A file that is whole, and that somebody changed and saved in a way that is not ours; the message mends it."""
 
 
 class _Name(str):
@@ -200,6 +207,8 @@ def outline(pickled: bytes, sizes: dict[str, int]) -> Any:
             require(isinstance(stack[-1], list), "its pickle is damaged")
             stack[-1].extend(items)
         elif name == "GLOBAL":
+            if argument.startswith("numpy"):
+                raise EditedError("holds a NumPy array or number; turn it into a tensor with torch.from_numpy or int")
             require(argument in _GLOBALS, f"its pickle names {argument[:60]}, which ours never do")
             stack.append(_Name(argument))
         elif name == "REDUCE":
@@ -220,9 +229,12 @@ def _tensor(count: Any, offset: Any, shape: Any, strides: Any, gradient: Any, ho
     require(isinstance(count, _Storage) and isinstance(shape, tuple), "holds a tensor of an unknown kind")
     require(all(_is_size(side) for side in shape) and len(shape) <= 8, "holds a tensor of an impossible shape")
     wanted = tuple(math.prod(max(side, 1) for side in shape[axis + 1 :]) for axis in range(len(shape)))
-    require(math.prod(shape) == count, "holds more or fewer numbers than its tensors show")
-    plain = type(offset) is int and offset == 0 and strides == wanted and gradient is False and hooks == {}
-    require(plain, "holds a tensor that is not plain")
+    require(math.prod(shape) <= count, "holds fewer numbers than its tensors show")
+    if math.prod(shape) < count:
+        raise EditedError("holds a slice of a tensor, and behind it the rows that were cut off; .clone() the slice")
+    require(type(offset) is int and offset == 0 and hooks == {}, "holds a tensor that is not plain")
+    if strides != wanted or gradient is not False:
+        raise EditedError("holds a tensor that is turned or wants gradients; .detach().contiguous() it")
     return _Outline()
 
 

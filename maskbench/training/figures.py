@@ -9,10 +9,11 @@ from torch import Tensor
 
 from maskbench.data.image_set import to_float
 from maskbench.models import Decoder, Encoder
-from maskbench.runtime.plotting import plt, show, write
+from maskbench.runtime.plotting import picture, show, subplots, write
 from maskbench.training.journal import COLUMNS
 
 
+@picture
 def losses(history: list[list[float]], path: Path) -> None:
     """The losses over the epochs (paper, Figs 5-7), and where they lie while no side wins; that of agreement, if any.
 
@@ -21,7 +22,7 @@ def losses(history: list[list[float]], path: Path) -> None:
     """
     series = dict(zip(COLUMNS, np.array(history).T, strict=False))
     agrees = "agreement_loss" in series
-    figure, axes = plt.subplots(1, 3 + agrees, figsize=(4 * (3 + agrees), 3.4), layout="constrained")
+    figure, axes = subplots(1, 3 + agrees, size=(4 * (3 + agrees), 3.4))
     style = dict(marker=".", markersize=4)
     axes[0].plot(series["epoch"], series["reconstruction_loss"], label="training", **style)
     axes[0].plot(series["epoch"], series["validation_mse"], label="validation", **style)
@@ -47,6 +48,7 @@ def losses(history: list[list[float]], path: Path) -> None:
     write(figure, path)
 
 
+@picture
 @torch.no_grad()
 def reconstructions(encoder: Encoder, decoder: Decoder, images: Tensor, path: Path) -> None:
     """Original, Gaussian part as a square picture, reconstruction: one column an image (paper, Fig 1).
@@ -56,9 +58,7 @@ def reconstructions(encoder: Encoder, decoder: Decoder, images: Tensor, path: Pa
     """
     gaussian, categorical = encoder(to_float(images))
     rebuilt = decoder(torch.cat((gaussian, categorical), 1))
-    figure, axes = plt.subplots(
-        3, len(images), figsize=(1.1 * len(images) + 0.9, 3.6), layout="constrained", squeeze=False
-    )
+    figure, axes = subplots(3, len(images), size=(1.1 * len(images) + 0.9, 3.6), squeeze=False)
     for column in range(len(images)):
         show(axes[0, column], to_float(images[column]))
         axes[1, column].imshow(latent_picture(gaussian[column]), cmap="gray", vmin=-3, vmax=3)

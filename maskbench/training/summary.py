@@ -14,7 +14,7 @@ def show(encoder: Encoder, decoder: Decoder, images: Images, history: list[list[
     """Draw the losses and some reconstructions, and say how the codes of validation images follow the prior."""
     from maskbench.training import figures  # matplotlib takes half a second, which mistakes and stopped runs save
 
-    with ONE_AT_A_TIME:  # pyplot belongs to all threads, too
+    with ONE_AT_A_TIME:  # matplotlib's settings belong to all threads, too
         figures.losses(history, folder / "losses.png")
         shown = next(large_batches(images, 8, of_rank=False))
         figures.reconstructions(encoder, decoder, shown, folder / "reconstructions.png")
@@ -28,4 +28,5 @@ def show(encoder: Encoder, decoder: Decoder, images: Images, history: list[list[
         f"{summary['correlation']:.3f}; the categories hold {summary['category_min']:.1%} to "
         f"{summary['category_max']:.1%}"
     )
-    print(f"{folder}: encoder.pt masks; decoder.pt and checkpoint.pt are private; losses.png, reconstructions.png")
+    drawn = [name for name in ("losses.png", "reconstructions.png") if (folder / name).exists()]
+    print("; ".join([f"{folder}: encoder.pt masks", "decoder.pt and checkpoint.pt are private", *drawn]))
