@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
+TRAINING = ("--dataset", "photos", "--limit", 256, "--preset", "paper")  # 16 steps an epoch
 
 pytest.register_assert_rewrite("ops_common")  # says, as in a test, what was compared
 
@@ -97,8 +98,7 @@ def complaint(run_here, capsys):
 
 
 def run_every_script(folder: Path) -> None:
-    training = ("--dataset", "photos", "--limit", 256, "--preset", "paper", "--epochs", 2)
-    training += ("--instances", 2, "--tensorboard")
+    training = (*TRAINING, "--epochs", 2, "--instances", 2, "--tensorboard")
     run_script("train_aae.py", *training, cwd=folder, OMP_NUM_THREADS="2")  # side by side, one thread each
     run_script("mask_dataset.py", "--dataset", "digits", cwd=folder)
     arguments = ("--classes", 3, "--repeats", 2, "--epochs", 3, "--estimators", 20)

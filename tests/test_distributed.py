@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, TRAINING
 from ranks import everything
 
 from maskbench.models import checkpoints, encoder
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-PHOTOS = ("--dataset", "photos", "--limit", "256", "--preset", "paper")
 
 
 def start(processes: int, script: str, *arguments: object, cwd: Path) -> subprocess.Popen:
@@ -77,10 +76,10 @@ def test_steps_are_those_of_one_process(alone, tmp_path):
 def killed(tmp_path_factory) -> tuple[Path, str, str]:
     """A training of three processes for an epoch, then of two until one of them is killed: where, and what it said."""
     folder = tmp_path_factory.mktemp("killed")
-    printed = run(3, "train_aae.py", *PHOTOS, "--epochs", 1, cwd=folder)  # 16 images a mini-batch: 5, 5 and 6
+    printed = run(3, "train_aae.py", *TRAINING, "--epochs", 1, cwd=folder)  # 16 images a mini-batch: 5, 5 and 6
     assert "3 processes" in printed and printed.count("validation MSE") == 1  # one of them prints
     assert len(list((folder / "runs" / "aae" / "0").glob("*.png"))) == 2
-    training = start(2, "train_aae.py", *PHOTOS, "--epochs", 10_000, "--resume", cwd=folder)
+    training = start(2, "train_aae.py", *TRAINING, "--epochs", 10_000, "--resume", cwd=folder)
     wait_for(lambda: len(metrics(folder)) >= 2, training)
     children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
     ranks = {}
@@ -108,7 +107,7 @@ def test_the_others_end_when_one_dies_and_one_goes_on(run_here, killed, tmp_path
     steps = 16 * epochs + len(checkpoint["losses"])
     assert epochs >= 2 and checkpoint["states"]["prior"]["rng_state"].tolist() == [0, steps]
     shutil.copytree(folder / "runs", tmp_path / "runs")
-    run_here("train_aae.py", *PHOTOS, "--epochs", epochs + 1, "--resume")
+    run_here("train_aae.py", *TRAINING, "--epochs", epochs + 1, "--resume")
     assert "processes was 2 and is 1" in capsys.readouterr().out
     assert len(metrics(tmp_path)) == epochs + 1 and (metrics(tmp_path)[:2] == metrics(folder)[:2]).all()
 
@@ -124,7 +123,7 @@ def test_preset_invariant_learns_what_one_process_does(run_here, tmp_path):
 
 
 def test_a_signal_stops_all_after_the_same_step(tmp_path):
-    training = start(2, "train_aae.py", *PHOTOS, "--epochs", 10_000, cwd=tmp_path)
+    training = start(2, "train_aae.py", *TRAINING, "--epochs", 10_000, cwd=tmp_path)
     folder = tmp_path / "runs" / "aae" / "0"
     wait_for((folder / "metrics.csv").exists, training)
     training.send_signal(signal.SIGTERM)
@@ -141,6 +140,6 @@ def test_mistakes_are_told_once(run_here, monkeypatch, capsys, rank):
     monkeypatch.setenv("RANK", str(rank))  # as torchrun does
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit) as stop:
-        run_here("train_aae.py", *PHOTOS, "--compile")
+        run_here("train_aae.py", *TRAINING, "--compile")
     said = [line for line in capsys.readouterr().err.splitlines() if "error: argument" in line]
     assert stop.value.code == 2 and len(said) == (rank == 0) and all("--compile" in line for line in said)

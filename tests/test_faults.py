@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, pictures, read_csv, run_script
+from conftest import ROOT, TRAINING, pictures, read_csv, run_script
 from PIL import Image
 
 from maskbench.errors import InputError
@@ -29,7 +29,7 @@ from maskbench.training.resume import find_checkpoint
 from maskbench.training.settings import Settings
 
 KILLS = int(os.environ.get("MASKBENCH_KILLS", 2))
-TRAINING = ("--dataset", "photos", "--limit", 256, "--epochs", 2)  # what instance 0 of the workplace ran: 2 x 16 steps
+TWO_EPOCHS = (*TRAINING, "--epochs", 2)  # what instance 0 of the workplace ran: 2 x 16 steps
 SIZES = dict(image_size=8, width=2, gaussian_dim=3, categories=2)
 
 
@@ -61,7 +61,7 @@ def assert_same_bits(folder: Path, unbroken: Path) -> None:
 def test_sigkill_at_random_moments(workplace, tmp_path):
     unbroken = workplace / "runs" / "aae" / "0"
     folder, output = tmp_path / "runs" / "aae" / "0", tmp_path / "output"
-    arguments = [*TRAINING, "--resume", "--checkpoint-minutes", 1e-6]  # a checkpoint after every step
+    arguments = [*TWO_EPOCHS, "--resume", "--checkpoint-minutes", 1e-6]  # a checkpoint after every step
     command = [sys.executable, str(ROOT / "train_aae.py"), *map(str, arguments)]
     random = np.random.default_rng()
     killed, places, leftovers, finished = 0, [], 0, 0
@@ -128,25 +128,26 @@ def test_signals_stop_after_any_step_and_the_rest_gives_the_same_bits(
     for at, number in ((1, signal.SIGINT), (9, signal.SIGTERM), (16, signal.SIGINT), (17, signal.SIGTERM), (31, 2)):
         stop_after(at - place, number)
         with pytest.raises(SystemExit) as stop:
-            run_here("train_aae.py", *TRAINING, "--resume")
+            run_here("train_aae.py", *TWO_EPOCHS, "--resume")
         assert stop.value.code == 128 + number
         last = capsys.readouterr().err.strip().splitlines()[-1]
         name = signal.Signals(number).name
         assert f"stopped by {name} at runs/aae/0, epoch {1 + (at - 1) // 16}, step {1 + (at - 1) % 16}" in last
         assert re.search(
-            r"resume with: python \S*train_aae\.py --dataset photos --limit 256 --epochs 2 --resume$", last
+            r"resume with: python \S*train_aae\.py --dataset photos --limit 256 --preset paper --epochs 2 --resume$",
+            last,
         )
         checkpoint = checkpoints.load_checkpoint(folder / "checkpoint.pt")
         assert 16 * len(checkpoint["history"]) + len(checkpoint["losses"]) == at
         assert (folder / "encoder.pt").exists() == (at > 16)  # a half-trained epoch leaves no encoder
         place = at
-    run_here("train_aae.py", *TRAINING, "--resume")
+    run_here("train_aae.py", *TWO_EPOCHS, "--resume")
     assert_same_bits(folder, workplace / "runs" / "aae" / "0")
 
 
 def test_instances_side_by_side_stop_together_and_resume_with_few_file_descriptors(tmp_path):
     folder = tmp_path / "runs" / "aae"
-    command = [sys.executable, str(ROOT / "train_aae.py"), "--dataset", "photos", "--limit", "256"]
+    command = [sys.executable, str(ROOT / "train_aae.py"), *map(str, TRAINING)]
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     many = [*command, "--epochs", "9999", "--instances", "2"]
     with subprocess.Popen(
@@ -174,7 +175,7 @@ def test_instances_side_by_side_stop_together_and_resume_with_few_file_descripto
 
 
 def test_an_instance_that_fails_stops_those_beside_it(tmp_path):
-    arguments = ("--dataset", "photos", "--limit", 256, "--epochs", 9999, "--instances", 3)
+    arguments = (*TRAINING, "--epochs", 9999, "--instances", 3)
     (tmp_path / "runs" / "aae" / "1" / "metrics.csv").mkdir(parents=True)  # a folder where its file is to be
     result = run_script("train_aae.py", *arguments, cwd=tmp_path, check=False, OMP_NUM_THREADS="2")
     assert result.returncode == 2 and "Traceback" not in result.stderr
@@ -197,7 +198,7 @@ def test_checkpoint_minutes(monkeypatch):
 
 
 def test_the_number_of_threads_is_restored(run_here, tmp_path, capsys):
-    arguments = ("--dataset", "photos", "--limit", 64, "--resume", "--epochs", 1)
+    arguments = (*TRAINING, "--resume", "--epochs", 1)
     run_here("train_aae.py", *arguments)
     path = tmp_path / "runs" / "aae" / "0" / "checkpoint.pt"
     content = checkpoints.load_checkpoint(path)
@@ -246,7 +247,7 @@ def test_training_on_a_disk_that_fails_goes_on_later(run_here, complaint, workpl
         replace(*arguments)
 
     monkeypatch.setattr(os, "replace", fails_at_the_seventh)  # checkpoints of six steps are written
-    arguments = (*TRAINING, "--resume", "--checkpoint-minutes", 1e-6)
+    arguments = (*TWO_EPOCHS, "--resume", "--checkpoint-minutes", 1e-6)
     assert "checkpoint.pt: cannot be written (No space left on device)" in complaint("train_aae.py", *arguments)
     monkeypatch.undo()
     assert len(checkpoints.load_checkpoint(tmp_path / "runs" / "aae" / "0" / "checkpoint.pt")["losses"]) == 6

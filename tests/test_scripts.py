@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import TRAINING, run_script
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -103,7 +103,7 @@ def test_instances_differ_and_repeat(run_here, workplace, tmp_path):
     def weights(folder: Path, instance: int) -> dict[str, torch.Tensor]:
         return torch.load(folder / "runs" / "aae" / str(instance) / "encoder.pt", weights_only=True)["state_dict"]
 
-    run_here("train_aae.py", "--dataset", "photos", "--limit", 256, "--epochs", 2, "--seed", 1)
+    run_here("train_aae.py", *TRAINING, "--epochs", 2, "--seed", 1)
     first, second, alone = weights(workplace, 0), weights(workplace, 1), weights(tmp_path, 0)
     assert not torch.equal(first["gaussian.weight"], second["gaussian.weight"])
     for name in second:  # instance 1 of --seed 0 is instance 0 of --seed 1
@@ -111,7 +111,7 @@ def test_instances_differ_and_repeat(run_here, workplace, tmp_path):
 
 
 def test_resume_gives_the_same_bits(run_here, refused, workplace, tmp_path):
-    arguments = ("--dataset", "photos", "--limit", 256)
+    arguments = TRAINING
     run_here("train_aae.py", *arguments, "--epochs", 1)
     refused("train_aae.py", *arguments, "--epochs", 2, naming="--resume")
     refused("train_aae.py", *arguments, "--lr", 0.1, "--resume", naming="--lr")

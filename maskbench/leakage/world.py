@@ -99,7 +99,8 @@ class World:
     def _recipe(self, seed: int) -> Recipe:
         gaussian_dim, categories = self.owner.widths
         sizes = {"image_size": self.owner.image_size, "gaussian_dim": gaussian_dim, "categories": categories}
-        return Recipe(public=lambda: self.images.public, seed=seed, **sizes)
+        preset = self.owner.encoder.config["preset"]  # an untrained encoder is one of the owner's kind
+        return Recipe(public=lambda: self.images.public, seed=seed, preset=preset, **sizes)
 
     def _victim(self, name: str) -> "Victim":
         owner, attacker, own, stolen = self._methods(name.removesuffix(KEYED))

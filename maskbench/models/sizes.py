@@ -24,7 +24,7 @@ PRESETS = {
     "invariant": {"width": 32, "gaussian_dim": 320, "batch_size": 128, "lr": 1.4e-3, "epochs": 25},
     "paper": {"width": 16, "gaussian_dim": 384, "batch_size": 16, "lr": 1e-3, "epochs": 12},
 }
-DEFAULT_PRESET = "paper"
+DEFAULT_PRESET = "invariant"
 LARGEST_IMAGE = 256  # side in pixels
 
 
