@@ -37,6 +37,12 @@ class ArgumentParser(argparse.ArgumentParser):
         self.add_argument("--workers", type=integer(0), default=torchrun.spare_cores(), help=workers)
         skip = "leave out files of folder:PATH that cannot be decoded, and list them, instead of stopping there"
         self.add_argument("--skip-corrupt", action="store_true", help=skip)
+        levels = "the values that become black and white, of images with more than 8 bits a channel; refused without it"
+        self.add_argument("--levels", type=finite_float, nargs=2, metavar=("LOW", "HIGH"), help=levels)
+        page = "of files with several pages or frames, read this one, from 1; refused without it"
+        self.add_argument("--page", type=integer(1), help=page)
+        ground = "what shines through where images are transparent"
+        self.add_argument("--ground", choices=("white", "grey", "black"), default="white", help=ground)
 
     def add_common(self) -> None:
         """The flags that every script has."""
@@ -80,6 +86,14 @@ def nonnegative_float(text: str) -> float:
     value = _number(text)
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a finite number of 0 or more")
+    return value
+
+
+def finite_float(text: str) -> float:
+    """An argparse type: a finite number."""
+    value = _number(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value
 
 
