@@ -213,7 +213,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--models", type=Path, default=Path("runs/aae"), help="folder of the trained instances 0, 1, ...")
     add("--instances", type=command_line.integer(2), help="pair the first INSTANCES only; default: all there are")
-    add("--dataset", default="cifar10", help="what they were trained on: cifar10, photos, ... or folder:PATH")
+    add("--dataset", default="cifar10", help="what they were trained on: cifar10, photos, ..., folder:PATH or npz:FILE")
     add("--output-dir", type=Path, help="where tables and pictures go; default: runs/crosspair, runs/audit")
     add("--audit", action="store_true", help="measure what masks leak, see above")
     private = "audit: also judge masks of this labelled set, and their accuracy; default: cifar100 beside cifar10"

@@ -130,7 +130,8 @@ def make_method(args: argparse.Namespace) -> MaskingMethod:
 
 
 def default_output(dataset: str, method: str, has_key: bool) -> Path:
-    name = Path(dataset.removeprefix("folder:")).resolve().name if dataset.startswith("folder:") else dataset
+    kind, _, path = dataset.partition(":")
+    name = {"folder": Path(path).resolve().name, "npz": Path(path).stem}.get(kind, dataset)
     name += ("" if method == "aae" else f"-{method}") + ("-key" if has_key else "")
     return Path("masked") / f"{name}.pt"
 
@@ -138,7 +139,11 @@ def default_output(dataset: str, method: str, has_key: bool) -> Path:
 def parse_arguments() -> argparse.Namespace:
     parser = command_line.ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--dataset", default="cifar100", help="images to mask: cifar10, cifar100, mnist, photos, digits or folder:PATH")
+    add(
+        "--dataset",
+        default="cifar100",
+        help="images to mask: cifar10, cifar100, mnist, photos, digits, folder:PATH or npz:FILE",
+    )
     add("--encoder", type=Path, default=Path("runs/aae/0/encoder.pt"), help="the trained encoder (--method aae)")
     add("--output", type=Path, help="the masked file; default: masked/DATASET[-METHOD][-key].pt")
     add("--method", choices=tuple(METHODS), default="aae", help="what masks: the encoder, or a baseline")
