@@ -61,7 +61,12 @@ def pixels(path: Path, reading: Reading) -> np.ndarray:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they quote what is in the file
-        data = pydicom.dcmread(path, specific_tags=_FIELDS)
+        try:
+            data = pydicom.dcmread(path, specific_tags=_FIELDS)
+        except pydicom.errors.InvalidDicomError:
+            raise InputError(f"{path}: lacks the head of a DICOM file; mend it (dcmconv writes one)") from None
+        if "Rows" not in data:
+            raise InputError(f"{path}: is DICOM without pixels; move it away")
         check_size(data.Columns, data.Rows, path)
         frame = reading.pick(int(data.get("NumberOfFrames") or 1), path)
         _check_compression(data, path)
@@ -103,10 +108,11 @@ def _lift_groups(data: "Dataset", frame: int) -> None:
 
 
 def _grey(data: "Dataset", stored: np.ndarray, values: np.ndarray, reading: Reading, path: Path) -> np.ndarray:
-    """Rescaled values as bytes: by the levels, the file's table or window, or as they are where they have 8 bits."""
+    """Rescaled values as bytes: by the levels where they are deep, the file's table or window, or as they are."""
     from pydicom.pixels import apply_voi
 
-    if reading.levels is not None:
+    is_deep = stored.dtype != np.uint8 or not np.array_equal(stored, values)
+    if is_deep and reading.levels is not None:
         return reading.to_bytes(values, path)
     if data.get("VOILUTSequence"):
         bits = data.VOILUTSequence[0].LUTDescriptor[2]
@@ -114,9 +120,7 @@ def _grey(data: "Dataset", stored: np.ndarray, values: np.ndarray, reading: Read
     window = _window(data)
     if window is not None:
         return scaled(values, *window)
-    if stored.dtype == np.uint8 and np.array_equal(stored, values):
-        return scaled(stored, 0, 2**data.BitsStored - 1)
-    return reading.to_bytes(values, path)
+    return reading.to_bytes(values, path) if is_deep else scaled(stored, 0, 2**data.BitsStored - 1)
 
 
 def _window(data: "Dataset") -> tuple[float, float] | None:

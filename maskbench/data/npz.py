@@ -1,7 +1,7 @@
 """Images as NumPy arrays in one file: ``npz:FILE``.
 
-The file holds ``images`` and ``labels``, and maybe ``split`` (0 training, 1 test) and ``classes`` (names). Or it has the
-layout of MedMNIST: ``train_images``, ``train_labels``, the same of ``test`` and, where there is one, of ``val``.
+The file holds ``images`` and ``labels``, and maybe ``split`` (0 training, 1 test) and ``classes`` (names). Or it has
+the layout of MedMNIST: ``train_images``, ``train_labels``, the same of ``test`` and, where there is one, of ``val``.
 Nothing in it is unpickled.
 """
 
@@ -150,8 +150,8 @@ def _levels(images: np.ndarray, reading: Reading, what: str) -> tuple[float, flo
         return 0, 1
     if reading.levels is None:
         raise InputError(
-            f"{what}: is {images.dtype} with values from {low:g} to {high:g}, and neither uint8 nor floats from 0 to 1; "
-            "say with --levels LOW HIGH which values are black and white"
+            f"{what}: is {images.dtype} with values from {low:g} to {high:g}; taken as they are, they "
+            "must be uint8, or floats from 0 to 1; say with --levels LOW HIGH which values are black and white"
         )
     return reading.levels[0], reading.levels[1]
 
