@@ -52,7 +52,7 @@ def pets(tmp_path) -> Path:
 PETS = {"cats": [10] * 3, "dogs": [200] * 3}
 LEFT = [
     *(".ipynb_checkpoints", ".git", ".Trash-1000", ".thumbnails", ".AppleDouble", "__MACOSX", "@eaDir", "#recycle"),
-    *("$RECYCLE.BIN", "System Volume Information", "lost+found"),
+    *("$RECYCLE.BIN", "System Volume Information", "lost+found", "Thumbnails"),
 ]
 
 
@@ -67,12 +67,20 @@ def test_folders_of_systems_are_no_classes_and_double_nothing(pets, capsys, name
 
 
 def test_files_of_systems_are_skipped_and_counted_in_one_line(pets, capsys):
-    names = ("cats/._0.png", "cats/.hidden.jpg", "Thumbs.db", "dogs/desktop.ini", "dogs/.DS_Store", "DICOMDIR")
+    names = (
+        "cats/._0.png",
+        "cats/.hidden.jpg",
+        "Thumbs.db",
+        "dogs/desktop.ini",
+        "dogs/.DS_Store",
+        "DICOMDIR",
+        "cats/0.png:Zone.Identifier",
+    )
     for name in names:
         (pets / name).write_bytes(bytes(82))
     assert values(load(pets)) == PETS
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 1 and said[0].startswith(f"folder:{pets}: skipped 6 files or folders") and "..." in said[0]
+    assert len(said) == 1 and said[0].startswith(f"folder:{pets}: skipped 7 files or folders") and "..." in said[0]
 
 
 def test_a_folder_of_pictures_alone_says_nothing(pets, capsys):
@@ -128,7 +136,7 @@ def test_parts_in_doubt_are_refused_by_name(tmp_path):
         if place.count("/") and not list((tmp_path / place).parent.iterdir()):
             (tmp_path / place).parent.rmdir()
     (tmp_path / "0.png").write_bytes((tmp_path / "train/cats/0.png").read_bytes())
-    assert f"{tmp_path}/0.png: not an image in a class folder" in refusal(tmp_path)
+    assert f"{tmp_path}/0.png: not an image in a class folder; move it into one, or away" in refusal(tmp_path)
 
 
 def test_parts_among_classes_are_refused(pets):

@@ -49,17 +49,17 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26
 
 
 @functools.cache
-def _formats() -> dict[str, str]:
-    """Still formats that Pillow reads, by the endings of their files, in small letters."""
-    Image.init()
-    readable = Image.OPEN.keys() - _NOT_STILL
-    return {ending: name for ending, name in Image.registered_extensions().items() if name in readable}
+def endings() -> frozenset[str]:
+    """Endings of the files that :func:`decode` reads, in small letters, with the dot."""
+    of_pillow = Image.registered_extensions()
+    return dicom.ENDINGS.union(ending for ending, name in of_pillow.items() if name in _formats())
 
 
 @functools.cache
-def endings() -> frozenset[str]:
-    """Endings of the files that :func:`decode` reads, in small letters, with the dot."""
-    return frozenset(_formats()) | dicom.ENDINGS
+def _formats() -> tuple[str, ...]:
+    """Still formats that Pillow reads and that have endings."""
+    named = set(Image.registered_extensions().values()) - _NOT_STILL
+    return tuple(name for name in Image.ID if name in named)
 
 
 def advice(name: str) -> str:
@@ -90,14 +90,14 @@ def _opaque(path: Path, size: int, reading: Reading) -> Image.Image:
         image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size, no smaller than this
         if _is_deep(image, path):
             colours, alpha = _deep(image, path, reading)
+            picture = Image.fromarray(colours if alpha is None else reading.over_ground(colours, alpha))
         elif image.mode == "LAB":
             raise Undecided(f"{path}: has LAB colours; convert it to RGB")
         elif image.has_transparency_data:
             rgba = np.asarray(image.convert("RGBA"))
-            colours, alpha = rgba[..., :3], rgba[..., 3]
+            picture = Image.fromarray(reading.over_ground(rgba[..., :3], rgba[..., 3]))
         else:
-            colours, alpha = np.asarray(image.convert("RGB")), None
-        picture = Image.fromarray(colours if alpha is None else reading.over_ground(colours, alpha))
+            picture = image.convert("RGB")
         turn = _TURNS.get(_orientation(image))
         return picture if turn is None else picture.transpose(turn)
 
@@ -105,7 +105,7 @@ def _opaque(path: Path, size: int, reading: Reading) -> Image.Image:
 @contextlib.contextmanager
 def _page(path: Path, reading: Reading) -> Iterator[Image.Image]:
     """A file, opened, at the page that is read; nothing is decoded yet."""
-    with Image.open(path, formats=tuple(set(_formats().values()))) as image:
+    with Image.open(path, formats=_formats()) as image:
         check_size(*image.size, path)
         # what a telephone puts behind a JPEG (MPO), and Photoshop's layers, are parts of the first picture
         pages = 1 if image.format in ("MPO", "PSD") else getattr(image, "n_frames", 1)
@@ -172,11 +172,12 @@ def _values(image: Image.Image, path: Path, reading: Reading) -> np.ndarray:
         if image.format == "TIFF" and values.dtype == np.int32 and image.tag_v2.get(_SAMPLE_FORMAT, (1,)) == (1,):
             values = values.view(np.uint32)
         return values
+    in_planes = image.format == "TIFF" and image.tag_v2.get(_PLANES) == 2
+    later_frame = image.format == "PNG" and image.tell() > 0  # is drawn over those before it
+    if not re.fullmatch("(RGB[XA]?|LA);16[LBN]", raw) or in_planes or later_frame:
+        raise Undecided(f"{path}: has more than 8 bits a channel, in a form that is not read; convert it to PNG")
     if raw == "LA;16B":  # four bytes a pixel: those of grey and those of alpha
         return _raw(image, "RGBA").view(">u2")
-    planes = image.format == "TIFF" and image.tag_v2.get(_PLANES) == 2
-    if not re.fullmatch("RGB[XA]?;16[LBN]", raw) or planes:
-        raise Undecided(f"{path}: has more than 8 bits a channel, in a form that is not read; convert it to PNG")
     with _page(path, reading) as again:
         if again.format == "PPM":
             again.tile = [_tile(again.tile[0], "raw", raw)]

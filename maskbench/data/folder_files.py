@@ -19,6 +19,8 @@ from maskbench.runtime import command_line
 # files and folders, in small letters, that systems strew about; whatever begins with a dot is left out, too
 _LEFT_BY_SYSTEMS = {
     "thumbs.db",
+    "thumbs.db:encryptable",
+    "thumbnails",
     "ehthumbs.db",
     "ehthumbs_vista.db",
     "desktop.ini",
@@ -39,6 +41,7 @@ _LEFT_BY_SYSTEMS = {
     "temporary items",
     "__pycache__",
 }
+_ADDED_BY_SYSTEMS = (":zone.identifier", "@synoeastream", "@synoresource")  # to the name of a picture
 _PART = re.compile(r"(?P<part>train|test|val)(ing|id|idation)?(set|split|part|data|images?|pictures)?\d*")
 
 
@@ -220,7 +223,8 @@ class _Search:
 
 
 def _is_left(name: str) -> bool:
-    return name.startswith(".") or name.casefold() in _LEFT_BY_SYSTEMS
+    small = name.casefold()
+    return name.startswith(".") or small in _LEFT_BY_SYSTEMS or small.endswith(_ADDED_BY_SYSTEMS)
 
 
 def _part(name: str) -> str | None:
@@ -275,5 +279,7 @@ def _check_same(parts: list[tuple[Path, list[str]]]) -> None:
 
 def _refuse(folder: Path, names: list[str]) -> None:
     """InputError for the first of the files, which are no pictures in a class folder."""
-    if names:
-        raise InputError(f"{folder / names[0]}: not an image in a class folder; {advice(names[0])}")
+    for name in names[:1]:
+        is_picture = os.path.splitext(name)[1].lower() in endings()
+        what_to_do = "move it into one, or away" if is_picture else advice(name)
+        raise InputError(f"{folder / name}: not an image in a class folder; {what_to_do}")

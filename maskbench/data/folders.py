@@ -33,7 +33,7 @@ def folder(
     name: str, image_size: int, workers: int, skip_corrupt: bool, flag: str, stream: bool, reading: Reading
 ) -> ImageSet:
     """``PATH/train/<class>/*`` and ``PATH/test/<class>/*``, or ``PATH/<class>/*`` divided 4 : 1."""
-    root = Path(name.removeprefix("folder:"))
+    root = Path(os.path.expanduser(name.removeprefix("folder:")))  # no shell looks behind the colon
     if not root.is_dir():
         raise InputError(f"{flag} {name}: {root} is not a folder")
     files = folder_files.find(root)

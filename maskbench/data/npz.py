@@ -5,6 +5,7 @@ the layout of MedMNIST: ``train_images``, ``train_labels``, the same of ``test``
 Nothing in it is unpickled.
 """
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def npz(name: str, image_size: int, flag: str, reading: Reading) -> ImageSet:
     Raises:
         InputError: the file is missing or damaged, or its arrays are others.
     """
-    path = Path(name.removeprefix("npz:"))
+    path = Path(os.path.expanduser(name.removeprefix("npz:")))  # no shell looks behind the colon
     if not path.is_file():
         raise InputError(f"{flag} {name}: {path} is not a file")
     arrays = _read(path)

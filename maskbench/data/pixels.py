@@ -38,7 +38,7 @@ class Reading:
 
     def stated(self) -> list[str]:
         """The flags that were given, as they are written."""
-        levels = [f"--levels {self.levels[0]:.9g} {self.levels[1]:.9g}"] if self.levels else []
+        levels = [f"--levels {self.levels[0]:.15g} {self.levels[1]:.15g}"] if self.levels else []
         page = [f"--page {self.page}"] if self.page else []
         return levels + page + ([f"--ground {self.ground}"] if self.ground != "white" else [])
 
