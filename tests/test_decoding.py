@@ -325,6 +325,7 @@ def test_several_pages_are_refused_or_chosen(tmp_path, ending):
 def test_what_a_telephone_puts_behind_a_jpeg_is_no_page(tmp_path):
     plain(10).save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=[plain(200)])
     assert np.abs(pixels(tmp_path / "x.jpg").astype(int) - 10).max() <= 3
+    assert ".mpo" in decoding.endings()
 
 
 @pytest.mark.parametrize("bytes_", [2_000_000, 20_000_000])

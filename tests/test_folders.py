@@ -139,6 +139,23 @@ def test_parts_in_doubt_are_refused_by_name(tmp_path):
     assert f"{tmp_path}/0.png: not an image in a class folder; move it into one, or away" in refusal(tmp_path)
 
 
+LOOK_LIKE_PARTS = [("X_train", "X_test"), ("trainA", "testA"), ("imagesTr", "imagesTs"), ("train (1)", "val (1)")]
+
+
+@pytest.mark.parametrize("names", LOOK_LIKE_PARTS)
+def test_what_looks_like_parts_is_no_class(tmp_path, names):
+    for name in names:
+        grey(tmp_path / name / "cats", 10)
+        grey(tmp_path / name / "dogs", 10)
+    assert "look like parts; call them train and test" in refusal(tmp_path)
+
+
+def test_classes_that_have_a_word_of_parts_are_classes(tmp_path):
+    for number, name in enumerate(("test positive", "test negative")):
+        grey(tmp_path / name, number)
+    assert values(load(tmp_path)) == {"test negative": [1], "test positive": [0]}
+
+
 def test_parts_among_classes_are_refused(pets):
     grey(pets / "test", 99, 2)  # a flat one without labels, as competitions have them
     assert f"{pets}/test: is called like a part" in refusal(pets)

@@ -76,6 +76,9 @@ def test_the_layout_of_medmnist(tmp_path, capsys, validation):
     known = range(0, 140 if validation else 100, 10)
     assert by_value(found, TRAIN) == {value: WANTED[value] for value in known}
     assert ("images of val join the training part" in capsys.readouterr().out) == validation
+    labels = {name: array // 7 for name, array in arrays.items() if name.endswith("labels")}
+    np.savez(tmp_path / "x.npz", **arrays | labels, classes=np.array(["two", "seven"]))
+    assert load(tmp_path / "x.npz").classes == ["two", "seven"]
 
 
 def test_values_of_other_kinds(tmp_path):

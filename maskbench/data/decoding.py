@@ -51,8 +51,8 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26
 @functools.cache
 def endings() -> frozenset[str]:
     """Endings of the files that :func:`decode` reads, in small letters, with the dot."""
-    of_pillow = Image.registered_extensions()
-    return dicom.ENDINGS.union(ending for ending, name in of_pillow.items() if name in _formats())
+    of_pillow, formats = Image.registered_extensions(), {*_formats(), "MPO"}  # which is opened as a JPEG
+    return dicom.ENDINGS.union(ending for ending, name in of_pillow.items() if name in formats)
 
 
 @functools.cache

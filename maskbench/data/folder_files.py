@@ -43,6 +43,11 @@ _LEFT_BY_SYSTEMS = {
 }
 _ADDED_BY_SYSTEMS = (":zone.identifier", "@synoeastream", "@synoresource")  # to the name of a picture
 _PART = re.compile(r"(?P<part>train|test|val)(ing|id|idation)?(set|split|part|data|images?|pictures)?\d*")
+# where every folder has one of these in its name, they are hardly classes
+_WORDS_OF_PARTS = {
+    *("train", "training", "trn", "tr", "test", "testing", "tst", "ts"),
+    *("val", "valid", "validation", "dev"),
+}
 
 
 class Names:
@@ -251,6 +256,9 @@ def _parts(root: Path, names: list[str]) -> dict[str, str]:
     if found and not others:
         has = " and ".join(sorted(found.values()))
         raise InputError(f"folder:{root}: has {has}; the parts must be called train and test")
+    words = [{word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)} & _WORDS_OF_PARTS for name in names]
+    if len(names) > 1 and all(words) and any(of_name & {"train", "training", "trn", "tr"} for of_name in words):
+        raise InputError(f"folder:{root}: {' and '.join(names[:4])} look like parts; call them train and test")
     return {}
 
 

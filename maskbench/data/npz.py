@@ -20,7 +20,7 @@ from maskbench.errors import InputError
 from maskbench.runtime import command_line
 
 _ONE = ("images", "labels", "split", "classes")
-_MEDMNIST = tuple(f"{part}_{what}" for part in ("train", "val", "test") for what in ("images", "labels"))
+_MEDMNIST = (*(f"{part}_{what}" for part in ("train", "val", "test") for what in ("images", "labels")), "classes")
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -73,7 +73,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                     shape, _, dtype = _HEADERS[np.lib.format.read_magic(member)](member)
                     if dtype.hasobject:
                         raise InputError(
-                            f"{path}: {name} holds Python objects, which are never read; save it as numbers"
+                            f"{path}: {name} holds Python objects, which are never read; save it as numbers or text"
                         )
                     needed += int(np.prod(shape, dtype=object)) * dtype.itemsize
             check_memory(f"npz:{path}", needed)
@@ -107,7 +107,8 @@ def _layout(names: list[str], path: Path) -> tuple[str, ...]:
             f"{path}: lacks {' and '.join(missing)}; a file has images and labels, or train_images, train_labels, "
             "test_images and test_labels"
         )
-    if both := sorted((set(_ONE) if layout is _MEDMNIST else set(_MEDMNIST)) & set(names)):
+    other = _ONE if layout is _MEDMNIST else _MEDMNIST
+    if both := sorted((set(other) - set(layout)) & set(names)):
         raise InputError(f"{path}: has {both[0]} beside {layout[0]}; leave one of them out")
     return layout
 
