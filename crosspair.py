@@ -33,6 +33,7 @@ from maskbench.data import datasets
 from maskbench.data.image_quality import image_mse
 from maskbench.data.image_set import to_float
 from maskbench.data.patterns import test_patterns
+from maskbench.data.pixels import Reading
 from maskbench.errors import InputError
 from maskbench.models import Decoder, Encoder, checkpoints
 from maskbench.reproduce.paper import CROSS_PAIR_ERRORS
@@ -77,13 +78,16 @@ def audit_all(args: argparse.Namespace, folders: list[Path], device: torch.devic
         data_dir=args.data_dir,
         workers=args.workers,
         skip_corrupt=args.skip_corrupt,
+        reading=Reading(args.levels, args.page, args.ground),
     )
 
 
 def pair_all(
     args: argparse.Namespace, encoders: list[Encoder], decoders: list[Decoder], image_size: int, device: torch.device
 ) -> None:
-    image_set = datasets.load(args.dataset, args.data_dir, image_size, args.workers, args.skip_corrupt)
+    reading = Reading(args.levels, args.page, args.ground)
+    files = args.data_dir, image_size, args.workers, args.skip_corrupt
+    image_set = datasets.load(args.dataset, *files, reading=reading)
     train_rows, validation_rows = datasets.autoencoder_split(image_set, args.limit)
     patterns = test_patterns(image_size)
     sets = {
@@ -210,7 +214,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--models", type=command_line.path, default=Path("runs/aae"), help="folder of the trained instances 0, 1, ...")
     add("--instances", type=command_line.integer(2), help="pair the first INSTANCES only; default: all there are")
-    add("--dataset", default="cifar10", help="what they were trained on: cifar10, photos, ... or folder:PATH")
+    add("--dataset", default="cifar10", help="what they were trained on: cifar10, photos, ..., folder:PATH or npz:FILE")
     add(
         "--output-dir", type=command_line.path, help="where tables and pictures go; default: runs/crosspair, runs/audit"
     )

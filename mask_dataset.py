@@ -34,6 +34,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from maskbench.data import datasets, masked_set
+from maskbench.data.image_set import ImageSet
+from maskbench.data.pixels import Reading
 from maskbench.errors import InputError
 from maskbench.masking import METHODS, MaskingMethod, Recipe, augmentation, key, make
 from maskbench.masking.shards import Copies, Shard, Work
@@ -60,7 +62,7 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
         raise InputError(f"--output {output}: would be read instead of the shards; move it away or choose another name")
     method = make_method(args).to(device)
     size = method.image_size
-    images = datasets.load(args.dataset, args.data_dir, size, args.workers, args.skip_corrupt, stream=True)
+    images = load(args, args.dataset, size, stream=True)
     train, test = datasets.labelled_split(images, args.limit)
     if len(paths) > max(1, len(train)):
         raise InputError(f"--shards {len(paths)}: more than the {len(train)} training images")
@@ -99,13 +101,19 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
     )
 
 
+def load(args: argparse.Namespace, name: str, image_size: int, **how: object) -> ImageSet:
+    """A dataset as the flags say that its files are read."""
+    reading = Reading(args.levels, args.page, args.ground)
+    return datasets.load(name, args.data_dir, image_size, args.workers, args.skip_corrupt, reading=reading, **how)
+
+
 def make_method(args: argparse.Namespace) -> MaskingMethod:
     """The method of ``--method``, made of what the flags say, and turned by ``--key``."""
     secret = key.load(args.key) if args.key else None
 
     def public() -> Tensor:
         size = args.image_size or 32
-        found = datasets.load(args.fit_on, args.data_dir, size, args.workers, args.skip_corrupt, "--fit-on")
+        found = load(args, args.fit_on, size, flag="--fit-on")
         return found.images[datasets.autoencoder_split(found)[0]]
 
     recipe = Recipe(
@@ -122,7 +130,8 @@ def make_method(args: argparse.Namespace) -> MaskingMethod:
 
 
 def default_output(dataset: str, method: str, has_key: bool) -> Path:
-    name = Path(dataset.removeprefix("folder:")).resolve().name if dataset.startswith("folder:") else dataset
+    kind, _, path = dataset.partition(":")
+    name = {"folder": Path(path).resolve().name, "npz": Path(path).stem}.get(kind, dataset)
     name += ("" if method == "aae" else f"-{method}") + ("-key" if has_key else "")
     return Path("masked") / f"{name}.pt"
 
@@ -130,7 +139,11 @@ def default_output(dataset: str, method: str, has_key: bool) -> Path:
 def parse_arguments() -> argparse.Namespace:
     parser = command_line.ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--dataset", default="cifar100", help="images to mask: cifar10, cifar100, mnist, photos, digits or folder:PATH")
+    add(
+        "--dataset",
+        default="cifar100",
+        help="images to mask: cifar10, cifar100, mnist, photos, digits, folder:PATH or npz:FILE",
+    )
     add(
         "--encoder",
         type=command_line.path,

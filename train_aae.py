@@ -370,7 +370,11 @@ def of_preset(name: str) -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = command_line.ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--dataset", default="cifar10", help="public images: cifar10, cifar100, mnist, photos, digits or folder:PATH")
+    add(
+        "--dataset",
+        default="cifar10",
+        help="public images: cifar10, cifar100, mnist, photos, digits, folder:PATH or npz:FILE",
+    )
     add("--output-dir", type=command_line.path, default=Path("runs/aae"), help="instances go to OUTPUT_DIR/0, /1, ...")
     add("--epochs", type=command_line.integer(1), help=f"passes over the training images ({of_preset('epochs')})")
     add(

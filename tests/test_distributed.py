@@ -139,6 +139,7 @@ def test_a_signal_stops_all_after_the_same_step(tmp_path):
 def test_mistakes_are_told_once(run_here, monkeypatch, capsys, rank):
     monkeypatch.setenv("RANK", str(rank))  # as torchrun does
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(SystemExit) as stop:
         run_here("train_aae.py", *TRAINING, "--compile")
     said = [line for line in capsys.readouterr().err.splitlines() if "error: argument" in line]

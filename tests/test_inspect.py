@@ -213,7 +213,7 @@ def test_a_decoder_of_other_sizes_is_no_pair(tmp_path):
 def test_class_names_that_cannot_be_written_are_refused(workplace, tmp_path, name):
     content = pt.load(workplace / "masked" / "digits.pt", masked_set.FORMAT)
     pt.save(content | {"classes": [name, *content["classes"][1:]]}, tmp_path / "masked.pt")
-    with pytest.raises(InputError, match="printable"):
+    with pytest.raises(InputError, match="control characters"):
         masked_set.load(tmp_path / "masked.pt")
 
 

@@ -214,8 +214,7 @@ def test_the_reference_can_be_forced(monkeypatch):
     done = run_python(IMPORT_TWICE, root, MASKBENCH_BACKEND="reference")
     assert done.returncode == 0 and done.stdout == "reference\n" and "Warning" not in done.stderr, done.stderr
     monkeypatch.setenv("MASKBENCH_BACKEND", "fast")
-    with pytest.raises(ValueError, match="MASKBENCH_BACKEND must be reference or unset, got 'fast'"):
-        loading.load_kernels()
+    assert loading.load_kernels() == (frozenset(), "MASKBENCH_BACKEND must be reference or unset, got 'fast'")
 
 
 def test_facts_are_printed():

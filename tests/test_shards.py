@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_distributed import run
 
 from maskbench.data import masked_set
@@ -131,3 +133,27 @@ def test_names_of_sets():
     assert masked_set.shard_paths(path, 1) == [path]
     assert masked_set.shard_paths(path, 8)[3] == Path("masked/mine-00003-of-00008.pt")
     assert {masked_set.set_name(name) for name in (path, *masked_set.shard_paths(path, 8))} == {"mine"}
+
+
+def test_shards_that_were_read_otherwise_are_made_again(run_here, tmp_path, capsys):
+    values = np.linspace(0, 4095, 64).reshape(8, 8).astype(np.uint16)
+    for label in range(2):
+        (tmp_path / "mine" / f"class{label}").mkdir(parents=True)
+        for number in range(5):
+            Image.fromarray(values).save(tmp_path / "mine" / f"class{label}" / f"{number}.png")
+
+    def mask(*flags: object) -> str:
+        capsys.readouterr()
+        arguments = ("--dataset", "folder:mine", "--method", "identity", "--image-size", 8, "--workers", 0)
+        run_here("mask_dataset.py", *arguments, "--shards", 2, *flags)
+        return capsys.readouterr().out
+
+    assert "0 of 2 were finished" in mask("--levels", 0, 4095)
+    before = masked_set.load(tmp_path / "masked" / "mine-identity.pt").gaussian[torch.arange(10)]
+    assert "2 of 2 were finished" in mask("--levels", 0, 4095)
+    # so little changes no mask much, and is another set all the same
+    assert "0 of 2 were finished" in mask("--levels", 0, 4096)
+    data = masked_set.load(tmp_path / "masked" / "mine-identity.pt")
+    assert data.dataset == "folder --levels 0 4096"
+    assert (data.gaussian[torch.arange(10)] - before).abs().max() < 0.01
+    assert "0 of 2 were finished" in mask("--levels", 0, 4096, "--ground", "grey")

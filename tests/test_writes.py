@@ -158,7 +158,8 @@ def test_two_processes_and_one_output_folder(complaint, workplace, tmp_path, scr
     }[script]
     with atomic.output_folder(tmp_path / "out"):  # flock tells apart who opened the folder, not which process did
         said = complaint(script, *inputs, "--output-dir", "out")
-        assert "--output-dir out: another process is writing there" in said and not list((tmp_path / "out").iterdir())
+        assert "--output-dir out: another process is writing there" in said
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
     assert not (tmp_path / "out").exists()  # nothing was written
 
 

@@ -8,7 +8,8 @@ cifar100   torchvision's, downloaded when missing      50,000                   
 mnist      torchvision's, downloaded when missing      60,000                           10,000
 photos     crops of scikit-learn's photographs         20,000                           2,000
 digits     scikit-learn's handwritten digits           1,437                            360
-folder:P   torchvision's ImageFolder                   P/train, or four fifths of P     P/test, or one fifth
+folder:P   pictures, in one folder a class             P/train, or four fifths of P     P/test, or one fifth
+npz:F      NumPy arrays                                what F says, or four fifths     the rest
 ========== =========================================== ================================ ===========
 
 Grey images become RGB, and every image becomes ``image_size`` x ``image_size``.
@@ -25,6 +26,8 @@ from torch import Tensor
 from maskbench.data.bundled_sets import digits, photos
 from maskbench.data.folders import FolderImages, folder
 from maskbench.data.image_set import TEST, TRAIN, ImageSet
+from maskbench.data.npz import npz
+from maskbench.data.pixels import AS_IT_IS, Reading
 from maskbench.data.torchvision_sets import torchvision_set
 from maskbench.errors import InputError
 from maskbench.runtime import torchrun
@@ -47,17 +50,19 @@ def load(
     skip_corrupt: bool = False,
     flag: str = "--dataset",
     stream: bool = False,
+    reading: Reading = AS_IT_IS,
 ) -> ImageSet:
     """Load a dataset by its ``--dataset`` name.
 
     Args:
-        name: in ``LOADERS``, or ``folder:PATH``.
+        name: in ``LOADERS``, or ``folder:PATH`` or ``npz:FILE``.
         data_dir: where torchvision's datasets are, or are downloaded to.
         image_size: side of the images in pixels.
         workers: processes that decode a folder's files; 0 decodes in this one.
         skip_corrupt: leave out files of a folder that cannot be decoded, and list them, instead of refusing them.
         flag: where the user gave the name, for complaints.
         stream: leave a folder's images in their files also where the memory is large enough: they are read once.
+        reading: how pictures of the user's own are read that have more in them than 8 bits in three opaque channels.
 
     Raises:
         InputError: unknown name, files missing, damaged or not images, download impossible.
@@ -65,8 +70,10 @@ def load(
     if name in LOADERS:
         return LOADERS[name](Path(data_dir), image_size)
     if name.startswith("folder:"):
-        return folder(name, image_size, workers, skip_corrupt, flag, stream)
-    raise InputError(f"{flag} {name}: unknown; choose from {', '.join(LOADERS)}, folder:PATH")
+        return folder(name, image_size, workers, skip_corrupt, flag, stream, reading)
+    if name.startswith("npz:"):
+        return npz(name, image_size, flag, reading)
+    raise InputError(f"{flag} {name}: unknown; choose from {', '.join(LOADERS)}, folder:PATH, npz:FILE")
 
 
 def autoencoder_split(images: ImageSet, limit: int | None = None) -> tuple[Tensor, Tensor]:

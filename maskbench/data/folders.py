@@ -1,13 +1,12 @@
 """A folder of images: ``folder:PATH``.
 
-The images are turned upright (EXIF) and put in a fixed random order, as they come class by class. A folder whose pixels
-are too many for the memory is not loaded: its files are decoded whenever they are needed, by worker processes.
+The images are put in a fixed random order, as they come class by class. A folder whose pixels are too many for the
+memory is not loaded: its files are decoded whenever they are needed, by worker processes.
 """
 
 import hashlib
 import os
 import signal
-from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,104 +16,53 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from maskbench.data.image_set import ImageSet, check_memory, split_flags
+from maskbench.data import folder_files
+from maskbench.data.decoding import decode
+from maskbench.data.folder_files import Files, Names
+from maskbench.data.image_set import ImageSet, check_memory, four_to_one, shuffled, split_flags
+from maskbench.data.pixels import AS_IT_IS, Reading, Undecided
 from maskbench.errors import InputError
-from maskbench.runtime import system, torchrun
+from maskbench.runtime import command_line, system, torchrun
 from maskbench.runtime.system import die_with_parent
 
-# what a desktop leaves in every folder; anything else that is not an image is an error, not a gap in the set
-_DESKTOP_FILES = {"thumbs.db", "desktop.ini"}
-_LARGEST_PICTURE = 89_000_000  # pixels, what Pillow warns of; decoded, 270 MB
 _AT_ONCE = 64  # files of a folder that a worker decodes between two messages
 _AHEAD = 4  # mini-batches that a worker has ready
-_PART_NAMES = {"train", "test", "val", "valid", "validation"}
 
 
-def folder(name: str, image_size: int, workers: int, skip_corrupt: bool, flag: str, stream: bool) -> ImageSet:
+def folder(
+    name: str, image_size: int, workers: int, skip_corrupt: bool, flag: str, stream: bool, reading: Reading
+) -> ImageSet:
     """``PATH/train/<class>/*`` and ``PATH/test/<class>/*``, or ``PATH/<class>/*`` divided 4 : 1."""
-    root = Path(name.removeprefix("folder:"))
+    root = Path(os.path.expanduser(name.removeprefix("folder:")))  # no shell looks behind the colon
     if not root.is_dir():
         raise InputError(f"{flag} {name}: {root} is not a folder")
-    names = {path.name for path in root.iterdir() if path.is_dir()}
-    divided = names >= {"train", "test"}
-    if not divided and names and names <= _PART_NAMES:
-        raise InputError(f"{flag} {name}: has {' and '.join(sorted(names))}; the parts must be called train and test")
-    paths, labels, classes = _Names(), array("q"), []
-    sizes = []
-    for part in (root / "train", root / "test") if divided else (root,):
-        found = _list_images(part, root, paths, labels)
-        if classes and found != classes:
-            raise InputError(f"{flag} {name}: train and test must have the same class folders")
-        classes = found
-        sizes.append(len(paths) - sum(sizes))
+    files = folder_files.find(root)
     # a folder comes class by class: a fixed shuffle, so that the first fifth of a part holds every class
-    random = np.random.RandomState(0)
-    order = np.concatenate(
-        [start + random.permutation(size) for start, size in zip((0, sizes[0]), sizes, strict=False)]
-    )
-    order = torch.from_numpy(order)
-    labels = torch.from_numpy(np.frombuffer(labels, dtype=np.int64))[order]
-    split = split_flags(*(sizes if divided else (len(paths) - len(paths) // 5, len(paths) // 5)))
+    order = shuffled(files.sizes)
+    labels = torch.from_numpy(np.frombuffer(files.labels, dtype=np.int64))[order]
+    split = split_flags(*files.sizes) if len(files.sizes) == 2 else split_flags(*four_to_one(len(files.paths)))
 
-    images = FolderImages(root, paths, order, image_size, workers)
+    images = FolderImages(root, files.paths, order, image_size, workers, reading)
     if not stream and 2 * torchrun.local_size() * images.nbytes <= system.memory():  # every process has its own copy
         images, good = images.load(skip_corrupt)
     elif skip_corrupt:
         images, good = images.without_corrupt()
     else:
         good = slice(None)
-    return ImageSet(name, images, labels[good], split[good], classes)
+    _check_classes(name, files, labels, split, good)
+    return ImageSet(name, images, labels[good], split[good], files.classes, reading)
 
 
-def _list_images(part: Path, root: Path, paths: "_Names", labels: array) -> list[str]:
-    """Append the images of the class folders in ``part`` and their labels; gives the classes."""
-    from maskbench.data.torchvision_import import torchvision
-
-    endings = torchvision.datasets.folder.IMG_EXTENSIONS
-    try:
-        classes, _ = torchvision.datasets.folder.find_classes(part)
-    except FileNotFoundError as error:
-        raise InputError(f"{part}: expected a folder of images for each class ({error})") from None
-    for label, folder in [(-1, part), *((number, part / name) for number, name in enumerate(classes))]:
-        before = len(paths)
-        for path in _files(folder, deep=label >= 0):
-            hidden = any(piece.startswith(".") for piece in path.relative_to(part).parts)
-            if label >= 0 and path.name.lower().endswith(endings):
-                paths.append(str(path.relative_to(root)))
-                labels.append(label)
-            elif not hidden and path.name.lower() not in _DESKTOP_FILES:
-                raise InputError(
-                    f"{path}: not an image in a class folder ({' '.join(endings)}); convert it or move it away"
-                )
-        if label >= 0 and len(paths) == before:
-            raise InputError(f"{folder}: a class folder without images ({' '.join(endings)}); fill it or remove it")
-    return classes
-
-
-def _files(folder: Path, deep: bool) -> Iterator[Path]:
-    """The files of a folder in order, with ``deep`` also of those below it."""
-    for place, folders, names in os.walk(folder, followlinks=True):
-        yield from (Path(place, name) for name in sorted(names))
-        folders.sort()
-        if not deep:
-            return
-
-
-class _Names:
-    """Many names in one block of memory: a list would take several times as much, and once more in every worker."""
-
-    def __init__(self):
-        self._bytes, self._ends = bytearray(), array("q", [0])
-
-    def append(self, name: str) -> None:
-        self._bytes += os.fsencode(name)
-        self._ends.append(len(self._bytes))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, number: int) -> str:
-        return os.fsdecode(bytes(self._bytes[self._ends[number] : self._ends[number + 1]]))
+def _check_classes(name: str, files: Files, labels: Tensor, split: Tensor, good: Tensor | slice) -> None:
+    """InputError where no image of a class is left, or none in a part that a folder has for itself."""
+    divided = len(files.sizes) == 2
+    places = (labels + len(files.classes) * split.long() * divided).numpy()
+    for place in np.setdiff1d(places, places[good])[:1]:
+        part = (" in the training part", " in the test part")[place // len(files.classes)] if divided else ""
+        lost = files.classes[place % len(files.classes)]
+        raise InputError(
+            f"{name}: none of the images of class {lost}{part} can be decoded; mend them or remove the class"
+        )
 
 
 class FolderImages:
@@ -126,11 +74,12 @@ class FolderImages:
         order: int64 ``[N]``, the files that are the images, in their order.
         image_size: side S that they are scaled to (bilinear, antialiased).
         workers: processes that decode; 0 decodes in this one.
+        reading: how pictures are read that have more in them than 8 bits in three channels.
     """
 
-    def __init__(self, root: Path, paths: _Names, order: Tensor, image_size: int, workers: int):
+    def __init__(self, root: Path, paths: Names, order: Tensor, image_size: int, workers: int, reading: Reading):
         self._root, self._paths, self._order = root, paths, order
-        self._size, self._workers = image_size, workers
+        self._size, self._workers, self._reading = image_size, workers, reading
         self.shape = torch.Size((len(order), 3, image_size, image_size))
         self.nbytes = self.shape.numel()
         self.device = torch.device("cpu")
@@ -144,7 +93,8 @@ class FolderImages:
 
     def select(self, rows: Tensor | slice) -> "FolderImages":
         """Some of the images, not decoded yet."""
-        return FolderImages(self._root, self._paths, self._order[rows], self._size, self._workers).to(self.device)
+        order = self._order[rows]
+        return FolderImages(self._root, self._paths, order, self._size, self._workers, self._reading).to(self.device)
 
     def to(self, device: torch.device) -> "FolderImages":
         """Give pixels on this device from now on."""
@@ -183,7 +133,7 @@ class FolderImages:
 
     def _without(self, corrupt: dict[int, InputError]) -> Tensor:
         for error in corrupt.values():
-            print(f"skipped: {error}")
+            print(command_line.printable(f"skipped: {error}"))
         if len(corrupt) == len(self):
             raise InputError(f"folder:{self._root}: none of its images can be decoded")
         good = torch.ones(len(self), dtype=torch.bool)
@@ -197,7 +147,7 @@ class FolderImages:
         with tqdm(total=len(rows), desc=f"reading {self._root}", unit="img", disable=torchrun.rank() > 0) as progress:
             for images in self._decoded(parts, 1):
                 for row, image in enumerate(images, done):
-                    if isinstance(image, InputError) and not skip_corrupt:
+                    if isinstance(image, Undecided) or (isinstance(image, InputError) and not skip_corrupt):
                         raise image
                     if isinstance(image, InputError):
                         corrupt[row] = image
@@ -220,7 +170,8 @@ class FolderImages:
 
     def __getitems__(self, rows: list[int]) -> list[np.ndarray | InputError]:
         """What a worker decodes. Arrays, which travel through a pipe: containers often have little shared memory."""
-        return [_decode(self._root / self._paths[number], self._size) for number in self._order[rows].tolist()]
+        paths = [self._root / self._paths[number] for number in self._order[rows].tolist()]
+        return [_decode(path, self._size, self._reading) for path in paths]
 
 
 def _begin_worker(number: int) -> None:
@@ -229,24 +180,17 @@ def _begin_worker(number: int) -> None:
         signal.signal(name, signal.SIG_IGN)
 
 
-def _decode(path: Path, size: int) -> np.ndarray | InputError:
-    """An image file as uint8 ``[3, size, size]``, upright.
+def _decode(path: Path, size: int, reading: Reading = AS_IT_IS) -> np.ndarray | InputError:
+    """An image file as uint8 ``[3, size, size]``, see :func:`maskbench.data.decoding.decode`.
 
     What cannot be decoded gives an InputError: raised in a worker process it would come out wrapped in a traceback.
     """
-    from PIL import Image, ImageOps
-
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > _LARGEST_PICTURE:
-                return InputError(f"{path}: {image.width} x {image.height} pixels are too many; make it smaller")
-            if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
-                return InputError(f"{path}: holds values that are not finite; mend it or move it away")
-            if image.mode.startswith(("I", "F")):  # conversion would cut off what is out of the range 0 to 255
-                return InputError(f"{path}: has more than 8 bits a channel; convert it to 8")
-            image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size, no smaller than this
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        return decode(path, size, reading)
+    except InputError as error:
+        return error
+    except PermissionError:
+        return Undecided(f"{path}: may not be read; give yourself the right to, or move it away")
     except Exception as error:  # of hostile bytes the decoders promise nothing narrower
         reason = error or type(error).__name__
         return InputError(f"{path}: cannot be read as an image ({reason}); mend it, move it away or use --skip-corrupt")

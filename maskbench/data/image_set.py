@@ -1,12 +1,15 @@
 """A set of images with labels and splits, as every dataset is loaded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskbench.data.pixels import AS_IT_IS, Reading
 from maskbench.errors import InputError
 from maskbench.runtime import system
 
@@ -26,6 +29,7 @@ class ImageSet:
         labels: int64 ``[N]``, indices into ``classes``.
         split: uint8 ``[N]``, 0 for training, 1 for test.
         classes: one name per class.
+        reading: how its pictures were read.
     """
 
     name: str
@@ -33,6 +37,7 @@ class ImageSet:
     labels: Tensor
     split: Tensor
     classes: list[str]
+    reading: Reading = AS_IT_IS
 
     def rows(self, split: int) -> Tensor:
         """Indices (int64) of the images of one split."""
@@ -73,3 +78,17 @@ def resize(images: Tensor, size: int) -> Tensor:
 def split_flags(train: int, test: int) -> Tensor:
     """uint8: so many 0 for training, then so many 1 for testing."""
     return torch.cat((torch.zeros(train, dtype=torch.uint8), torch.ones(test, dtype=torch.uint8)))
+
+
+def shuffled(sizes: Sequence[int]) -> Tensor:
+    """int64: the rows of parts of these sizes, one after the other, each part in an order that never changes."""
+    random = np.random.RandomState(0)  # its stream is frozen by NumPy's compatibility promise
+    starts = np.cumsum([0, *sizes])
+    return torch.from_numpy(
+        np.concatenate([start + random.permutation(size) for start, size in zip(starts, sizes, strict=False)])
+    )
+
+
+def four_to_one(count: int) -> tuple[int, int]:
+    """How many of a set that is not divided are for training and for testing."""
+    return count - count // 5, count // 5

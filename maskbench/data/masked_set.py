@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskbench.data import class_names
 from maskbench.data.image_set import TEST, TRAIN
 from maskbench.errors import InputError
 from maskbench.storage import atomic, pt
@@ -267,9 +268,9 @@ def _checked(masked: MaskedSet, path: Path) -> MaskedSet:
     if not isinstance(masked.dataset, str):
         raise InputError(f"{path}: dataset is not text")
     if not isinstance(masked.classes, list) or not all(
-        type(name) is str and name.isprintable() for name in masked.classes
+        type(name) is str and class_names.is_text(name) for name in masked.classes
     ):
-        raise InputError(f"{path}: classes is not a list of names of printable characters")
+        raise InputError(f"{path}: classes is not a list of names without control characters")
     rows = len(masked.labels) if isinstance(masked.labels, Tensor) and masked.labels.dim() else 0
     for name, (dtype, dims) in _LAYOUT.items():
         value = getattr(masked, name)

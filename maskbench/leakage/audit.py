@@ -12,6 +12,7 @@ from tqdm import tqdm
 from maskbench.data import cifar100, datasets
 from maskbench.data.image_set import TEST, ImageSet, to_float
 from maskbench.data.masked_set import KEYED
+from maskbench.data.pixels import AS_IT_IS, Reading
 from maskbench.errors import InputError
 from maskbench.leakage import frontier, plan, report, scores, threats
 from maskbench.leakage.knowledge import MOST_PAIRS, Knowledge, limited_oracle
@@ -41,6 +42,7 @@ def audit(
     data_dir: Path | str = "data",
     workers: int = 0,
     skip_corrupt: bool = False,
+    reading: Reading = AS_IT_IS,
 ) -> None:
     """Measure what the masks of trained autoencoders leak; ``audit.md`` in ``output_dir`` says it.
 
@@ -54,7 +56,8 @@ def audit(
         private: a labelled set that is judged, too.
         accuracy: classifies masks of the private set, such as ``classify.mean_accuracies``; without it,
             ``frontier.csv`` is left out.
-        limit, seed, more_models, data_dir, workers, skip_corrupt: see :class:`maskbench.leakage.settings.Settings`.
+        limit, seed, more_models, data_dir, workers, skip_corrupt, reading: see
+            :class:`maskbench.leakage.settings.Settings`.
 
     Raises:
         InputError: no trained instances or not of one kind, too few images, or another audit is writing there.
@@ -69,6 +72,7 @@ def audit(
         data_dir=Path(data_dir),
         workers=workers,
         skip_corrupt=skip_corrupt,
+        reading=reading,
     )
     owner, own = load_instances(Path(victim), Path(attacker))
     classifiers = [inspect.getfile(getattr(accuracy, "func", accuracy))] if accuracy else []
@@ -138,7 +142,8 @@ def load_images(settings: Settings, image_size: int, numbers: int) -> tuple[Imag
     """
 
     def load(name: str, flag: str) -> ImageSet:
-        return datasets.load(name, settings.data_dir, image_size, settings.workers, settings.skip_corrupt, flag)
+        files = settings.data_dir, image_size, settings.workers, settings.skip_corrupt
+        return datasets.load(name, *files, flag, reading=settings.reading)
 
     full = load(settings.dataset, "--dataset")
     public, validation = datasets.autoencoder_split(full, settings.limit)

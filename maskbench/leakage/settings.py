@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskbench.data.masked_set import MaskedSet
+from maskbench.data.pixels import AS_IT_IS, Reading
 
 # masked set and names of classifiers -> mean and standard deviation of each one's accuracy over frontier.DRAWS draws
 Accuracy = Callable[[MaskedSet, Sequence[str]], dict[str, tuple[float, float]]]
@@ -21,7 +22,7 @@ class Settings:
         seed: of baselines.
         output_dir: an existing folder.
         more_models: folders of other trained autoencoders, instances 0 and 1 in each, for accuracy against leakage.
-        data_dir, workers, skip_corrupt: as for :func:`maskbench.data.datasets.load`.
+        data_dir, workers, skip_corrupt, reading: as for :func:`maskbench.data.datasets.load`.
     """
 
     dataset: str
@@ -33,3 +34,4 @@ class Settings:
     data_dir: Path
     workers: int
     skip_corrupt: bool
+    reading: Reading = AS_IT_IS

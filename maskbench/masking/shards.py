@@ -68,7 +68,8 @@ class Work:
         return {
             "method": self.method.name,
             "encoder": self.method.fingerprint,
-            "dataset": self.images.name.split(":")[0],  # a folder's path stays at home
+            # a folder's path stays at home; how its pictures were read does not: other shards are no part of this set
+            "dataset": " ".join([self.images.name.split(":")[0], *self.images.reading.stated()]),
             "classes": self.images.classes,
         }
 

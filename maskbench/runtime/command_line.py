@@ -40,6 +40,12 @@ class ArgumentParser(argparse.ArgumentParser):
         self.add_argument("--workers", type=integer(0), default=torchrun.spare_cores(), help=workers)
         skip = "leave out files of folder:PATH that cannot be decoded, and list them, instead of stopping there"
         self.add_argument("--skip-corrupt", action="store_true", help=skip)
+        levels = "the values that become black and white, of images with more than 8 bits a channel; refused without it"
+        self.add_argument("--levels", type=finite_float, nargs=2, metavar=("LOW", "HIGH"), help=levels)
+        page = "of files with several pages or frames, read this one, from 1; refused without it"
+        self.add_argument("--page", type=integer(1), help=page)
+        ground = "what shines through where images are transparent"
+        self.add_argument("--ground", choices=("white", "grey", "black"), default="white", help=ground)
 
     def add_common(self) -> None:
         """The flags that every script has."""
@@ -92,6 +98,14 @@ def path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:  # of a user that there is not
         raise argparse.ArgumentTypeError(f"{text!r} is in no user's home folder") from None
+
+
+def finite_float(text: str) -> float:
+    """An argparse type: a finite number."""
+    value = _number(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
 
 
 def _number(text: str) -> float:

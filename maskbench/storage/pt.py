@@ -108,6 +108,8 @@ def read(path: Path, mapped: bool = False) -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """A value of a file for a message: short, whatever it is."""
+    if isinstance(value, list) and all(type(item) is float for item in value[:8]):
+        return " ".join(map(str, value[:8]))
     return str(value)[:60] if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from maskbench.data import datasets
 from maskbench.data.folders import FolderImages
+from maskbench.data.pixels import Reading
 from maskbench.errors import InputError
 from maskbench.runtime import torchrun
 from maskbench.storage import pt
@@ -39,7 +40,8 @@ def load_images(
     Raises:
         InputError: too few images, or not the same in every process.
     """
-    images = datasets.load(settings.dataset, data_dir, settings.image_size, workers, skip_corrupt)
+    reading = Reading(settings.levels, settings.page, settings.ground)
+    images = datasets.load(settings.dataset, data_dir, settings.image_size, workers, skip_corrupt, reading=reading)
     train_rows, validation_rows = datasets.autoencoder_split(images, settings.limit)
     if len(train_rows) < settings.batch_size or len(validation_rows) < max(2, torchrun.size()):
         raise InputError(

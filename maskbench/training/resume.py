@@ -38,12 +38,13 @@ def find_checkpoint(folder: Path, settings: Settings, resume: bool) -> dict | No
         )
     checkpoint = checkpoints.load_checkpoint(path)
     for name, value in settings.as_dict().items():
-        before = checkpoint["settings"].get(name)
+        # a checkpoint that is older than a flag was made with its default
+        before = checkpoint["settings"].get(name, getattr(Settings, name, None))
         if name == "dataset" and str(before).startswith("folder:") and value.startswith("folder:"):
             continue  # a folder may have moved: its images are compared, see check_images
         if type(before) is not type(value) or before != value:
             raise InputError(
-                f"{path} was made with --{name.replace('_', '-')} {pt.shown(before)}, not {value}; "
+                f"{path} was made with --{name.replace('_', '-')} {pt.shown(before)}, not {pt.shown(value)}; "
                 "resume with the same value or choose another --output-dir"
             )
     if any(len(row) != len(columns(settings.preset)) for row in checkpoint["history"]):

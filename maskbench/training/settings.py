@@ -17,6 +17,9 @@ class Settings:
     batch_size: int
     lr: float
     seed: int
+    levels: list[float] | None = None
+    page: int | None = None
+    ground: str = "white"
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

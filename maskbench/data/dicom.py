@@ -1,0 +1,140 @@
+"""The pixels of a DICOM file, as its maker wanted them seen. Nothing else of it is read: no names, no dates.
+
+pydicom reads the file; it is an extra, ``pip install 'maskbench[dicom]'``.
+"""
+
+import functools
+import importlib.util
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskbench.data.pixels import Reading, Undecided, check_size, scaled
+from maskbench.errors import InputError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+ENDINGS = frozenset({".dcm", ".dicom"})
+
+_PALETTES = [
+    f"{kind}{colour}PaletteColorLookupTable{part}"
+    for colour in ("Red", "Green", "Blue")
+    for kind, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
+]
+_FIELDS = [  # what pixels are made of
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    *_PALETTES,
+]
+
+
+@functools.cache
+def _is_installed() -> bool:
+    return importlib.util.find_spec("pydicom") is not None
+
+
+def check_installed(path: Path) -> None:
+    """InputError where a file cannot be read because pydicom is missing."""
+    if not _is_installed():
+        raise InputError(f"{path}: is DICOM, which needs pydicom; run pip install pydicom")
+
+
+def pixels(path: Path, reading: Reading) -> np.ndarray:
+    """A frame as uint8 ``[H, W]`` or ``[H, W, 3]``.
+
+    Stored values are rescaled; the levels of ``reading`` make bytes of them, or else the file's own window.
+
+    Raises:
+        Undecided: a flag must say how it is read, or it must be decompressed first.
+        InputError: it is too large, or pydicom is missing. Of damaged files, pydicom raises whatever it likes.
+    """
+    check_installed(path)
+    import pydicom
+    from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they quote what is in the file
+        try:
+            data = pydicom.dcmread(path, specific_tags=_FIELDS)
+        except pydicom.errors.InvalidDicomError:
+            raise InputError(f"{path}: lacks the head of a DICOM file; mend it (dcmconv writes one)") from None
+        if "Rows" not in data:
+            raise InputError(f"{path}: is DICOM without pixels; move it away")
+        check_size(data.Columns, data.Rows, path)
+        frame = reading.pick(int(data.get("NumberOfFrames") or 1), path)
+        _check_compression(data, path)
+        values, kind = pixel_array(data, index=frame), data.PhotometricInterpretation
+        if kind == "PALETTE COLOR":
+            bits = data.RedPaletteColorLookupTableDescriptor[2]
+            return scaled(apply_color_lut(values, data), 0, 2**bits - 1)
+        if values.ndim == 3:  # pydicom has made RGB of YBR
+            return values if values.dtype == np.uint8 else reading.to_bytes(values, path)
+        if not kind.startswith("MONOCHROME"):
+            raise Undecided(f"{path}: has pixels of kind {kind}, which are not read; convert it to RGB")
+        _lift_groups(data, frame)
+        grey = _grey(data, values, apply_modality_lut(values, data), reading, path)
+        return 255 - grey if kind == "MONOCHROME1" else grey
+
+
+def _check_compression(data: "Dataset", path: Path) -> None:
+    from pydicom.pixels import get_decoder
+
+    syntax = data.file_meta.TransferSyntaxUID
+    try:
+        can_be_read = get_decoder(syntax).is_available
+    except NotImplementedError:
+        can_be_read = False
+    if not can_be_read:
+        raise Undecided(
+            f"{path}: its pixels are compressed as {syntax.name}; decompress it, such as by gdcmconv --raw, or install "
+            "what pydicom needs for that (pylibjpeg)"
+        )
+
+
+def _lift_groups(data: "Dataset", frame: int) -> None:
+    """Bring scale and window of a frame to where files of one frame have them."""
+    shared, frames = data.get("SharedFunctionalGroupsSequence"), data.get("PerFrameFunctionalGroupsSequence")
+    for group in (*(shared or ())[:1], *(frames or ())[frame : frame + 1]):
+        for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+            for item in group.get(name) or ():
+                data.update(item)
+
+
+def _grey(data: "Dataset", stored: np.ndarray, values: np.ndarray, reading: Reading, path: Path) -> np.ndarray:
+    """Rescaled values as bytes: by the levels where they are deep, the file's table or window, or as they are."""
+    from pydicom.pixels import apply_voi
+
+    is_deep = stored.dtype != np.uint8 or not np.array_equal(stored, values)
+    if is_deep and reading.levels is not None:
+        return reading.to_bytes(values, path)
+    if data.get("VOILUTSequence"):
+        bits = data.VOILUTSequence[0].LUTDescriptor[2]
+        return scaled(apply_voi(values, data), 0, 2**bits - 1)
+    window = _window(data)
+    if window is not None:
+        return scaled(values, *window)
+    return reading.to_bytes(values, path) if is_deep else scaled(stored, 0, 2**data.BitsStored - 1)
+
+
+def _window(data: "Dataset") -> tuple[float, float] | None:
+    """The values that the file's first window makes black and white (DICOM PS3.3, C.11.2.1.2); None without one."""
+    center, width = (_first(data.get(name)) for name in ("WindowCenter", "WindowWidth"))
+    function = data.get("VOILUTFunction") or "LINEAR"
+    if center is None or width is None or width <= 0 or function not in ("LINEAR", "LINEAR_EXACT"):
+        return None
+    if function == "LINEAR":
+        center, width = center - 0.5, max(width - 1, 1e-3)
+    return center - width / 2, center + width / 2
+
+
+def _first(value: object) -> float | None:
+    """A field of one number or of several; None where it is empty."""
+    numbers = value if isinstance(value, (list, tuple)) or hasattr(value, "__len__") else [value]
+    return float(numbers[0]) if len(numbers) and numbers[0] is not None else None

@@ -1,0 +1,293 @@
+"""Which files of a folder are pictures of which class.
+
+What is not a picture of a class is in ``_LEFT_BY_SYSTEMS`` or hidden, and is counted in one line. Whatever else there
+is, is refused by name: it is an error, not a gap in the set.
+"""
+
+import os
+import re
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskbench.data import class_names, dicom
+from maskbench.data.decoding import advice, endings
+from maskbench.errors import InputError
+from maskbench.runtime import command_line
+
+# files and folders, in small letters, that systems strew about; whatever begins with a dot is left out, too
+_LEFT_BY_SYSTEMS = {
+    "thumbs.db",
+    "thumbs.db:encryptable",
+    "thumbnails",
+    "ehthumbs.db",
+    "ehthumbs_vista.db",
+    "desktop.ini",
+    "icon\r",
+    "picasa.ini",
+    "dicomdir",
+    "__macosx",
+    "@eadir",
+    "#recycle",
+    "@recycle",
+    "#snapshot",
+    "@snapshot",
+    "$recycle.bin",
+    "recycler",
+    "system volume information",
+    "lost+found",
+    "network trash folder",
+    "temporary items",
+    "__pycache__",
+}
+_ADDED_BY_SYSTEMS = (":zone.identifier", "@synoeastream", "@synoresource")  # to the name of a picture
+_PART = re.compile(r"(?P<part>train|test|val)(ing|id|idation)?(set|split|part|data|images?|pictures)?\d*")
+# where every folder has one of these in its name, they are hardly classes
+_WORDS_OF_PARTS = {
+    *("train", "training", "trn", "tr", "test", "testing", "tst", "ts"),
+    *("val", "valid", "validation", "dev"),
+}
+
+
+class Names:
+    """Many names in one block of memory: a list would take several times as much, and once more in every worker."""
+
+    def __init__(self):
+        self._bytes, self._ends = bytearray(), array("q", [0])
+
+    def append(self, name: str) -> None:
+        self._bytes += os.fsencode(name)
+        self._ends.append(len(self._bytes))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, number: int) -> str:
+        return os.fsdecode(bytes(self._bytes[self._ends[number] : self._ends[number + 1]]))
+
+
+@dataclass
+class Files:
+    """The pictures of a folder.
+
+    Attributes:
+        paths: of every picture, below the folder, part by part and class by class.
+        labels: int64, of each an index into ``classes``.
+        sizes: how many are of the training and of the test part; one number where the folder is not divided.
+        classes: names of the class folders.
+    """
+
+    paths: Names
+    labels: array
+    sizes: list[int]
+    classes: list[str]
+
+
+def find(root: Path) -> Files:
+    """The pictures of ``root/<class>/``, or of ``root/train/<class>/`` and ``root/test/<class>/``.
+
+    The parts may be spelled otherwise (``Train``, ``TESTING``, ``test_images``). Images of a part for validation join
+    the training part, of which maskbench takes validation images itself.
+
+    Raises:
+        InputError: something in the folder cannot be listed, or it is not clear what it is.
+    """
+    search = _Search(root)
+    names, strays = search.entries(root)
+    _refuse(root, strays)
+    divided = _parts(root, names)
+    if divided:
+        classes, sizes = [], []
+        for parts in (("train", "val"), ("test",)):
+            before = len(search.paths)
+            for part in parts:
+                if part in divided:
+                    classes.append((root / divided[part], search.add_part(root / divided[part])))
+            sizes.append(len(search.paths) - before)
+        _check_same(classes)
+        found = Files(search.paths, search.labels, sizes, classes[0][1])
+    else:
+        classes = search.add_classes(root, names)
+        found = Files(search.paths, search.labels, [len(search.paths)], classes)
+    for line in search.notes(divided):
+        print(command_line.printable(f"folder:{root}: {line}"))
+    return found
+
+
+class _Search:
+    """Goes through a folder, and keeps what it finds."""
+
+    def __init__(self, root: Path):
+        self.paths, self.labels = Names(), array("q")
+        self._root, self._real_root = root, os.path.realpath(root)
+        self._left: list[str] = []  # what systems left, below the root
+        self._deeper = 0  # pictures in folders of class folders
+        self._places: dict[str, Path] = {}  # folders by where they really are
+
+    def entries(self, folder: Path) -> tuple[list[str], list[str]]:
+        """Names of the folders and of the files in a folder, in order, without what systems left."""
+        self._enter(folder)
+        folders, names, place = [], [], folder
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+            for entry in entries:
+                place = folder / entry.name
+                if _is_left(entry.name):
+                    self._left.append(os.path.relpath(place, self._root))
+                elif entry.is_dir():
+                    folders.append(entry.name)
+                elif entry.is_file():
+                    if entry.is_symlink():
+                        self._check_link(place)
+                    names.append(entry.name)
+                else:
+                    what = "a link to nothing" if entry.is_symlink() else "neither a file nor a folder"
+                    raise InputError(f"{place}: is {what}; move it away")
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"{place}: cannot be listed ({reason}); make it readable or move it away") from None
+        return folders, names
+
+    def add_part(self, part: Path) -> list[str]:
+        """Append the pictures of a part; gives its classes."""
+        names, strays = self.entries(part)
+        _refuse(part, strays)
+        return self.add_classes(part, names)
+
+    def add_classes(self, part: Path, names: list[str]) -> list[str]:
+        """Append the pictures of the class folders ``names`` in a part, or in the folder itself; gives the names."""
+        if not names:
+            raise InputError(f"{part}: expected a folder of images for each class; there is none")
+        for name in names:
+            if not class_names.is_text(name):
+                raise InputError(
+                    f"{part}/{class_names.shown(name)}: a class whose name has control characters or is not UTF-8; "
+                    "rename the folder"
+                )
+        if pair := class_names.alike(names):
+            raise InputError(
+                f"{part}: {pair[0]} and {pair[1]} are one name but for case or accents; merge or rename them"
+            )
+        for label, name in enumerate(names):
+            self._add_class(part / name, label, alone=len(names) == 1)
+        return names
+
+    def _add_class(self, top: Path, label: int, alone: bool) -> None:
+        """Append the pictures of a class folder, and of the folders in it."""
+        before, todo = len(self.paths), [top]
+        while todo:
+            folder = todo.pop()
+            folders, names = self.entries(folder)
+            if folder == top:
+                _check_class(top, folders, names, alone)
+            elif _part(folder.name):
+                raise InputError(
+                    f"{folder}: is called like a part of a set, and is in a class; the classes belong into the parts"
+                )
+            _refuse(folder, [name for name in names if os.path.splitext(name)[1].lower() not in endings()])
+            for name in names:
+                if os.path.splitext(name)[1].lower() in dicom.ENDINGS:
+                    dicom.check_installed(folder / name)
+            below = os.path.relpath(folder, self._root)
+            for name in names:
+                self.paths.append(f"{below}/{name}")
+                self.labels.append(label)
+            self._deeper += len(names) if folder != top else 0
+            todo += [folder / name for name in reversed(folders)]
+        if len(self.paths) == before:
+            raise InputError(f"{top}: a class folder without images; fill it or remove it")
+
+    def notes(self, divided: dict[str, str]) -> Iterator[str]:
+        """What was left out, and what was taken for what."""
+        if self._left:
+            names = ", ".join(self._left[:3]) + (", ..." if len(self._left) > 3 else "")
+            yield f"skipped {len(self._left):,} files or folders, hidden or left by a system: {names}"
+        if divided and (divided["train"], divided["test"]) != ("train", "test"):
+            yield f"{divided['train']} is the training part, {divided['test']} the test part"
+        if "val" in divided:
+            yield f"the images of {divided['val']} join the training part"
+        if self._deeper:
+            yield f"{self._deeper:,} images in deeper folders belong to the class folder above them"
+
+    def _enter(self, folder: Path) -> None:
+        """InputError where a link makes one folder two, or leads back up."""
+        real = os.path.realpath(folder)
+        if self._real_root.startswith(os.path.join(real, "")):
+            raise InputError(f"{folder}: is a link that leads back up; remove it")
+        if real in self._places:
+            raise InputError(f"{folder}: is the same folder as {self._places[real]}, by a link; remove one of them")
+        self._places[real] = folder
+
+    def _check_link(self, link: Path) -> None:
+        """InputError where a link makes one picture of the folder two."""
+        below = os.path.relpath(os.path.realpath(link), self._real_root)
+        if not any(piece == os.pardir or _is_left(piece) for piece in below.split(os.sep)):
+            raise InputError(f"{link}: is a link to {below}, which would count twice; remove one of them")
+
+
+def _is_left(name: str) -> bool:
+    small = name.casefold()
+    return name.startswith(".") or small in _LEFT_BY_SYSTEMS or small.endswith(_ADDED_BY_SYSTEMS)
+
+
+def _part(name: str) -> str | None:
+    """Which part of a set a folder's name says that it is: ``train``, ``test``, ``val`` or none."""
+    match = _PART.fullmatch(re.sub(r"[\s_.-]", "", name.casefold()))
+    return match["part"] if match else None
+
+
+def _parts(root: Path, names: list[str]) -> dict[str, str]:
+    """The folders that are ``train``, ``test`` and ``val``, by these names; none where the folders are classes."""
+    found: dict[str, str] = {}
+    for name in names:
+        part = _part(name)
+        if part in found:
+            raise InputError(f"{root}: {found[part]} and {name} are both a {part} part; keep one of them")
+        if part:
+            found[part] = name
+    others = [name for name in names if not _part(name)]
+    if {"train", "test"} <= found.keys():
+        if others:
+            both = f"{found['train']} and {found['test']}"
+            raise InputError(f"{root / others[0]}: is no part of the set, and stands beside {both}; move it away")
+        return found
+    if found and not others:
+        has = " and ".join(sorted(found.values()))
+        raise InputError(f"folder:{root}: has {has}; the parts must be called train and test")
+    words = [{word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)} & _WORDS_OF_PARTS for name in names]
+    if len(names) > 1 and all(words) and any(of_name & {"train", "training", "trn", "tr"} for of_name in words):
+        raise InputError(f"folder:{root}: {' and '.join(names[:4])} look like parts; call them train and test")
+    return {}
+
+
+def _check_class(folder: Path, folders: list[str], names: list[str], alone: bool) -> None:
+    """InputError where what stands for a class looks like a part, or like what classes are in."""
+    if _part(folder.name) and not alone and (folders or folder.name != "train"):  # a train is a thing, too
+        raise InputError(
+            f"{folder}: is called like a part of a set, and stands among classes; parts are called train and test, "
+            "and nothing stands beside them"
+        )
+    if alone and folders and not names:
+        raise InputError(
+            f"{folder}: is the only class folder, and it holds folders alone; if these are the classes, say "
+            f"folder:{folder}"
+        )
+
+
+def _check_same(parts: list[tuple[Path, list[str]]]) -> None:
+    """InputError where a part has other classes than the first one."""
+    (first, classes), *others = parts
+    for part, found in others:
+        for name in sorted(set(classes) ^ set(found)):
+            has, lacks = (first, part) if name in classes else (part, first)
+            raise InputError(f"{has / name}: {lacks} has no class folder of this name; all parts must have the same")
+
+
+def _refuse(folder: Path, names: list[str]) -> None:
+    """InputError for the first of the files, which are no pictures in a class folder."""
+    for name in names[:1]:
+        is_picture = os.path.splitext(name)[1].lower() in endings()
+        what_to_do = "move it into one, or away" if is_picture else advice(name)
+        raise InputError(f"{folder / name}: not an image in a class folder; {what_to_do}")

@@ -1,0 +1,235 @@
+"""Other systems than the one that maskbench was written on, and programs that are started in unusual ways."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+from conftest import ROOT, TRAINING, pictures, run_script
+
+from maskbench.classification import figures
+from maskbench.data import masked_set, torchvision_sets
+from maskbench.errors import InputError
+from maskbench.runtime import command_line, plotting, system, workers
+from maskbench.storage import atomic
+
+POOR = """
+import os, signal, sys
+class NoFcntl:
+    def find_spec(self, name, path=None, target=None):
+        if name == "fcntl":
+            raise ModuleNotFoundError("No module named 'fcntl'", name=name)
+sys.meta_path.insert(0, NoFcntl())
+del os.posix_fallocate, os.fchmod, os.sysconf, signal.pthread_sigmask
+"""
+
+
+def test_what_a_system_lacks_changes_no_mask(workplace, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(POOR)
+    encoder = workplace / "runs" / "aae" / "0" / "encoder.pt"
+    arguments = ("--dataset", "digits", "--encoder", encoder, "--output", "poor.pt")
+    run_script("mask_dataset.py", *arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    there, here = masked_set.load(tmp_path / "poor.pt"), masked_set.load(workplace / "masked" / "digits.pt")
+    assert torch.equal(there.gaussian, here.gaussian) and torch.equal(there.categorical, here.categorical)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["poor.pt", "sitecustomize.py"]
+
+
+@pytest.mark.parametrize("script", ["train_aae.py", "classify.py", "crosspair.py"])
+def test_other_scripts_start_there_too(tmp_path, script):
+    (tmp_path / "sitecustomize.py").write_text(POOR)
+    assert "--seed" in run_script(script, "--help", cwd=tmp_path, PYTHONPATH=str(tmp_path)).stdout
+
+
+def test_without_room_that_can_be_reserved_masks_wait_in_memory(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate")
+    assert atomic.scratch(3, 2, tmp_path).shape == (3, 2) and not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_held_once_and_left_clean(tmp_path):
+    with system.held(tmp_path):
+        with pytest.raises(BlockingIOError), system.held(tmp_path):
+            raise AssertionError
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert not list(tmp_path.iterdir())
+    with system.held(tmp_path, wait=True):
+        pass
+
+
+def forest_of_digits(workplace: Path, cwd: Path, **environment: str) -> str:
+    masked = workplace / "masked" / "digits.pt"
+    arguments = ("--masked", masked, "--classes", 2, "--repeats", 1, "--methods", "forest", "--estimators", 5)
+    return run_script("classify.py", *arguments, "--output-dir", "out", cwd=cwd, **environment).stdout
+
+
+def test_pictures_of_a_notebook_with_latex_and_another_encoding(workplace, tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.family: No Such Font\n")
+    settings = {"MPLBACKEND": "module://no.such.backend", "MPLCONFIGDIR": str(tmp_path), "PYTHONIOENCODING": "ascii"}
+    printed = forest_of_digits(workplace, tmp_path, **settings)
+    assert "pictures: out/digits.png" in printed and "0." in printed
+    assert (tmp_path / "out" / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_table(workplace, tmp_path, monkeypatch, run_here, capsys):
+    def fails(*_arguments: object) -> None:
+        raise RuntimeError("no font\nmore of it")
+
+    monkeypatch.setattr(figures, "write", fails)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "digits.png").write_bytes(b"an earlier run's")
+    masked = workplace / "masked" / "digits.pt"
+    arguments = ("--classes", 2, "--repeats", 1, "--methods", "forest", "--estimators", 5, "--output-dir", "out")
+    run_here("classify.py", "--masked", masked, *arguments)
+    printed = capsys.readouterr()
+    assert "digits.png: cannot be drawn, and is left out (no font)" in printed.err
+    assert printed.out.rstrip().endswith("pictures:") and (tmp_path / "out" / "digits.csv").exists()
+    assert not (tmp_path / "out" / "digits.png").exists()
+
+
+def test_a_file_that_cannot_be_written_is_still_an_error(tmp_path):
+    figure, _ = plotting.subplots()
+    with pytest.raises(InputError, match="cannot be written"):
+        plotting.picture(lambda path: plotting.write(figure, path))(tmp_path / "nowhere" / "a.png")
+
+
+def test_pictures_leave_the_callers_style_alone(tmp_path):
+    with matplotlib.rc_context({"font.size": 3}):
+        plotting.picture(lambda path: plotting.write(plotting.subplots()[0], path))(tmp_path / "a.png")
+        assert matplotlib.rcParams["font.size"] == 3
+    assert "matplotlib.pyplot" not in plotting.__dict__
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-"])
+def test_a_closed_stream_stops_nothing(workplace, tmp_path, closed):
+    masked = workplace / "masked" / "digits.pt"
+    arguments = "--classes 2 --repeats 1 --methods forest --estimators 5 --output-dir out"
+    command = f"{sys.executable} {ROOT / 'classify.py'} --masked {masked} {arguments} {closed}"
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True).returncode == 0
+    assert (tmp_path / "out" / "digits.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "unrecognized arguments: --learning-rate"),
+        ({"RANK": "", "WORLD_SIZE": "", "LOCAL_WORLD_SIZE": "many"}, "unrecognized arguments: --learning-rate"),
+        ({"LOKY_MAX_CPU_COUNT": "x"}, "LOKY_MAX_CPU_COUNT in the environment: 'x' is not a whole number"),
+        ({"MASKBENCH_BACKEND": "cpu"}, "MASKBENCH_BACKEND in the environment: 'cpu' is not reference"),
+    ],
+)
+def test_odd_variables(tmp_path, variables, said):
+    result = run_script("train_aae.py", "--learning-rate", 0.1, cwd=tmp_path, check=False, **variables)
+    assert result.returncode == 2 and said in result.stderr and "Traceback" not in result.stderr
+
+
+def test_home_folders_are_found_without_a_shell(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert command_line.path("~/runs") == tmp_path / "runs"
+    with pytest.raises(Exception, match="in no user's home folder"):
+        command_line.path("~nobody-of-this-name/runs")
+
+
+def test_without_an_encoder_the_next_step_is_said(complaint):
+    said = complaint("mask_dataset.py", "--dataset", "digits")
+    assert "runs/aae/0/encoder.pt: no such file; train one with python train_aae.py" in said
+    assert "results/weights/encoder.pt" in said
+
+
+def test_a_training_goes_on_where_its_folder_has_moved(run_here, complaint, tmp_path):
+    pictures(tmp_path / "a", 21)
+    arguments = ("--image-size", 16, "--batch-size", 4, "--epochs", 1, "--preset", "paper", "--resume")
+    for folder in ("a", "a/", tmp_path / "a"):
+        run_here("train_aae.py", "--dataset", f"folder:{folder}", *arguments)
+    (tmp_path / "a").rename(tmp_path / "b")
+    run_here("train_aae.py", "--dataset", "folder:b", *arguments)
+    pictures(tmp_path / "c", 22)
+    assert "its images are not those" in complaint("train_aae.py", "--dataset", "folder:c", *arguments)
+    assert "made with --dataset folder:b, not photos" in complaint("train_aae.py", *TRAINING[:2], *arguments)
+
+
+def test_a_rare_class_is_named_with_the_remedy(complaint, run_here, tmp_path, capsys):
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"common": 40, "other": 40, "rare": 6}
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor(list(sizes.values())))
+    split = (torch.arange(len(labels)) % 5 == 4).to(torch.uint8) * (labels < 2).to(torch.uint8)
+    columns = {"labels": labels, "split": split, "source": torch.arange(len(labels)), "view": torch.zeros_like(split)}
+    head = {"method": "aae", "encoder": "0" * 64, "dataset": "folder", "classes": list(sizes)}
+    parts = {name: torch.randn(len(labels), 4, generator=generator) for name in ("gaussian", "categorical")}
+    masked_set.save(masked_set.MaskedSet(**head, **parts, **columns), tmp_path / "a.pt")
+    said = complaint("classify.py", "--masked", "a.pt", "--classes", 3)
+    assert "rare (6 images, none for" in said and "test/" in said
+    arguments = ("--classes", 2, "--repeats", 1, "--methods", "forest", "--estimators", 5)
+    run_here("classify.py", "--masked", "a.pt", *arguments)
+    assert "never drawn: rare (6 images, none for" in capsys.readouterr().out
+
+
+def test_a_silent_download_ends_and_says_what_was_fetched(complaint, monkeypatch, tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as hole:  # takes the connection and never answers
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{hole.getsockname()[1]}")
+        monkeypatch.setattr(torchvision_sets, "PATIENCE", 0.3)
+        with pytest.raises(InputError, match="cannot be downloaded"):
+            torchvision_sets.torchvision_set("cifar10", tmp_path / "data", 32)
+    assert "CIFAR10: downloading from https://www.cs.toronto.edu" in capsys.readouterr().out
+    assert socket.getdefaulttimeout() is None
+
+
+def test_an_address_of_no_cluster_names_its_variable(monkeypatch):
+    pytest.importorskip("distributed")
+    import dask
+
+    wanted = pytest.raises(InputError, match="DASK_SCHEDULER_ADDRESS head:8786x: no cluster answers there")
+    with dask.config.set({"scheduler-address": "head:8786x"}), wanted, workers.workers("dask", 1):
+        raise AssertionError
+
+
+def test_compiling_without_a_compiler_is_one_line(capsys):
+    import torch._inductor.exc
+
+    def main() -> None:
+        raise torch._inductor.exc.InvalidCxxCompiler
+
+    with pytest.raises(SystemExit) as stop:
+        command_line._run(main)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1 and "--compile: this machine cannot compile" in said
+
+
+@pytest.mark.parametrize(
+    ("compiler", "program"), [("ccache g++", "g++"), ("sccache ccache clang++ -m64", "clang++"), ("c++", "c++")]
+)
+def test_a_launcher_before_the_compiler(compiler, program):
+    code = (
+        "import os, runpy, sys; sys.argv = ['setup.py', '--name']; runpy.run_path('setup.py'); print(os.environ['CXX'])"
+    )
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "CXX": compiler, "MASKBENCH_CUDA": "0"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == program
+
+
+def test_an_sdist_is_a_checkout(tmp_path):
+    for name in ("csrc", "maskbench", "tests", "docs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("_C*", "__pycache__"))
+    for path in (*ROOT.glob("*.py"), ROOT / "pyproject.toml", ROOT / "README.md", ROOT / "requirements.txt"):
+        shutil.copy(path, tmp_path)
+    subprocess.run([sys.executable, "setup.py", "-q", "sdist"], cwd=tmp_path, check=True, capture_output=True)
+    (archive,) = (tmp_path / "dist").iterdir()
+    shutil.unpack_archive(archive, tmp_path / "unpacked", filter="data")
+    (folder,) = (tmp_path / "unpacked").iterdir()
+    for pattern in ("*.py", "csrc/**/*.*", "maskbench/**/*.py", "tests/*.py"):
+        wanted = {path.relative_to(tmp_path) for path in tmp_path.glob(pattern)}
+        assert wanted and wanted == {path.relative_to(folder) for path in folder.glob(pattern)}
+
+
+def test_the_package_says_where_its_scripts_are(tmp_path):
+    command = [sys.executable, "-m", "maskbench"]
+    here = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"python {ROOT / 'train_aae.py'} --help" in here
+    shutil.copytree(ROOT / "maskbench", tmp_path / "maskbench", ignore=shutil.ignore_patterns("__pycache__"))
+    alone = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert alone.returncode == 2 and "use them from a checkout of maskbench" in alone.stderr
