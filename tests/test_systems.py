@@ -1,5 +1,6 @@
 """Other systems than the one that maskbench was written on, and programs that are started in unusual ways."""
 
+import dataclasses
 import os
 import shutil
 import socket
@@ -15,6 +16,7 @@ from conftest import ROOT, TRAINING, pictures, run_script
 from maskbench.classification import figures
 from maskbench.data import masked_set, torchvision_sets
 from maskbench.errors import InputError
+from maskbench.masking import key
 from maskbench.runtime import command_line, plotting, system, workers
 from maskbench.storage import atomic
 
@@ -25,7 +27,7 @@ class NoFcntl:
         if name == "fcntl":
             raise ModuleNotFoundError("No module named 'fcntl'", name=name)
 sys.meta_path.insert(0, NoFcntl())
-del os.posix_fallocate, os.fchmod, os.sysconf, signal.pthread_sigmask
+del os.posix_fallocate, os.fchmod, signal.pthread_sigmask
 """
 
 
@@ -148,14 +150,14 @@ def test_a_training_goes_on_where_its_folder_has_moved(run_here, complaint, tmp_
     run_here("train_aae.py", "--dataset", "folder:b", *arguments)
     pictures(tmp_path / "c", 22)
     assert "its images are not those" in complaint("train_aae.py", "--dataset", "folder:c", *arguments)
-    assert "made with --dataset folder:b, not photos" in complaint("train_aae.py", *TRAINING[:2], *arguments)
+    assert "made with --dataset folder:a, not photos" in complaint("train_aae.py", *TRAINING[:2], *arguments)
 
 
 def test_a_rare_class_is_named_with_the_remedy(complaint, run_here, tmp_path, capsys):
     generator = torch.Generator().manual_seed(0)
     sizes = {"common": 40, "other": 40, "rare": 6}
-    labels = torch.repeat_interleave(torch.arange(3), torch.tensor(list(sizes.values())))
-    split = (torch.arange(len(labels)) % 5 == 4).to(torch.uint8) * (labels < 2).to(torch.uint8)
+    labels = torch.tensor([*[0, 1] * 40, *[2] * 6])
+    split = ((torch.arange(len(labels)) % 10 > 7) & (labels < 2)).to(torch.uint8)
     columns = {"labels": labels, "split": split, "source": torch.arange(len(labels)), "view": torch.zeros_like(split)}
     head = {"method": "aae", "encoder": "0" * 64, "dataset": "folder", "classes": list(sizes)}
     parts = {name: torch.randn(len(labels), 4, generator=generator) for name in ("gaussian", "categorical")}
@@ -233,3 +235,61 @@ def test_the_package_says_where_its_scripts_are(tmp_path):
     shutil.copytree(ROOT / "maskbench", tmp_path / "maskbench", ignore=shutil.ignore_patterns("__pycache__"))
     alone = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert alone.returncode == 2 and "use them from a checkout of maskbench" in alone.stderr
+
+
+def test_a_key_survives_editors_and_comes_by_a_pipe(tmp_path):
+    path = tmp_path / "owner.key"
+    key.create(path)
+    digits = path.read_text().strip()
+    secret = bytes.fromhex(digits)
+    windows, blanks = digits.upper() + "\r\n", f"\n  {digits}\t\n\n"
+    for content in (windows.encode(), b"\xef\xbb\xbf" + windows.encode(), windows.encode("utf-16"), blanks.encode()):
+        path.write_bytes(content)
+        assert key.load(path) == secret
+    for wrong in (digits[:-1], digits + "0", "", "g" + digits[1:], 1000 * "0"):
+        path.write_text(wrong)
+        with pytest.raises(InputError, match=r"is not a key .* restore it from a copy"):
+            key.load(path)
+    path.write_text(digits)
+    path.chmod(0o644)
+    with pytest.raises(InputError, match=r"mode 0644.* pass it by a pipe: cat .* --key /dev/stdin"):
+        key.load(path)
+    arguments = "--method identity --dataset digits --limit 8 --key /dev/stdin --output piped.pt"
+    command = f"cat {path} | {sys.executable} {ROOT / 'mask_dataset.py'} {arguments}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert masked_set.load(tmp_path / "piped.pt").method == "identity+key"
+
+
+def test_edited_masked_files(workplace, tmp_path):
+    path = tmp_path / "edited.pt"
+    content = torch.load(workplace / "masked" / "digits.pt", weights_only=True)
+    rows = torch.arange(len(content["labels"])) % 3 > 0
+
+    def saved(**changes: object) -> masked_set.MaskedSet:
+        torch.save(content | changes, path)
+        return masked_set.load(path)
+
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    chosen = saved(**{name: value[rows] for name, value in tensors.items()})
+    assert torch.equal(chosen.gaussian, content["gaussian"][rows])
+    other = {"labels": content["labels"].int(), "split": content["split"].bool(), "view": content["view"].short()}
+    found = saved(source=content["source"].int(), **other)
+    for name in ("labels", "split", "view", "source"):
+        assert torch.equal(getattr(found, name), content[name]) and getattr(found, name).dtype == content[name].dtype
+    masked_set.save(found, path)  # as is what a program changed
+    masked_set.save(dataclasses.replace(found, labels=found.labels.int()), path)
+    assert torch.equal(masked_set.load(path).labels, content["labels"])
+
+    with pytest.raises(InputError, match=r"a slice of a tensor, and behind it the rows.*\.clone\(\)"):
+        saved(**{name: value[:-1] for name, value in tensors.items()})
+    with pytest.raises(InputError, match=r"NumPy array.*torch\.from_numpy"):
+        saved(labels=content["labels"].numpy())
+    with pytest.raises(InputError, match=r"gaussian is torch\.float16, not torch\.float32; \.float\(\) makes it that"):
+        saved(gaussian=content["gaussian"].half())
+    with pytest.raises(InputError, match=r"turned or wants gradients; \.detach\(\)\.contiguous\(\)"):
+        saved(gaussian=content["gaussian"].T.contiguous().T)
+    with pytest.raises(InputError, match=r"gaussian has shape .*choose the same rows of every tensor"):
+        saved(gaussian=content["gaussian"][rows])
+    with pytest.raises(InputError, match=r"view holds numbers beyond torch\.uint8"):
+        saved(view=content["view"].int() - 1)
