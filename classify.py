@@ -64,7 +64,7 @@ CLASSIFIERS = ("mlp", "forest", "adaboost")
 NO_LABEL = -100  # fills up the shorter parts of draws that are trained together
 MLPS_A_THREAD = 4  # fewer are done sooner by one
 DECAY_IMAGES = 1000  # weight decay of the MLP is 1 for so many images or fewer, and with more less in proportion
-NOISES = (0.5, 1.0)  # added to each number at every reading, in its standard deviations; an MLP for each is trained
+NOISES = (0.25, 1.0)  # added to each number at every reading, in its standard deviations; an MLP for each is trained
 
 
 def run_mlps(
@@ -383,7 +383,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--methods", nargs="+", choices=CLASSIFIERS, default=list(CLASSIFIERS), help="classifiers to train")
     add("--output-dir", type=command_line.path, default=Path("runs/classify"), help="where tables and pictures go")
     add("--estimators", type=command_line.integer(1), default=100, help="trees of the forest, stumps of AdaBoost")
-    add("--epochs", type=command_line.integer(1), default=50, help="the MLP's passes over its training rows")
+    add("--epochs", type=command_line.integer(1), default=100, help="the MLP's passes over its training rows")
     add("--batch-size", type=command_line.integer(1), default=4, help="the MLP's mini-batch")
     add("--lr", type=command_line.positive_float, default=1e-3, help="the MLP's learning rate (Adam)")
     add("--jobs", type=command_line.integer(1), help="runs made at once; default: as many as there are cores")

@@ -102,8 +102,8 @@ def test_compiled_or_not_an_mlp_learns_the_same():
     torch.testing.assert_close(result["curve"], plain["curve"], rtol=1e-4, atol=1e-4)
 
 
-def test_mlps_read_fresh_noise_of_half_and_a_whole_standard_deviation(monkeypatch):
-    assert classify.NOISES == (0.5, 1.0)
+def test_mlps_read_fresh_noise_of_a_quarter_and_a_whole_standard_deviation(monkeypatch):
+    assert classify.NOISES == (0.25, 1.0)
     data, read, decays = augmented_set(), [], set()
     data.gaussian[:, 1] = 7.0  # tells nothing, and stays what it is
 
@@ -120,7 +120,7 @@ def test_mlps_read_fresh_noise_of_half_and_a_whole_standard_deviation(monkeypatc
     deviation = standardised(mlp_data(data, parts, Draw(np.array([0, 1]), 5)))["train"].std(0, correction=0)
     varied = deviation > 0
     assert not varied[1] and decays == {1.0}  # 64 images
-    for amount, features in zip((0.5, 1.0), noisy, strict=True):
+    for amount, features in zip((0.25, 1.0), noisy, strict=True):
         noise = ((features - plain)[..., varied] / deviation[varied]).flatten(0, 1)
         assert (features == plain)[..., ~varied].all()
         torch.testing.assert_close(noise.std(0), torch.full_like(noise[0], amount), rtol=0.05, atol=0)

@@ -22,7 +22,7 @@ class Settings:
     """
 
     seed: int = 0
-    epochs: int = 50
+    epochs: int = 100
     batch_size: int = 4
     lr: float = 1e-3
     estimators: int = 100

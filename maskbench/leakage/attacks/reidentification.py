@@ -3,9 +3,11 @@
 An attack answers with distances, float64 ``[N, N]`` by set: row i says how far every candidate is from mask i.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -22,13 +24,16 @@ def ranks_of(found: Tensor, places: Tensor) -> Tensor:
     return 0.5 + (found < true).sum(1) + 0.5 * (found == true).sum(1).double()
 
 
-def named_once(found: Tensor) -> float:
-    """Share of the candidates that are nearest to some code, by distances ``[N, N]``.
+def likeness(found: Tensor, codes: Tensor, candidates: Tensor) -> float:
+    """How well distances ``[N, N]`` lay codes ``[N, D]`` over candidates ``[N, E]``: a correlation, at most 1.
 
-    All of them where both lie in one space as they should, few where they do not: without knowing which is which, an
-    attacker tells by it which of several ways to compare the two is best.
+    Each code is assigned a candidate. If the assignment is right, two codes are as alike as their candidates are:
+    without knowing which is which, an attacker tells by it which of several ways to compare the two is best.
     """
-    return len(found.argmin(1).unique()) / len(found)
+    partners = torch.from_numpy(linear_sum_assignment(found.numpy())[1])
+    others = ~torch.eye(len(codes), dtype=torch.bool)
+    both = _cosines(codes)[others], _cosines(candidates[partners])[others]
+    return torch.corrcoef(torch.stack(both))[0, 1].nan_to_num(-1).item()
 
 
 def distance_profiles(codes: Tensor) -> Tensor:
@@ -75,6 +80,49 @@ def matched_in_turns(codes: Tensor, candidates: Tensor, rounds: int = 8, folds: 
     return found
 
 
+def matched_by_transport(codes: Tensor, candidates: Tensor, steps: int = 60, sharpness: float = 9.0) -> Tensor:
+    """Distances ``[N, N]`` of codes ``[N, D]`` to candidates ``[N, E]``, all of which are behind some code.
+
+    Threat model: masks only, as for :func:`turned_by_profiles`. Encoders of one kind need not agree in any direction:
+    it is enough that images which are alike to one are alike to the other. The cosines between all codes and those
+    between all candidates are laid over each other by Gromov-Wasserstein transport with entropy (Peyré, Cuturi and
+    Solomon, "Gromov-Wasserstein averaging of kernel and distance matrices", ICML 2016). It begins with a vague plan, by
+    how similar the sorted cosines of each are, and sharpens it: a sharp one would stay where it began.
+
+    Args:
+        steps: from the first plan to the last.
+        sharpness: of the last: by how much more a code belongs to a candidate that suits it one standard deviation
+            better, in nats.
+    """
+    ours, theirs = _cosines(codes), _cosines(candidates)
+    apart = torch.cdist(*(cosines.fill_diagonal_(-2).sort(1).values[:, 1:] for cosines in (ours, theirs)))
+    plan = _doubly_stochastic(-12 * apart / apart.median().clamp_min(1e-12), 30)
+    ours, theirs = (_centred(cosines.fill_diagonal_(0)).float() for cosines in (ours, theirs))
+    for step in range(1, steps + 1):
+        suits = ours @ plan.exp() @ theirs
+        plan = _doubly_stochastic(sharpness * step / steps * suits / suits.std().clamp_min(1e-12), 15)
+    return -plan.double()
+
+
+def _cosines(codes: Tensor) -> Tensor:
+    """Between all codes ``[N, D]``, from their mean: float64 ``[N, N]``."""
+    directions = F.normalize((codes - codes.mean(0)).double())
+    return directions @ directions.T
+
+
+def _centred(x: Tensor) -> Tensor:
+    """Rows and columns ``[N, N]`` with a mean of 0."""
+    return x - x.mean(0) - x.mean(1, keepdim=True) + x.mean()
+
+
+def _doubly_stochastic(logits: Tensor, rounds: int) -> Tensor:
+    """Sinkhorn's rounds: float32 logarithms ``[N, N]`` of a plan whose rows and columns sum to 1."""
+    plan = logits.float()
+    for _ in range(rounds):
+        plan = plan.log_softmax(1).log_softmax(0)
+    return plan
+
+
 def regressed(codes: Tensor, own_codes: Tensor, mean: Tensor, own_mean: Tensor) -> tuple[Map, Map]:
     """From pairs ``[k, D]`` and ``[k, E]``: own codes to codes, and codes to where :func:`mahalanobis` distances are.
 
@@ -119,7 +167,7 @@ INVARIANT: tuple[Comparison, ...] = (
 def from_masks(knowledge: Knowledge) -> dict[str, Tensor]:
     """Masks only: the candidates under the attacker's own instance, compared in every way that needs no pair."""
     ways = [_as_they_are, *INVARIANT, _turned(knowledge, knowledge.own)]
-    return _best(knowledge, knowledge.own, ways, [matched_in_turns])
+    return _best(knowledge, knowledge.own, ways, [matched_in_turns, matched_by_transport])
 
 
 def from_raw(knowledge: Knowledge) -> dict[str, Tensor]:
@@ -147,7 +195,7 @@ def from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
 
 def from_stolen_keyed(knowledge: Knowledge) -> dict[str, Tensor]:
     """The encoder without the key or a pair: by what no key changes."""
-    return _best(knowledge, knowledge.stolen, INVARIANT)
+    return _best(knowledge, knowledge.stolen, INVARIANT, [matched_by_transport])
 
 
 def from_keyed_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
@@ -180,5 +228,6 @@ def _best(
     for name, codes in knowledge.masks.items():
         candidates = batched(instance.encode, knowledge.candidates[name])
         found = [distances(*way(codes, candidates)) for way in ways]
-        best[name] = max((*found, *(other(codes, candidates) for other in others)), key=named_once)
+        found += [other(codes, candidates) for other in others]
+        best[name] = max(found, key=functools.partial(likeness, codes=codes, candidates=candidates))
     return best
