@@ -9,11 +9,11 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
+from maskbench import system
 from maskbench.data import datasets
 from maskbench.data.folders import FolderImages
 from maskbench.data.image_set import TEST, TRAIN, ImageSet, resize
 from maskbench.errors import InputError
-from maskbench.runtime import machine
 
 REAL = ROOT / "data"
 
@@ -123,7 +123,7 @@ def test_what_stands_in_a_picture_does_not_depend_on_how_the_camera_was_held(tmp
 @pytest.fixture
 def little_memory(monkeypatch):
     """Room for 10 images of 16 x 16 and no more."""
-    monkeypatch.setattr(machine, "memory", lambda: 20 * 3 * 16**2)
+    monkeypatch.setattr(system, "memory", lambda: 20 * 3 * 16**2)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -132,7 +132,7 @@ def test_a_folder_larger_than_memory_is_decoded_when_needed(tmp_path, little_mem
     assert isinstance(datasets.load(f"folder:{tmp_path / 'few'}", image_size=16).images, torch.Tensor)
     write_folder(tmp_path / "many")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "memory", lambda: 2**30)
+        patch.setattr(system, "memory", lambda: 2**30)
         whole = datasets.load(f"folder:{tmp_path / 'many'}", image_size=16)
     lazy = datasets.load(f"folder:{tmp_path / 'many'}", image_size=16, workers=workers)
     assert isinstance(whole.images, torch.Tensor) and isinstance(lazy.images, FolderImages)

@@ -13,7 +13,7 @@ PACKAGE = Path(maskbench.__file__).parent
 SCRIPTS = {"train_aae", "mask_dataset", "classify", "crosspair"}
 # a package imports from those of lower rows only; those of one row do not know each other
 ROWS = (
-    ("errors",),
+    ("errors", "system"),
     ("storage",),
     ("ops", "runtime"),
     ("data",),
@@ -21,7 +21,7 @@ ROWS = (
     ("classification", "masking", "training"),
     ("leakage",),
     ("reproduce",),
-    ("inspect", "key", "reference"),  # commands and names for users
+    ("__main__", "inspect", "key", "reference"),  # commands and names for users
 )
 RANK = {name: row for row, names in enumerate(ROWS) for name in names}
 

@@ -56,7 +56,7 @@ def test_the_matrix_is_haar():
 
 def test_key_files(tmp_path):
     path = tmp_path / "owner.key"
-    with pytest.raises(InputError, match="no such key; make one with"):
+    with pytest.raises(InputError, match="no such key; bring it, or make one with"):
         key.load(path)
     key.create(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and len(key.load(path)) == 32

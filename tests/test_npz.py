@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from maskbench import system
 from maskbench.data import datasets
 from maskbench.data.image_set import TEST, TRAIN, ImageSet
 from maskbench.data.pixels import Reading
 from maskbench.errors import InputError
-from maskbench.runtime import machine
 
 VALUES = np.arange(20, dtype=np.uint8) * 10  # of each image
 LABELS = np.arange(20) % 2 * 5 + 2  # 2 and 7
@@ -190,6 +190,6 @@ def test_a_claimed_size_takes_no_memory(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"x\.npz: its pixels take"):
         load(tmp_path / "x.npz")
     np.savez(tmp_path / "y.npz", **GOOD)
-    monkeypatch.setattr(machine, "memory", lambda: 10_000)
+    monkeypatch.setattr(system, "memory", lambda: 10_000)
     with pytest.raises(InputError, match=r"y\.npz: images: its pixels take"):
         load(tmp_path / "y.npz", 16)

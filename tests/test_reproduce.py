@@ -408,7 +408,7 @@ def test_steps_that_have_not_run_leave_no_table(collated, tmp_path):
     for name in results.glob("*.csv"):
         (tmp_path / name.name).write_bytes(name.read_bytes())
     results_folder.write_results(runs, tmp_path, {"classify paper cifar100", "crosspair paper"}, [])
-    assert {path.stem for path in tmp_path.glob("*.csv")} == {"table1", "table1_runs", "crosspair", "estimators"}
+    assert {path.stem for path in tmp_path.glob("*.csv")} == {"table1", "table1_runs", "crosspair"}
     assert {row[0] for row in table(tmp_path, "table1")} == {"paper"}
     pictures = {path.name for path in (tmp_path / "figures").iterdir()}
     assert pictures > {"table1.png", "fig8-pattern-rings-paper.png"} and "latent_sizes.png" not in pictures

@@ -12,10 +12,10 @@ from conftest import TRAINING, run_script
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from maskbench import system
 from maskbench.data import datasets
 from maskbench.data.image_set import to_float
 from maskbench.models import PRESETS, checkpoints
-from maskbench.runtime import machine
 
 PNG = b"\x89PNG"
 PAPER_TABLE = {"train": "0.003543", "validation": "0.003550", "patterns": "0.001811"}
@@ -289,7 +289,7 @@ def test_training_on_a_folder_larger_than_memory(run_here, monkeypatch, tmp_path
     arguments = ("--dataset", "folder:photographs", "--image-size", 16, "--preset", "paper", "--batch-size", 8)
     states = {}
     for name, memory in (("whole", 2**30), ("streamed", 20_000)):
-        monkeypatch.setattr(machine, "memory", lambda memory=memory: memory)
+        monkeypatch.setattr(system, "memory", lambda memory=memory: memory)
         run_here("train_aae.py", *arguments, "--epochs", 2, "--output-dir", name)
         states[name] = torch.load(tmp_path / name / "0" / "encoder.pt", weights_only=True)["state_dict"]
         run_here("mask_dataset.py", "--dataset", "folder:photographs", "--encoder", f"{name}/0/encoder.pt")

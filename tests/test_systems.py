@@ -13,11 +13,12 @@ import pytest
 import torch
 from conftest import ROOT, TRAINING, pictures, run_script
 
+from maskbench import system
 from maskbench.classification import figures
 from maskbench.data import masked_set, torchvision_sets
 from maskbench.errors import InputError
 from maskbench.masking import key
-from maskbench.runtime import command_line, plotting, system, workers
+from maskbench.runtime import command_line, plotting, workers
 from maskbench.storage import atomic
 
 POOR = """

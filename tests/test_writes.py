@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import ROOT, pictures, read_csv
 
+from maskbench import system
 from maskbench.data import masked_set
 from maskbench.data.masked_set import MaskedSet
 from maskbench.errors import InputError
@@ -81,13 +82,13 @@ def failing(fault: str, monkeypatch):
         if fault == "fsync":
             patch.setattr(os, "fsync", refuse(errno.EIO))
         elif fault == "fsync of the folder":
-            patch.setattr(atomic, "_flush_folder", refuse(errno.EIO))
+            patch.setattr(system, "flush_folder", refuse(errno.EIO))
         elif fault == "rename":
             patch.setattr(os, "replace", refuse(errno.ENOSPC))
         elif fault == "open":
             patch.setattr(atomic.tempfile, "mkstemp", refuse(errno.EROFS))
         elif fault == "mode":
-            patch.setattr(os, "fchmod", refuse(errno.EPERM))
+            patch.setattr(os, "chmod", refuse(errno.EPERM))
         yield
 
 

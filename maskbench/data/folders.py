@@ -16,14 +16,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from maskbench import system
 from maskbench.data import folder_files
 from maskbench.data.decoding import decode
 from maskbench.data.folder_files import Files, Names
 from maskbench.data.image_set import ImageSet, check_memory, four_to_one, shuffled, split_flags
 from maskbench.data.pixels import AS_IT_IS, Reading, Undecided
 from maskbench.errors import InputError
-from maskbench.runtime import command_line, system, torchrun
-from maskbench.runtime.system import die_with_parent
+from maskbench.runtime import command_line, torchrun
+from maskbench.system import die_with_parent
 
 _AT_ONCE = 64  # files of a folder that a worker decodes between two messages
 _AHEAD = 4  # mini-batches that a worker has ready

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskbench import system
 from maskbench.data.pixels import AS_IT_IS, Reading
 from maskbench.errors import InputError
-from maskbench.runtime import system
 
 if TYPE_CHECKING:
     from maskbench.data.folders import FolderImages

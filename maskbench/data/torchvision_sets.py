@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from maskbench import system
 from maskbench.data.image_set import ImageSet, resize, split_flags
 from maskbench.errors import InputError
-from maskbench.runtime import system
 
 PATIENCE = 15.0  # seconds of silence after which a download is given up
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskbench import system
 from maskbench.data.masked_set import KEYED
 from maskbench.errors import InputError
 from maskbench.masking.method import MaskingMethod
-from maskbench.runtime import system
 from maskbench.storage import atomic
 
 BITS = 256

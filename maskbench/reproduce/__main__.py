@@ -17,11 +17,12 @@ from pathlib import Path
 
 import torch
 
+from maskbench import system
 from maskbench.errors import InputError
 from maskbench.reproduce import readme, results_folder
 from maskbench.reproduce.plan import make_plan
 from maskbench.reproduce.runner import finished, read_log, run_steps, threads_of
-from maskbench.runtime import command_line, system
+from maskbench.runtime import command_line
 from maskbench.runtime.machine import processor
 from maskbench.storage import atomic
 

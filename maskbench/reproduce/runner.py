@@ -12,8 +12,8 @@ from maskbench.errors import InputError
 from maskbench.reproduce.plan import Step, shown_command
 from maskbench.reproduce.wording import duration
 from maskbench.runtime.machine import commit
-from maskbench.runtime.system import die_with_parent
 from maskbench.storage import atomic, tables
+from maskbench.system import die_with_parent
 
 STEP_COLUMNS = ("name", "command", "seconds", "commit", "state")
 FINISHED, STOPPED = "finished", "stopped"

@@ -11,7 +11,8 @@ import torch.multiprocessing
 from torch import Tensor
 from tqdm import tqdm
 
-from maskbench.runtime import command_line, system
+from maskbench import system
+from maskbench.runtime import command_line
 
 _POLL = 0.2  # seconds until a signal is passed on
 _SHARED = Path("/dev/shm")  # where Linux keeps memory that processes share

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import joblib
 
 from maskbench.errors import InputError
-from maskbench.runtime.system import children_deaf_to_ctrl_c, die_with_parent
+from maskbench.system import children_deaf_to_ctrl_c, die_with_parent
 
 NAMES = ("threading", "loky", "dask", "ray")
 

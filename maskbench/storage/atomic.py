@@ -15,8 +15,8 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from maskbench import system
 from maskbench.errors import InputError
-from maskbench.runtime import system
 
 _PARTIAL = ".partial"  # how temporary names end
 
