@@ -404,7 +404,7 @@ def test_what_torch_would_not_mind(originals, tmp_path):
         (torch.zeros(1).expand(10**9, 10**3), "fewer numbers"),  # four bytes that claim four terabytes
         (torch.arange(10.0)[:3], "slice of a tensor"),  # seven numbers nobody sees
         (torch.zeros(3, 4).T, "turned or wants gradients"),
-        (torch.zeros(3).requires_grad_(), "not plain"),
+        (torch.zeros(3).requires_grad_(), "turned or wants gradients"),
     ):
         torch.save(base | {"a": tensor}, path)
         torch.load(path, weights_only=True)
