@@ -362,3 +362,8 @@ def test_the_order_of_a_folder_never_changes(tmp_path):
         *("a/0.png", "a/1.png", "a/deep/0.png", "b/0.png", "b/1.png", "b/deep/0.png")
     ]
     assert list(files.labels) == [0, 0, 0, 1, 1, 1] and np.array_equal(files.sizes, [6])
+
+
+def test_a_folder_without_a_path_is_refused():
+    with pytest.raises(InputError, match="--dataset folder: names no folder"):
+        datasets.load("folder:")

@@ -35,6 +35,8 @@ def folder(
 ) -> ImageSet:
     """``PATH/train/<class>/*`` and ``PATH/test/<class>/*``, or ``PATH/<class>/*`` divided 4 : 1."""
     root = Path(os.path.expanduser(name.removeprefix("folder:")))  # no shell looks behind the colon
+    if name == "folder:":
+        raise InputError(f"{flag} folder: names no folder; write its path behind the colon")
     if not root.is_dir():
         raise InputError(f"{flag} {name}: {root} is not a folder")
     files = folder_files.find(root)
