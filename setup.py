@@ -22,7 +22,7 @@ CXX_FLAGS += ["-g1"]  # line numbers; all that Python's own -g tells is 40 MB, a
 CXX_FLAGS += ["-fschedule-insns"]  # the polynomials are long chains: interleaved, normals come a fifth faster
 NVCC_FLAGS = ["-O3", "--fmad=false"]
 CUDA_ARCHITECTURES = "8.0;9.0+PTX"
-# an sdist is a checkout without its history: from it the kernels build, and scripts, tests and demo run
+# an sdist is a checkout without its history and results: from it the kernels build, and the scripts run
 CHECKOUT = ["*.py", "Makefile", "requirements.txt", "csrc/**/*.*", "tests/*.py", "docs/*.md", "results/weights/*.pt"]
 LAUNCHERS = ("ccache", "sccache", "distcc", "icecc")
 

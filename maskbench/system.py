@@ -21,29 +21,31 @@ from filelock import FileLock, Timeout, lock_descriptor
 
 RENAMES_OPEN_FILES = os.name != "nt"
 HAS_MODES = os.name != "nt"
-_LOCK = ".lock"  # the file in a folder that is held while the folder is
 _PR_SET_PDEATHSIG = 1
 
 
 @contextlib.contextmanager
-def held(folder: Path, wait: bool = False) -> Iterator[None]:
+def held(folder: Path, name: str = ".lock", wait: bool = False) -> Iterator[None]:
     """Hold a folder until the block ends.
 
     Args:
+        name: of the file in it that is locked.
         wait: until another process lets it go.
 
     Raises:
         BlockingIOError: another process holds it; not with ``wait``.
     """
-    path = folder / _LOCK
+    path = folder / name
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(FileLock(path, timeout=-1 if wait else 0))
+            stack.enter_context(FileLock(path, timeout=-1 if wait else 0, mode=0o666))
             stack.callback(_remove, path)
         except Timeout:
             raise BlockingIOError(f"{folder} is held by another process") from None
-        except (OSError, NotImplementedError):
+        except PermissionError:  # it may be another user's
             pass
+        except (OSError, NotImplementedError):
+            _remove(path)
         yield
 
 

@@ -23,7 +23,8 @@ from maskbench.storage.ledger import Ledger
 COLUMNS = ["mask", "images", "threat", "attack", "pairs", "measure", "mean", "low", "high"]
 ATTACKS = {
     *("mismatched-decoder", "ridge", "procrustes", "latent-ridge", "unpaired", "inverse-decoder"),
-    *("scratch-decoder", "gradient-inversion", "re-identification", "membership"),
+    *("scratch-decoder", "gradient-inversion", "membership"),
+    *("re-identification", "re-identification-by-transport"),
     *("mean-image", "label-mean-image", "matched-decoder"),
 }
 

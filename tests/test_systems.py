@@ -39,7 +39,7 @@ def test_what_a_system_lacks_changes_no_mask(workplace, tmp_path):
     run_script("mask_dataset.py", *arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     there, here = masked_set.load(tmp_path / "poor.pt"), masked_set.load(workplace / "masked" / "digits.pt")
     assert torch.equal(there.gaussian, here.gaussian) and torch.equal(there.categorical, here.categorical)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["poor.pt", "sitecustomize.py"]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("script", ["train_aae.py", "classify.py", "crosspair.py"])
@@ -103,7 +103,6 @@ def test_pictures_leave_the_callers_style_alone(tmp_path):
     with matplotlib.rc_context({"font.size": 3}):
         plotting.picture(lambda path: plotting.write(plotting.subplots()[0], path))(tmp_path / "a.png")
         assert matplotlib.rcParams["font.size"] == 3
-    assert "matplotlib.pyplot" not in plotting.__dict__
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-"])
@@ -286,7 +285,9 @@ def test_edited_masked_files(workplace, tmp_path):
         saved(**{name: value[:-1] for name, value in tensors.items()})
     with pytest.raises(InputError, match=r"NumPy array.*torch\.from_numpy"):
         saved(labels=content["labels"].numpy())
-    with pytest.raises(InputError, match=r"gaussian is torch\.float16, not torch\.float32; \.float\(\) makes it that"):
+    with pytest.raises(
+        InputError, match=r"gaussian is torch\.float16, not torch\.float32; \.to\(torch\.float32\) makes it that"
+    ):
         saved(gaussian=content["gaussian"].half())
     with pytest.raises(InputError, match=r"turned or wants gradients; \.detach\(\)\.contiguous\(\)"):
         saved(gaussian=content["gaussian"].T.contiguous().T)

@@ -31,6 +31,7 @@ _LAYOUT = {  # dtype and number of dimensions of the tensors
     "source": (torch.int64, 1),
     "view": (torch.uint8, 1),
 }
+_WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 MOST_SHARDS = 99_999
 
@@ -281,14 +282,13 @@ def _checked(masked: MaskedSet, path: Path) -> MaskedSet:
                 f"{path}: {name} has shape {list(value.shape)}; {dims} dimension(s) are expected, and {rows} rows as "
                 "labels has: choose the same rows of every tensor"
             )
-        if value.dtype != dtype and not dtype.is_floating_point and not value.dtype.is_floating_point:
+        if value.dtype != dtype and not dtype.is_floating_point and value.dtype in _WHOLE:
             limits = torch.iinfo(dtype)
             if rows and not limits.min <= int(value.min()) <= int(value.max()) <= limits.max:
                 raise InputError(f"{path}: {name} holds numbers beyond {dtype}")
             masked = replace(masked, **{name: value.to(dtype)})
         elif value.dtype != dtype:
-            convert = "float" if dtype.is_floating_point else "long"
-            raise InputError(f"{path}: {name} is {value.dtype}, not {dtype}; .{convert}() makes it that")
+            raise InputError(f"{path}: {name} is {value.dtype}, not {dtype}; .to({dtype}) makes it that")
     if rows == 0 or masked.width == 0:
         raise InputError(f"{path}: holds no rows, or rows of no numbers")
     # by their extremes, which take no memory

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ def torchvision_set(name: str, data_dir: Path, image_size: int) -> ImageSet:
     kind = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST"}[name]
     with contextlib.suppress(OSError):  # torchvision will say so
         data_dir.mkdir(parents=True, exist_ok=True)
-    with system.held(data_dir, wait=True):  # what another process is still downloading would look damaged
+    with system.held(
+        data_dir, ".download.lock", wait=True
+    ):  # what another process is still downloading would look damaged
         parts = [_torchvision_part(getattr(torchvision.datasets, kind), data_dir, train) for train in (True, False)]
     if name == "mnist":
         images = torch.cat([part.data for part in parts])[:, None]
@@ -49,10 +52,10 @@ def _torchvision_part(dataset: type, data_dir: Path, train: bool):
     socket.setdefaulttimeout(PATIENCE)
     try:
         return dataset(data_dir, train=train, download=True)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ValueError, HTTPException) as error:
         raise InputError(
             f"{dataset.__name__} is missing or damaged in --data-dir {data_dir} and cannot be downloaded ({error}); "
-            "connect to the network, or put torchvision's files there"
+            "connect to the network, mend the proxy that the environment names, or put torchvision's files there"
         ) from None
     finally:
         socket.setdefaulttimeout(patience)

@@ -56,7 +56,7 @@ def _write_pictures(runs: Path, results: Path, finished: Collection[str]) -> Non
     folder = results / "figures"
     written = set()
     for step, name, source, _ in copied_pictures(runs):
-        if step in finished:
+        if step in finished and source.exists():  # one that could not be drawn was left out
             _copy(source, folder / name)
             written.add(folder / name)
     for name, draw in DRAWN.items():

@@ -153,7 +153,7 @@ def _run(main: Callable[[], None]) -> None:
         sys.exit(_complain(program, f"{error.filename or 'input/output'}: {error.strerror or error}"))
     except (MemoryError, RuntimeError) as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            sys.exit(_complain(program, f"--compile: this machine cannot compile ({_last_line(error)}); leave it out"))
+            sys.exit(_complain(program, f"--compile: this machine cannot compile ({_reason(error)}); leave it out"))
         said_by_torch = "can't allocate memory" in str(error) or "out of memory" in str(error)
         if not isinstance(error, MemoryError) and not said_by_torch:
             raise
@@ -167,8 +167,9 @@ def _run(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _reason(error: Exception) -> str:
+    """The first line of what a compiler said that names the fault."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return next((line for line in lines if "Error" in line or "compiler" in line.lower()), lines[0])[:200]
 
 

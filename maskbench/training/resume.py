@@ -40,8 +40,8 @@ def find_checkpoint(folder: Path, settings: Settings, resume: bool) -> dict | No
     for name, value in settings.as_dict().items():
         # a checkpoint that is older than a flag was made with its default
         before = checkpoint["settings"].get(name, getattr(Settings, name, None))
-        if name == "dataset" and str(before).startswith("folder:") and value.startswith("folder:"):
-            continue  # a folder may have moved: its images are compared, see check_images
+        if name == "dataset" and ":" in value and str(before).split(":")[0] == value.split(":")[0]:
+            continue  # a folder or file may have moved: its images are compared, see check_images
         if type(before) is not type(value) or before != value:
             raise InputError(
                 f"{path} was made with --{name.replace('_', '-')} {pt.shown(before)}, not {pt.shown(value)}; "

@@ -3,7 +3,6 @@
 An attack answers with distances, float64 ``[N, N]`` by set: row i says how far every candidate is from mask i.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -24,16 +23,13 @@ def ranks_of(found: Tensor, places: Tensor) -> Tensor:
     return 0.5 + (found < true).sum(1) + 0.5 * (found == true).sum(1).double()
 
 
-def likeness(found: Tensor, codes: Tensor, candidates: Tensor) -> float:
-    """How well distances ``[N, N]`` lay codes ``[N, D]`` over candidates ``[N, E]``: a correlation, at most 1.
+def named_once(found: Tensor) -> float:
+    """Share of the candidates that are nearest to some code, by distances ``[N, N]``.
 
-    Each code is assigned a candidate. If the assignment is right, two codes are as alike as their candidates are:
-    without knowing which is which, an attacker tells by it which of several ways to compare the two is best.
+    All of them where both lie in one space as they should, few where they do not: without knowing which is which, an
+    attacker tells by it which of several ways to compare the two is best.
     """
-    partners = torch.from_numpy(linear_sum_assignment(found.numpy())[1])
-    others = ~torch.eye(len(codes), dtype=torch.bool)
-    both = _cosines(codes)[others], _cosines(candidates[partners])[others]
-    return torch.corrcoef(torch.stack(both))[0, 1].nan_to_num(-1).item()
+    return len(found.argmin(1).unique()) / len(found)
 
 
 def distance_profiles(codes: Tensor) -> Tensor:
@@ -167,7 +163,19 @@ INVARIANT: tuple[Comparison, ...] = (
 def from_masks(knowledge: Knowledge) -> dict[str, Tensor]:
     """Masks only: the candidates under the attacker's own instance, compared in every way that needs no pair."""
     ways = [_as_they_are, *INVARIANT, _turned(knowledge, knowledge.own)]
-    return _best(knowledge, knowledge.own, ways, [matched_in_turns, matched_by_transport])
+    return _best(knowledge, knowledge.own, ways, [matched_in_turns])
+
+
+def from_masks_by_transport(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Masks only: the candidates under the attacker's own instance, by how alike they are to one another alone.
+
+    An attack of its own: its plan names every candidate once also where it is wrong, so no other way stands beside it.
+    """
+    encode = knowledge.own.encode
+    return {
+        name: matched_by_transport(codes, batched(encode, knowledge.candidates[name]))
+        for name, codes in knowledge.masks.items()
+    }
 
 
 def from_raw(knowledge: Knowledge) -> dict[str, Tensor]:
@@ -195,7 +203,7 @@ def from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
 
 def from_stolen_keyed(knowledge: Knowledge) -> dict[str, Tensor]:
     """The encoder without the key or a pair: by what no key changes."""
-    return _best(knowledge, knowledge.stolen, INVARIANT, [matched_by_transport])
+    return _best(knowledge, knowledge.stolen, INVARIANT)
 
 
 def from_keyed_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
@@ -229,5 +237,5 @@ def _best(
         candidates = batched(instance.encode, knowledge.candidates[name])
         found = [distances(*way(codes, candidates)) for way in ways]
         found += [other(codes, candidates) for other in others]
-        best[name] = max(found, key=functools.partial(likeness, codes=codes, candidates=candidates))
+        best[name] = max(found, key=named_once)
     return best
