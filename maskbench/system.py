@@ -11,6 +11,7 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -69,7 +70,12 @@ def reserve(descriptor: int, size: int) -> bool:
     """
     if not hasattr(os, "posix_fallocate"):
         return False
-    os.posix_fallocate(descriptor, 0, size)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # a file system that reserves nothing
+            return False
+        raise
     return True
 
 

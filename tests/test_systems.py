@@ -1,6 +1,7 @@
 """Other systems than the one that maskbench was written on, and programs that are started in unusual ways."""
 
 import dataclasses
+import errno
 import os
 import shutil
 import socket
@@ -50,6 +51,12 @@ def test_other_scripts_start_there_too(tmp_path, script):
 
 def test_without_room_that_can_be_reserved_masks_wait_in_memory(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate")
+    assert atomic.scratch(3, 2, tmp_path).shape == (3, 2) and not list(tmp_path.iterdir())
+
+    def refuse(*_arguments: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
     assert atomic.scratch(3, 2, tmp_path).shape == (3, 2) and not list(tmp_path.iterdir())
 
 
@@ -283,6 +290,12 @@ def test_edited_masked_files(workplace, tmp_path):
 
     with pytest.raises(InputError, match=r"a slice of a tensor, and behind it the rows.*\.clone\(\)"):
         saved(**{name: value[:-1] for name, value in tensors.items()})
+    with pytest.raises(InputError, match=r"an expanded tensor.*\.contiguous\(\)"):
+        saved(labels=torch.zeros(1, dtype=torch.int64).expand(len(rows)))
+    with pytest.raises(InputError, match=r"holds a Parameter; \.detach\(\)\.clone\(\)"):
+        saved(gaussian=torch.nn.Parameter(content["gaussian"]))
+    with pytest.raises(InputError, match="labels is not a plain tensor, but a list"):
+        saved(labels=content["labels"].tolist())
     with pytest.raises(InputError, match=r"NumPy array.*torch\.from_numpy"):
         saved(labels=content["labels"].numpy())
     with pytest.raises(
@@ -295,3 +308,10 @@ def test_edited_masked_files(workplace, tmp_path):
         saved(gaussian=content["gaussian"][rows])
     with pytest.raises(InputError, match=r"view holds numbers beyond torch\.uint8"):
         saved(view=content["view"].int() - 1)
+
+
+def test_what_others_draw_is_drawn_as_they_asked():
+    code = "from maskbench.runtime import plotting\nfrom matplotlib import pyplot\nprint(pyplot.get_backend())"
+    environment = {**os.environ, "MPLBACKEND": "svg"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout == "svg\n", done.stderr

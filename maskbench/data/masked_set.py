@@ -272,11 +272,13 @@ def _checked(masked: MaskedSet, path: Path) -> MaskedSet:
         type(name) is str and class_names.is_text(name) for name in masked.classes
     ):
         raise InputError(f"{path}: classes is not a list of names without control characters")
-    rows = len(masked.labels) if isinstance(masked.labels, Tensor) and masked.labels.dim() else 0
-    for name, (dtype, dims) in _LAYOUT.items():
+    for name in _LAYOUT:
         value = getattr(masked, name)
         if type(value) is not Tensor or value.layout != torch.strided or vars(value):
             raise InputError(f"{path}: {name} is not a plain tensor, but {pt.shown(value)}")
+    rows = len(masked.labels) if masked.labels.dim() else 0
+    for name, (dtype, dims) in _LAYOUT.items():
+        value = getattr(masked, name)
         if value.dim() != dims or len(value) != rows:
             raise InputError(
                 f"{path}: {name} has shape {list(value.shape)}; {dims} dimension(s) are expected, and {rows} rows as "

@@ -4,6 +4,7 @@ A notebook's kernel exports the back end that it draws with. Elsewhere there is 
 to load. Pictures here go into files, without one.
 """
 
+import contextlib
 import os
 
 _asked = os.environ.pop("MPLBACKEND", None)
@@ -11,6 +12,9 @@ try:
     import matplotlib
 finally:
     if _asked is not None:
-        os.environ["MPLBACKEND"] = _asked  # what is drawn later, by somebody else, is not ours
+        os.environ["MPLBACKEND"] = _asked
+if _asked is not None:
+    with contextlib.suppress(ValueError):  # what is drawn later, by somebody else, is drawn as they asked
+        matplotlib.rcParams["backend"] = _asked
 
 __all__ = ["matplotlib"]

@@ -209,6 +209,8 @@ def outline(pickled: bytes, sizes: dict[str, int]) -> Any:
         elif name == "GLOBAL":
             if argument.startswith("numpy"):
                 raise EditedError("holds a NumPy array or number; turn it into a tensor with torch.from_numpy or int")
+            if argument == "torch._utils _rebuild_parameter":
+                raise EditedError("holds a Parameter; .detach().clone() it")
             require(argument in _GLOBALS, f"its pickle names {argument[:60]}, which ours never do")
             stack.append(_Name(argument))
         elif name == "REDUCE":
@@ -229,7 +231,8 @@ def _tensor(count: Any, offset: Any, shape: Any, strides: Any, gradient: Any, ho
     require(isinstance(count, _Storage) and isinstance(shape, tuple), "holds a tensor of an unknown kind")
     require(all(_is_size(side) for side in shape) and len(shape) <= 8, "holds a tensor of an impossible shape")
     wanted = tuple(math.prod(max(side, 1) for side in shape[axis + 1 :]) for axis in range(len(shape)))
-    require(math.prod(shape) <= count, "holds fewer numbers than its tensors show")
+    if math.prod(shape) > count:
+        raise EditedError("holds an expanded tensor, fewer numbers than it shows; .contiguous() it")
     if math.prod(shape) < count:
         raise EditedError("holds a slice of a tensor, and behind it the rows that were cut off; .clone() the slice")
     require(type(offset) is int and offset == 0 and hooks == {}, "holds a tensor that is not plain")
