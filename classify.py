@@ -330,7 +330,7 @@ def classify_all(args: argparse.Namespace, path: Path, data: MaskedSet, device: 
     if kept:
         print(f"{kept} of {len(results)} runs were finished before and kept ({output}-runs.pt)")
     table = write_tables(output, run_rows(results, draws, name, data.classes, args.methods))
-    pictures = draw_pictures(output, name, table, results, args)
+    pictures = [path for path in draw_pictures(output, name, table, results, args) if path.exists()]
     print_table(table)
     print(f"table: {output}.csv; every run: {output}-runs.csv; pictures: {', '.join(map(str, pictures))}")
 
@@ -349,13 +349,13 @@ def draw_pictures(output: Path, name: str, table: list[list], results: dict, arg
     figures.score_bars(table, f"{name}: mean and standard deviation of {args.repeats} draws", pictures[0])
     if "mlp" not in args.methods:
         pictures.pop().unlink(missing_ok=True)  # an earlier run's would not belong to this table
-        return [path for path in pictures if path.exists()]
+        return pictures
     curves = {}
     for run, result in sorted(results.items()):
         if run.method == "mlp":
             curves.setdefault(run.count, []).append(result["curve"].numpy())
     figures.training_curves(curves, pictures[1])
-    return [path for path in pictures if path.exists()]
+    return pictures
 
 
 def newest(folder: str) -> Path:

@@ -78,16 +78,15 @@ def audit_all(args: argparse.Namespace, folders: list[Path], device: torch.devic
         data_dir=args.data_dir,
         workers=args.workers,
         skip_corrupt=args.skip_corrupt,
-        reading=Reading(args.levels, args.page, args.ground),
+        reading=Reading.of(args),
     )
 
 
 def pair_all(
     args: argparse.Namespace, encoders: list[Encoder], decoders: list[Decoder], image_size: int, device: torch.device
 ) -> None:
-    reading = Reading(args.levels, args.page, args.ground)
     files = args.data_dir, image_size, args.workers, args.skip_corrupt
-    image_set = datasets.load(args.dataset, *files, reading=reading)
+    image_set = datasets.load(args.dataset, *files, reading=Reading.of(args))
     train_rows, validation_rows = datasets.autoencoder_split(image_set, args.limit)
     patterns = test_patterns(image_size)
     sets = {

@@ -103,8 +103,8 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
 
 def load(args: argparse.Namespace, name: str, image_size: int, **how: object) -> ImageSet:
     """A dataset as the flags say that its files are read."""
-    reading = Reading(args.levels, args.page, args.ground)
-    return datasets.load(name, args.data_dir, image_size, args.workers, args.skip_corrupt, reading=reading, **how)
+    files = args.data_dir, image_size, args.workers, args.skip_corrupt
+    return datasets.load(name, *files, reading=Reading.of(args), **how)
 
 
 def make_method(args: argparse.Namespace) -> MaskingMethod:

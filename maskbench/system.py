@@ -110,6 +110,9 @@ def die_with_parent(_worker: int = 0) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+BEFORE_EXEC = die_with_parent if os.name == "posix" else None  # subprocess's preexec_fn, which Windows refuses
+
+
 def memory() -> float:
     """Bytes that this machine, or this process's container, has; infinite where the system does not say."""
     limits = [float("inf")]

@@ -62,10 +62,14 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name in named)
 
 
+def ending(name: str) -> str:
+    """Of a file's name, in small letters, with the dot."""
+    return os.path.splitext(name)[1].lower()
+
+
 def advice(name: str) -> str:
     """What to do with a file that is not read."""
-    ending = os.path.splitext(name)[1].lower()
-    known = (text for endings, text in _ADVICE.items() if ending in (endings.split() or [""]))
+    known = (text for endings, text in _ADVICE.items() if ending(name) in (endings.split() or [""]))
     return f"{next(known, 'convert it, to PNG if it is a picture')}, or move it away"
 
 

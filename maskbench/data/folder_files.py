@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskbench.data import class_names, dicom
-from maskbench.data.decoding import advice, endings
+from maskbench.data.decoding import advice, ending, endings
 from maskbench.errors import InputError
 from maskbench.runtime import command_line
 
@@ -186,10 +186,9 @@ class _Search:
                 raise InputError(
                     f"{folder}: is called like a part of a set, and is in a class; the classes belong into the parts"
                 )
-            _refuse(folder, [name for name in names if os.path.splitext(name)[1].lower() not in endings()])
-            for name in names:
-                if os.path.splitext(name)[1].lower() in dicom.ENDINGS:
-                    dicom.check_installed(folder / name)
+            _refuse(folder, [name for name in names if ending(name) not in endings()])
+            if medical := next((name for name in names if ending(name) in dicom.ENDINGS), None):
+                dicom.check_installed(folder / medical)
             below = os.path.relpath(folder, self._root)
             for name in names:
                 self.paths.append(f"{below}/{name}")
@@ -288,6 +287,6 @@ def _check_same(parts: list[tuple[Path, list[str]]]) -> None:
 def _refuse(folder: Path, names: list[str]) -> None:
     """InputError for the first of the files, which are no pictures in a class folder."""
     for name in names[:1]:
-        is_picture = os.path.splitext(name)[1].lower() in endings()
+        is_picture = ending(name) in endings()
         what_to_do = "move it into one, or away" if is_picture else advice(name)
         raise InputError(f"{folder / name}: not an image in a class folder; {what_to_do}")

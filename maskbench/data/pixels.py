@@ -36,6 +36,11 @@ class Reading:
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise InputError(f"--levels {low:g} {high:g}: the first value must be below the second, both finite")
 
+    @classmethod
+    def of(cls, flags: object) -> "Reading":
+        """What flags say that have ``levels``, ``page`` and ``ground``: a script's, or a training's settings."""
+        return cls(flags.levels, flags.page, flags.ground)
+
     def stated(self) -> list[str]:
         """The flags that were given, as they are written."""
         levels = [f"--levels {self.levels[0]:.15g} {self.levels[1]:.15g}"] if self.levels else []

@@ -13,7 +13,7 @@ from maskbench.reproduce.plan import Step, shown_command
 from maskbench.reproduce.wording import duration
 from maskbench.runtime.machine import commit
 from maskbench.storage import atomic, tables
-from maskbench.system import die_with_parent
+from maskbench.system import BEFORE_EXEC
 
 STEP_COLUMNS = ("name", "command", "seconds", "commit", "state")
 FINISHED, STOPPED = "finished", "stopped"
@@ -54,7 +54,7 @@ class Running:
                 stderr=subprocess.STDOUT,
                 env=self._environment,
                 process_group=0,
-                preexec_fn=die_with_parent if os.name == "posix" else None,
+                preexec_fn=BEFORE_EXEC,
             )
 
     def ended(self) -> bool:

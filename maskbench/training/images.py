@@ -40,7 +40,7 @@ def load_images(
     Raises:
         InputError: too few images, or not the same in every process.
     """
-    reading = Reading(settings.levels, settings.page, settings.ground)
+    reading = Reading.of(settings)
     images = datasets.load(settings.dataset, data_dir, settings.image_size, workers, skip_corrupt, reading=reading)
     train_rows, validation_rows = datasets.autoencoder_split(images, settings.limit)
     if len(train_rows) < settings.batch_size or len(validation_rows) < max(2, torchrun.size()):
