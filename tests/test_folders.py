@@ -139,7 +139,10 @@ def test_parts_in_doubt_are_refused_by_name(tmp_path):
     assert f"{tmp_path}/0.png: not an image in a class folder; move it into one, or away" in refusal(tmp_path)
 
 
-LOOK_LIKE_PARTS = [("X_train", "X_test"), ("trainA", "testA"), ("imagesTr", "imagesTs"), ("train (1)", "val (1)")]
+LOOK_LIKE_PARTS = [
+    *(("X_train", "X_test"), ("trainA", "testA"), ("imagesTr", "imagesTs"), ("train (1)", "val (1)")),
+    *(("Xtrain", "Xtest"), ("dev", "eval"), ("fold1", "fold2", "fold3"), ("split_a", "split_b")),
+]
 
 
 @pytest.mark.parametrize("names", LOOK_LIKE_PARTS)
@@ -154,6 +157,19 @@ def test_classes_that_have_a_word_of_parts_are_classes(tmp_path):
     for number, name in enumerate(("test positive", "test negative")):
         grey(tmp_path / name, number)
     assert values(load(tmp_path)) == {"test negative": [1], "test positive": [0]}
+
+
+def test_two_kinds_of_trains_are_classes(tmp_path):
+    for number, name in enumerate(("steam train", "toy train")):
+        grey(tmp_path / name, number)
+    assert values(load(tmp_path)) == {"steam train": [0], "toy train": [1]}
+
+
+def test_classes_that_are_divided_in_the_same_way_are_classes(tmp_path):
+    for number, name in enumerate(("benign", "malignant")):
+        grey(tmp_path / name / "40X", number)
+        grey(tmp_path / name / "100X", number + 10)
+    assert values(load(tmp_path)) == {"benign": [0, 10], "malignant": [1, 11]}
 
 
 def test_parts_among_classes_are_refused(pets):
@@ -367,3 +383,16 @@ def test_the_order_of_a_folder_never_changes(tmp_path):
 def test_a_folder_without_a_path_is_refused():
     with pytest.raises(InputError, match="--dataset folder: names no folder"):
         datasets.load("folder:")
+
+
+def test_a_picture_linked_from_both_parts_is_refused(tmp_path):
+    grey(tmp_path / "elsewhere", 7)
+    (picture,) = (tmp_path / "elsewhere").iterdir()
+    for part in ("train", "test"):
+        grey(tmp_path / "set" / part / "cats", 1)
+        grey(tmp_path / "set" / part / "dogs", 2)
+    (tmp_path / "set/train/cats/linked.png").symlink_to(picture)
+    assert 7 in values(load(tmp_path / "set"))["cats"]
+    (tmp_path / "set/test/cats/linked.png").symlink_to(picture)
+    found = refusal(tmp_path / "set")
+    assert f"set/test/cats/linked.png: is the same file as {tmp_path}/set/train/cats/linked.png, by a link" in found

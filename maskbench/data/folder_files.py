@@ -43,11 +43,11 @@ _LEFT_BY_SYSTEMS = {
 }
 _ADDED_BY_SYSTEMS = (":zone.identifier", "@synoeastream", "@synoresource")  # to the name of a picture
 _PART = re.compile(r"(?P<part>train|test|val)(ing|id|idation)?(set|split|part|data|images?|pictures)?\d*")
-# where every folder has one of these in its name, they are hardly classes
-_WORDS_OF_PARTS = {
-    *("train", "training", "trn", "tr", "test", "testing", "tst", "ts"),
-    *("val", "valid", "validation", "dev"),
-}
+# where every folder has one of these words in its name, of both lines, they are hardly classes
+_WORDS_OF_TRAINING = {"train", "training", "trn", "tr"}
+_WORDS_OF_PARTS = _WORDS_OF_TRAINING | {"test", "testing", "tst", "ts", "val", "valid", "validation", "dev", "eval"}
+# the same for folders that hold the same folders, anywhere in their names
+_PARTS_IN_NAMES = re.compile("train|test|val|dev|fold|split|holdout|subset")
 
 
 class Names:
@@ -109,6 +109,7 @@ def find(root: Path) -> Files:
         found = Files(search.paths, search.labels, sizes, classes[0][1])
     else:
         classes = search.add_classes(root, names)
+        search.check_top()
         found = Files(search.paths, search.labels, [len(search.paths)], classes)
     for line in search.notes(divided):
         print(command_line.printable(f"folder:{root}: {line}"))
@@ -123,7 +124,8 @@ class _Search:
         self._root, self._real_root = root, os.path.realpath(root)
         self._left: list[str] = []  # what systems left, below the root
         self._deeper = 0  # pictures in folders of class folders
-        self._places: dict[str, Path] = {}  # folders by where they really are
+        self._places: dict[str, Path] = {}  # folders, and files behind links, by where they really are
+        self._below: dict[str, list[str]] = {}  # folders in each class folder that holds folders alone
 
     def entries(self, folder: Path) -> tuple[list[str], list[str]]:
         """Names of the folders and of the files in a folder, in order, without what systems left."""
@@ -174,6 +176,13 @@ class _Search:
             self._add_class(part / name, label, alone=len(names) == 1)
         return names
 
+    def check_top(self) -> None:
+        """InputError where the class folders hold the same folders, and are called like parts of a set."""
+        names = list(self._below)
+        same = len(names) > 1 and all(below == self._below[names[0]] for below in self._below.values())
+        if same and all(_PARTS_IN_NAMES.search(name.casefold()) for name in names):
+            _refuse_parts(self._root, names)
+
     def _add_class(self, top: Path, label: int, alone: bool) -> None:
         """Append the pictures of a class folder, and of the folders in it."""
         before, todo = len(self.paths), [top]
@@ -182,6 +191,8 @@ class _Search:
             folders, names = self.entries(folder)
             if folder == top:
                 _check_class(top, folders, names, alone)
+                if not names:
+                    self._below[top.name] = folders
             elif _part(folder.name):
                 raise InputError(
                     f"{folder}: is called like a part of a set, and is in a class; the classes belong into the parts"
@@ -221,7 +232,11 @@ class _Search:
 
     def _check_link(self, link: Path) -> None:
         """InputError where a link makes one picture of the folder two."""
-        below = os.path.relpath(os.path.realpath(link), self._real_root)
+        real = os.path.realpath(link)
+        if real in self._places:
+            raise InputError(f"{link}: is the same file as {self._places[real]}, by a link; remove one of them")
+        self._places[real] = link
+        below = os.path.relpath(real, self._real_root)
         if not any(piece == os.pardir or _is_left(piece) for piece in below.split(os.sep)):
             raise InputError(f"{link}: is a link to {below}, which would count twice; remove one of them")
 
@@ -256,9 +271,14 @@ def _parts(root: Path, names: list[str]) -> dict[str, str]:
         has = " and ".join(sorted(found.values()))
         raise InputError(f"folder:{root}: has {has}; the parts must be called train and test")
     words = [{word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)} & _WORDS_OF_PARTS for name in names]
-    if len(names) > 1 and all(words) and any(of_name & {"train", "training", "trn", "tr"} for of_name in words):
-        raise InputError(f"folder:{root}: {' and '.join(names[:4])} look like parts; call them train and test")
+    training = [bool(of_name & _WORDS_OF_TRAINING) for of_name in words]
+    if all(words) and any(training) and not all(training):
+        _refuse_parts(root, names)
     return {}
+
+
+def _refuse_parts(root: Path, names: list[str]) -> None:
+    raise InputError(f"folder:{root}: {' and '.join(names[:4])} look like parts; call them train and test")
 
 
 def _check_class(folder: Path, folders: list[str], names: list[str], alone: bool) -> None:
