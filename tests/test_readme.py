@@ -23,13 +23,13 @@ def test_the_readmes_python_runs(workplace, monkeypatch):
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     data, X, y, forest, loader = (names[name] for name in ("data", "X", "y", "forest", "loader"))
-    assert X.dtype == np.float32 and X.shape == (len(y), 340) and y.dtype == np.int64
+    assert X.dtype == np.float32 and X.shape == (len(y), data.width) and y.dtype == np.int64
     for part in ("validation", "test"):
         others, labels = data.numpy(part)
-        assert others.shape == (len(labels), 340) and len(labels)
+        assert others.shape == (len(labels), data.width) and len(labels)
     assert forest.score(X, y) > 0.9 and forest.predict(others).shape == labels.shape
     vectors, labels = next(iter(loader))
-    assert vectors.shape == (4, 340) and vectors.dtype == torch.float32
+    assert vectors.shape == (4, data.width) and vectors.dtype == torch.float32
     assert labels.shape == (4,) and labels.dtype == torch.int64
     assert len(loader.dataset) == len(y)
 

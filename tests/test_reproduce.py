@@ -429,8 +429,11 @@ def test_the_committed_pair_belongs_together():
     if not folder.exists():
         pytest.skip("results/weights is not there")
     encoder, _, _ = checkpoints.load_pair(folder)
-    assert encoder.config["gaussian_dim"] + encoder.config["categories"] == plan.NUMBERS
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
+    assert encoder.config["preset"] == DEFAULT_PRESET
+    assert encoder.config["gaussian_dim"] == PRESETS[DEFAULT_PRESET]["gaussian_dim"]
+    numbers = encoder.config["gaussian_dim"] + encoder.config["categories"]
+    assert f"float32 [N, {numbers}]" in (ROOT / "README.md").read_text()
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
 
 
 def test_nothing_is_collated_from_nothing(tmp_path, monkeypatch):
