@@ -76,8 +76,9 @@ def forest_of_digits(workplace: Path, cwd: Path, **environment: str) -> str:
     return run_script("classify.py", *arguments, "--output-dir", "out", cwd=cwd, **environment).stdout
 
 
-def test_pictures_of_a_notebook_with_latex_and_another_encoding(workplace, tmp_path):
-    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.family: No Such Font\n")
+@pytest.mark.parametrize("styles", [b"text.usetex: True\nfont.family: No Such Font\n", b"font.family: caf\xe9\n"])
+def test_pictures_of_a_notebook_with_latex_and_another_encoding(workplace, tmp_path, styles):
+    (tmp_path / "matplotlibrc").write_bytes(styles)
     settings = {"MPLBACKEND": "module://no.such.backend", "MPLCONFIGDIR": str(tmp_path), "PYTHONIOENCODING": "ascii"}
     printed = forest_of_digits(workplace, tmp_path, **settings)
     assert "pictures: out/digits.png" in printed and "0." in printed
