@@ -11,32 +11,20 @@ import os
 import sys
 from pathlib import Path
 
-
-@contextlib.contextmanager
-def _environment(name: str, value: str | None):
-    """A variable set, or unset, for a while."""
-    asked = os.environ.pop(name, None)
-    if value is not None:
-        os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name, None)
-        if asked is not None:
-            os.environ[name] = asked
-
-
-with _environment("MPLBACKEND", None):
-    try:
+_asked = os.environ.pop("MPLBACKEND", None)
+try:
+    import matplotlib
+except (OSError, UnicodeDecodeError):
+    for part in [name for name in sys.modules if name.startswith("matplotlib.")]:
+        del sys.modules[part]  # a second import needs them new
+    # its own matplotlibrc lies there, and the one in the current folder is read first
+    with contextlib.chdir(Path(importlib.util.find_spec("matplotlib").origin).parent / "mpl-data"):
         import matplotlib
-    except (OSError, UnicodeDecodeError):
-        for part in [name for name in sys.modules if name.startswith("matplotlib.")]:
-            del sys.modules[part]  # a second import needs them new
-        package = Path(importlib.util.find_spec("matplotlib").origin).parent
-        with _environment("MATPLOTLIBRC", str(package / "mpl-data" / "matplotlibrc")):
-            import matplotlib
-if backend := os.environ.get("MPLBACKEND"):
+finally:
+    if _asked is not None:
+        os.environ["MPLBACKEND"] = _asked
+if _asked is not None:
     with contextlib.suppress(ValueError):  # what is drawn later, by somebody else, is drawn as they asked
-        matplotlib.rcParams["backend"] = backend
+        matplotlib.rcParams["backend"] = _asked
 
 __all__ = ["matplotlib"]
