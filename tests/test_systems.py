@@ -293,6 +293,10 @@ def test_edited_masked_files(workplace, tmp_path):
         saved(**{name: value[:-1] for name, value in tensors.items()})
     with pytest.raises(InputError, match=r"an expanded tensor.*\.contiguous\(\)"):
         saved(labels=torch.zeros(1, dtype=torch.int64).expand(len(rows)))
+    with pytest.raises(InputError, match=r"one tensor under two names; \.clone\(\) it"):
+        saved(source=content["labels"])
+    with pytest.raises(InputError, match=r"such as torch\.uint16; \.to\(torch\.int64\) it"):
+        saved(labels=content["labels"].to(torch.uint16))
     with pytest.raises(InputError, match=r"holds a Parameter; \.detach\(\)\.clone\(\)"):
         saved(gaussian=torch.nn.Parameter(content["gaussian"]))
     with pytest.raises(InputError, match="labels is not a plain tensor, but a list"):

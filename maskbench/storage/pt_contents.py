@@ -179,6 +179,8 @@ def outline(pickled: bytes, sizes: dict[str, int]) -> Any:
         elif name in ("BINGET", "LONG_BINGET"):
             # text, and tuples of scalars, come again; containers that do could grow without end
             again = memo[argument]
+            if isinstance(again, _Outline):
+                raise EditedError("holds one tensor under two names; .clone() it for one of them")
             flat = isinstance(again, tuple) and not any(isinstance(item, (tuple, list, dict)) for item in again)
             require(isinstance(again, (str, _Storage)) or flat, "holds the same container twice")
             stack.append(again)
@@ -211,6 +213,8 @@ def outline(pickled: bytes, sizes: dict[str, int]) -> Any:
                 raise EditedError("holds a NumPy array or number; turn it into a tensor with torch.from_numpy or int")
             if argument == "torch._utils _rebuild_parameter":
                 raise EditedError("holds a Parameter; .detach().clone() it")
+            if argument == "torch._utils _rebuild_tensor_v3":
+                raise EditedError("holds a tensor of a rare kind, such as torch.uint16; .to(torch.int64) it")
             require(argument in _GLOBALS, f"its pickle names {argument[:60]}, which ours never do")
             stack.append(_Name(argument))
         elif name == "REDUCE":
