@@ -318,6 +318,7 @@ def test_one_line_of_the_table_is_an_attack(world, tmp_path, monkeypatch):
     toy = plan.Attack("grey", scores.RECONSTRUCTION, "masks-only", grey, plan.hidden, pairs=plan.none)
     monkeypatch.setattr(plan, "ATTACKS", (*cheap, toy))
     monkeypatch.setattr(audit, "MASKS", ("aae", "aae+key", "identity"))
+    monkeypatch.setattr(report.figures, "leakage", lambda *_arguments: None)  # a picture that cannot be drawn
     settings = audit.Settings(
         dataset="photos",
         private=None,
@@ -335,7 +336,9 @@ def test_one_line_of_the_table_is_an_attack(world, tmp_path, monkeypatch):
         rows = [row for row in csv.DictReader(file) if row["attack"] == "grey"]
     assert {row["mask"] for row in rows} == {"aae", "aae+key"}
     assert [row["measure"] for row in rows if row["mask"] == "aae"] == list(scores.IMAGE_MEASURES)
-    assert "| aae | masks-only | grey |" in (tmp_path / "audit.md").read_text()
+    page = (tmp_path / "audit.md").read_text()
+    assert "| aae | masks-only | grey |" in page
+    assert "(figures/audit-attacks.png)" in page and "audit-leakage.png" not in page
     assert ("masks-only", "grey") in plan.pictured() and (tmp_path / "figures" / "audit-attacks.png").exists()
     assert not (tmp_path / "frontier.csv").exists()
 

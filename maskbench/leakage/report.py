@@ -15,6 +15,11 @@ from maskbench.storage.tables import Row, markdown, read
 ORACLE = ("oracle",)
 NAMED = ("named_without_pairs", "named_with_pairs")  # columns of frontier.csv
 EQUAL = 0.02  # difference of SSIM, or of a share of images, that is called none
+PICTURES = {
+    "audit-attacks.png": "Reconstructions by attack and pairs",
+    "audit-leakage.png": "SSIM and re-identification against known pairs",
+    "audit-frontier.png": "Accuracy against leakage",
+}
 
 
 def write(folder: Path, originals: Tensor, examples: dict[tuple[str, str, str, int], Tensor], candidates: int) -> str:
@@ -38,8 +43,9 @@ def write(folder: Path, originals: Tensor, examples: dict[tuple[str, str, str, i
     figures.leakage(table.pairs, curves, found, anchors, pictures / "audit-leakage.png")
     if frontier:
         figures.frontier(frontier, pictures / "audit-frontier.png")
+    drawn = [name for name in PICTURES if (pictures / name).exists()]
     said = verdict(table, frontier, candidates)
-    atomic.write_text(folder / "audit.md", page(table, frontier, candidates, said))
+    atomic.write_text(folder / "audit.md", page(table, frontier, candidates, said, drawn))
     return said
 
 
@@ -196,8 +202,8 @@ def key_costs(frontier: list[Row]) -> list[tuple[str, float, float]]:
     return [(name, plain[name], keyed[name]) for name in NAMES if name in plain and name in keyed]
 
 
-def page(table: Table, frontier: list[Row], candidates: int, said: str) -> str:
-    """``audit.md``."""
+def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures: list[str]) -> str:
+    """``audit.md``; what of ``PICTURES`` could be drawn is in it."""
     lines = [
         "# What a mask leaks\n",
         f"Made by `python crosspair.py --audit`. {said}\n",
@@ -205,18 +211,11 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str) -> str:
         'little" is a tenth, "most" is half, and "as much" is 95%. A key "no longer helps" where the best attack comes '
         f"within {EQUAL} of SSIM of the best without it. The best attack of several is picked by its result, which an "
         "attacker cannot quite do.\n",
-        "![Reconstructions by attack and pairs](figures/audit-attacks.png)\n",
-        "![SSIM and re-identification against known pairs](figures/audit-leakage.png)\n",
-    ]
-    if frontier:
-        lines.append("![Accuracy against leakage](figures/audit-frontier.png)\n")
-    lines += [
+        *(f"![{PICTURES[name]}](figures/{name})\n" for name in pictures),
         "## Pictures\n",
         f"SSIM of the best attack with so many pairs or fewer on {table.sets[0]}, between answers that need no attack: "
         "the mean of public images, their mean of the true label, and the owner's own decoder.\n",
         picture_table(table),
-    ]
-    lines += [
         "## Links\n",
         f"Share of masks whose image is named among {candidates:,} candidates at the first guess, by somebody with an "
         "encoder of the same kind: of another seed, trained on public images.\n",
