@@ -26,27 +26,33 @@ _PR_SET_PDEATHSIG = 1
 
 
 @contextlib.contextmanager
-def held(folder: Path, name: str = ".lock", wait: bool = False) -> Iterator[None]:
+def held(folder: Path, name: str = ".lock", waiting: str | None = None) -> Iterator[None]:
     """Hold a folder until the block ends.
 
     Args:
         name: of the file in it that is locked.
-        wait: until another process lets it go.
+        waiting: a line to print where another process holds it, which is then waited for.
 
     Raises:
-        BlockingIOError: another process holds it; not with ``wait``.
+        BlockingIOError: another process holds it, and there is no such line.
     """
     path = folder / name
+    lock = FileLock(path, timeout=0, mode=0o666)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(FileLock(path, timeout=-1 if wait else 0, mode=0o666))
-            stack.callback(_remove, path)
+            stack.enter_context(lock)
         except Timeout:
-            raise BlockingIOError(f"{folder} is held by another process") from None
+            if waiting is None:
+                raise BlockingIOError(f"{folder} is held by another process") from None
+            print(waiting, flush=True)
+            lock.timeout = -1
+            stack.enter_context(lock)
         except PermissionError:  # it may be another user's
             pass
         except (OSError, NotImplementedError):
             _remove(path)
+        if lock.is_locked:
+            stack.callback(_remove, path)
         yield
 
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import matplotlib
@@ -66,8 +67,25 @@ def test_a_folder_is_held_once_and_left_clean(tmp_path):
             raise AssertionError
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
     assert not list(tmp_path.iterdir())
-    with system.held(tmp_path, wait=True):
-        pass
+
+
+def test_who_waits_for_a_folder_says_so(tmp_path, capsys):
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with system.held(tmp_path):
+            entered.set()
+            leave.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert entered.wait(10)
+    threading.Timer(0.2, leave.set).start()
+    with system.held(tmp_path, waiting="waiting for it"):
+        assert leave.is_set() and capsys.readouterr().out == "waiting for it\n"
+    holder.join()
+    with system.held(tmp_path, waiting="waiting for it"):
+        assert capsys.readouterr().out == ""
 
 
 def forest_of_digits(workplace: Path, cwd: Path, **environment: str) -> str:

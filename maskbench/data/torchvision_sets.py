@@ -21,9 +21,9 @@ def torchvision_set(name: str, data_dir: Path, image_size: int) -> ImageSet:
     kind = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST"}[name]
     with contextlib.suppress(OSError):  # torchvision will say so
         data_dir.mkdir(parents=True, exist_ok=True)
-    with system.held(
-        data_dir, ".download.lock", wait=True
-    ):  # what another process is still downloading would look damaged
+    # what another process is still downloading would look damaged
+    waiting = f"--data-dir {data_dir}: waiting for another process that reads or downloads there"
+    with system.held(data_dir, ".download.lock", waiting):
         parts = [_torchvision_part(getattr(torchvision.datasets, kind), data_dir, train) for train in (True, False)]
     if name == "mnist":
         images = torch.cat([part.data for part in parts])[:, None]
