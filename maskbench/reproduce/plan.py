@@ -193,7 +193,7 @@ def _audit_step(commands: _Commands) -> Step:
     work = commands.pair(runs / DEFAULT_PRESET, runs / "audit", "--audit")
     work += ["--more-models", *(str(runs / folder / "aae") for folder in folders)]
     needs = *(f"train {preset}" for preset in PRESETS), *(f"latent size {size}" for size in others)
-    return Step("audit", 55, [work], needs)
+    return Step("audit", 90, [work], needs)
 
 
 def _prior_weight_steps(commands: _Commands) -> list[Step]:
