@@ -319,6 +319,8 @@ def test_one_line_of_the_table_is_an_attack(world, tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "ATTACKS", (*cheap, toy))
     monkeypatch.setattr(audit, "MASKS", ("aae", "aae+key", "identity"))
     monkeypatch.setattr(report.figures, "leakage", lambda *_arguments: None)  # a picture that cannot be drawn
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "audit-frontier.png").write_bytes(b"an earlier run's")
     settings = audit.Settings(
         dataset="photos",
         private=None,
@@ -339,6 +341,7 @@ def test_one_line_of_the_table_is_an_attack(world, tmp_path, monkeypatch):
     page = (tmp_path / "audit.md").read_text()
     assert "| aae | masks-only | grey |" in page
     assert "(figures/audit-attacks.png)" in page and "audit-leakage.png" not in page
+    assert "audit-frontier.png" not in page
     assert ("masks-only", "grey") in plan.pictured() and (tmp_path / "figures" / "audit-attacks.png").exists()
     assert not (tmp_path / "frontier.csv").exists()
 

@@ -41,6 +41,7 @@ def write(folder: Path, originals: Tensor, examples: dict[tuple[str, str, str, i
     found = {mask: [table.best_reid(mask, k) for k in table.pairs] for mask in table.masks}
     anchors = {name: table.anchor(name) for name in ANCHORS}
     figures.leakage(table.pairs, curves, found, anchors, pictures / "audit-leakage.png")
+    (pictures / "audit-frontier.png").unlink(missing_ok=True)  # an earlier run's would not belong to this page
     if frontier:
         figures.frontier(frontier, pictures / "audit-frontier.png")
     drawn = [name for name in PICTURES if (pictures / name).exists()]
