@@ -72,7 +72,7 @@ ADVERSARY_BETAS = (0.0, 0.95)  # with momentum, the two sides circle around each
 GENERATOR_STEP = 0.5  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
 # keeps the Gaussian part's discriminator from winning; the other sees only K different rows
 GRADIENT_PENALTY = {"invariant": 1.0, "paper": 3.0}
-DISCRIMINATOR_STEPS = {"invariant": 4, "paper": 1}  # a mini-batch: four, where the encoder moves fast
+DISCRIMINATOR_STEPS = {"invariant": 4, "paper": 2}  # a mini-batch: four, where the encoder moves fast
 PRIOR_PULL = 0.2  # of the discriminators beside the agreement (at --prior-weight 1)
 DECORRELATION = 8e-4  # weight of each squared correlation of different dimensions in the agreement
 CATEGORY = 0.01  # weight of the categories in the agreement
@@ -164,7 +164,7 @@ def squared_slope(discriminator: Discriminator, draws: Tensor) -> Tensor:
     Nowozin, "Which training methods for GANs do actually converge?", ICML 2018).
     """
     draws = draws.clone().requires_grad_()
-    logits = discriminator.layers(draws)  # PyTorch's own: the kernels cannot be differentiated twice
+    logits = discriminator.layers(discriminator.read(draws))  # PyTorch's own: the kernels have no second derivative
     return torch.autograd.grad(logits.sum(), draws, create_graph=True)[0].square().sum(1).mean()
 
 
@@ -255,7 +255,8 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
         encoder = Encoder(**sizes).to(device)
         decoder = Decoder(**sizes).to(device)
         decoder.contrast = encoder.contrast  # whatever the adversary makes of it, the decoder undoes
-        tell_gaussian = Discriminator(settings.gaussian_dim).to(device)
+        # the length of preset paper's codes is the contrast of the image, which the adversary has to narrow
+        tell_gaussian = Discriminator(settings.gaussian_dim, measures=rebuilds).to(device)
         tell_categorical = Discriminator(settings.categories).to(device)
         if fit:
             set_statistics(encoder, mini_batches(run))

@@ -1,10 +1,11 @@
-"""What is each addition to the paper's text worth? Preset paper, one more addition a row.
+"""What is each addition to the paper's text worth? Preset paper with one more addition a row, then with one fewer.
 
-    python benchmarks/ablation.py                    # CIFAR-10 and CIFAR-100 in data/; about 25 minutes on one core
+    python benchmarks/ablation.py                    # CIFAR-10 and CIFAR-100 in data/; about 50 minutes on one core
     python benchmarks/ablation.py --save             # also into results/ablation.csv
 
-Every row is a training by train_aae.py without the additions of the rows below it. Then the encoder masks CIFAR-100,
-and a random forest classifies draws of three classes. docs/method.md has the table.
+A row "added" is a training by train_aae.py without the additions of the rows below it, a row "left out" one of the
+whole preset without that addition. Then the encoder masks CIFAR-100, and a random forest classifies draws of three
+classes. docs/method.md has the table.
 """
 
 import argparse
@@ -21,20 +22,24 @@ import classify
 import mask_dataset
 import train_aae
 from maskbench.data import datasets
-from maskbench.models import checkpoints, decoder, encoder, evaluation, heads, layers
+from maskbench.models import Discriminator, checkpoints, decoder, encoder, evaluation, heads, layers
 from maskbench.runtime import command_line
+from maskbench.runtime.machine import commit
 from maskbench.storage import tables
 from maskbench.training.state import TrainingState
 
 COLUMNS = (
     "addition",
+    "is",
     "validation_mse",
     "gaussian_discriminator_loss",
     "categorical_discriminator_loss",
     "generator_loss",
     "told_from_prior",
+    "told_by_length",
     "category_max",
     "forest_accuracy",
+    "commit",
 )
 
 
@@ -55,6 +60,10 @@ ADDITIONS: dict[str, list[mock._patch]] = {
     "gradient penalty": patched(train_aae, GRADIENT_PENALTY={"paper": 0.0}),
     "a learned power of the length": patched(heads.Contrast, forward=lambda self, x: x, inverse=lambda self, x: x),
     "whitening": patched(train_aae, whiten=lambda *arguments: None),
+    "two steps of the discriminators": patched(train_aae, DISCRIMINATOR_STEPS={"paper": 1}),
+    "the length as a further number": patched(
+        train_aae, Discriminator=lambda features, measures=False: Discriminator(features)
+    ),
 }
 
 
@@ -66,16 +75,18 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where datasets are")
     args = parser.parse_args()
     names, rows = list(ADDITIONS), []
-    for number, name in enumerate(names, 1):
+    trainings = [(name, "added", names[number:]) for number, name in enumerate(names, 1)]
+    # without the last one: the last but one of the rows above
+    trainings += [(name, "left out", [name]) for name in names[1:-1]]
+    for name, kind, missing in trainings:
         with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
             # rows below first, so that of two patches of one name the upper row's holds
-            for missing in reversed(names[number:]):
-                for patch in ADDITIONS[missing]:
-                    stack.enter_context(patch)
-            rows.append([name, *measure(Path(folder), args)])
-        print(tables.markdown(COLUMNS, [[shown(value) for value in row] for row in rows]))
-    if args.save:
-        tables.write_csv(common.RESULTS / "ablation.csv", COLUMNS, rows)
+            for patch in (patch for other in reversed(missing) for patch in ADDITIONS[other]):
+                stack.enter_context(patch)
+            rows.append([name, kind, *measure(Path(folder), args), commit()])
+        print(tables.markdown(COLUMNS, [[shown(value) for value in row] for row in rows]), flush=True)
+        if args.save:
+            tables.write_csv(common.RESULTS / "ablation.csv", COLUMNS, rows)
 
 
 def measure(folder: Path, args: argparse.Namespace) -> list[float]:
@@ -94,9 +105,11 @@ def measure(folder: Path, args: argparse.Namespace) -> list[float]:
     codes = evaluation.encode(trained, datasets.batches(images.images, validation, 500))
     last = tables.read(models / "0" / "metrics.csv")[-1]
     (forest,) = (row for row in tables.read(folder / "cifar100.csv") if row["metric"] == "accuracy")
+    told = evaluation.told_from_prior(codes[0])
     return [
-        *(float(last[name]) for name in COLUMNS[1:5]),
-        evaluation.told_from_prior(codes[0])["mlp"],
+        *(float(last[name]) for name in COLUMNS[2:6]),
+        told["mlp"],
+        told["length"],
         evaluation.latent_summary(*codes)["category_max"],
         float(forest["mean"]),
     ]

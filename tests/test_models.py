@@ -17,6 +17,7 @@ from maskbench.models import (
     start_with_even_categories,
     whiten,
 )
+from maskbench.models.discriminator import standardised_length
 from maskbench.models.evaluation import latent_summary
 from maskbench.models.heads import Contrast, one_hot
 from maskbench.models.sizes import depth
@@ -30,7 +31,22 @@ def test_the_papers_sizes():
     assert categorical.sum(1).eq(1).all() and categorical.max(1).values.eq(1).all()
     images = Decoder().eval()(torch.cat((gaussian, categorical), 1))
     assert images.shape == (4, 3, 32, 32) and images.min() >= 0 and images.max() <= 1
-    assert Discriminator(384)(gaussian).shape == (4,)
+    assert Discriminator(384)(gaussian).shape == Discriminator(384, measures=True)(gaussian).shape == (4,)
+
+
+def test_a_discriminator_may_read_the_length():
+    draws = torch.randn(20_000, 384, generator=torch.Generator().manual_seed(0))
+    lengths = standardised_length(draws)
+    deviation, mean = torch.std_mean(lengths)
+    assert abs(mean) < 0.03 and abs(deviation - 1) < 0.03
+    tell = Discriminator(384, measures=True)
+    torch.testing.assert_close(
+        tell.read(draws), torch.cat((draws, 2**0.5 * (draws.norm(dim=1) - 383.5**0.5)[:, None]), 1)
+    )
+    zero = torch.zeros(2, 384, requires_grad=True)
+    tell(zero).sum().backward()
+    assert zero.grad.isfinite().all()
+    assert Discriminator(384).read(draws) is draws
 
 
 @pytest.mark.parametrize("image_size", [8, 40, 64, 96, 256])

@@ -310,7 +310,11 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
             pairs += [[images, "unmatched", 0.1, 0.01, 0.11, 0.01] for images in paper.RATIO_GOALS]
         write(runs / preset / "crosspair" / "crosspair.csv", PAIRS, pairs)
     measures = dict(
-        zip(paper.PRIOR_GOALS, (0.05, 0.95, 1.05, 3.5, 0.01, 0.04, 0.06, 0.51, 0.57, 2.5, 1.9), strict=True)
+        zip(
+            paper.PRIOR_GOALS,
+            (0.05, 0.95, 1.05, 3.5, 0.01, 0.04, 0.06, 0.51, 0.57, 0.6, 1.2, 1.3, 2.5, 1.9),
+            strict=True,
+        )
     )
     for folder in (*PRESETS, *(f"prior-{weight}" for weight in plan.PRIOR_WEIGHTS)):
         write(runs / folder / "prior" / "prior.csv", ("measure", "value"), list(measures.items()))
@@ -466,13 +470,16 @@ def test_the_readme_shows_what_results_holds():
 def test_codes_told_from_the_prior():
     generator = torch.Generator().manual_seed(1)
     normal = torch.randn(1200, 8, generator=generator)
-    for codes, logistic, mlp in (
-        (normal, (0.45, 0.55), (0.45, 0.55)),
-        (normal.sign(), (0.45, 0.55), (0.9, 1)),  # means and standard deviations are the same
-        (normal + 1, (0.85, 1), (0.85, 1)),
+    chance, known = (0.45, 0.55), (0.85, 1)
+    for codes, logistic, mlp, length in (
+        (normal, chance, chance, chance),
+        (normal.sign(), chance, known, known),  # means and standard deviations are the same
+        (8**0.5 * torch.nn.functional.normalize(normal), chance, (0.5, 1), known),  # all of one length
+        (normal + 1, known, known, (0.55, 0.85)),
     ):
         told = evaluation.told_from_prior(codes)
-        assert logistic[0] < told["logistic"] < logistic[1] and mlp[0] < told["mlp"] <= mlp[1]
+        for name, (low, high) in {"logistic": logistic, "mlp": mlp, "length": length}.items():
+            assert low < told[name] <= high, (name, told)
     assert told == evaluation.told_from_prior(codes)
 
 

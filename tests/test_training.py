@@ -47,7 +47,7 @@ def make(preset: str, dtype: torch.dtype, device: str = "cpu", capturable: bool 
     parts = {
         "encoder": Encoder(**config),
         "decoder": Decoder(**config),
-        "gaussian_discriminator": Discriminator(24, hidden=16),
+        "gaussian_discriminator": Discriminator(24, measures=preset == "paper", hidden=16),
         "categorical_discriminator": Discriminator(5, hidden=16),
         "prior": PriorSampler(24, 5, seed=3),
     }
@@ -91,7 +91,7 @@ class PlainLoop:
     @mock.patch.object(step, "MOST_ROWS", 0)  # the networks in PyTorch alone
     def __call__(self, images: Tensor, views: Tensor | None = None) -> Tensor:
         decoder = self.parts["decoder"]
-        tell_gaussian, tell_categorical = (self.parts[f"{name}_discriminator"] for name in ("gaussian", "categorical"))
+        tell_gaussian, tell_categorical = self.tell_gaussian, self.parts["categorical_discriminator"]
         bce = F.binary_cross_entropy_with_logits
 
         gaussian, categorical, soft = self.encode(images)
@@ -125,6 +125,12 @@ class PlainLoop:
         for name in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator"):
             self.parts[name].zero_grad()
         return torch.stack((reconstruction, of_gaussian, of_categorical, fooled, *agreement)).detach()
+
+    def tell_gaussian(self, z: Tensor) -> Tensor:
+        if self.preset == "paper":
+            size = z.shape[1]
+            z = torch.cat((z, math.sqrt(2) * (z.pow(2).sum(1, keepdim=True).sqrt() - math.sqrt(size - 0.5))), 1)
+        return self.parts["gaussian_discriminator"].layers(z).squeeze(1)
 
     def statistics_follow(self, momentum: float) -> None:
         for layer in self.parts["encoder"].modules():

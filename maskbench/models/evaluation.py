@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,6 +72,7 @@ def told_from_prior(gaussian: Tensor, seed: int = 0) -> dict[str, float]:
 
     At most 10,000 codes and as many draws, three quarters of both to train on. The classifiers are scikit-learn's:
     ``logistic`` regression sees means alone, ``mlp`` (two layers of 256, stopped early) also shapes and dependences.
+    ``length`` is a tree of three leaves that is given the Euclidean length alone: an MLP hardly sees that.
 
     Args:
         gaussian: the Gaussian part, ``[N, G]``, N >= 40.
@@ -79,6 +81,9 @@ def told_from_prior(gaussian: Tensor, seed: int = 0) -> dict[str, float]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import train_test_split
     from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+    from sklearn.tree import DecisionTreeClassifier
 
     codes = gaussian[:_TOLD_CODES].cpu()
     draws, _ = PriorSampler(codes.shape[1], 1, seed)(len(codes))
@@ -90,5 +95,10 @@ def told_from_prior(gaussian: Tensor, seed: int = 0) -> dict[str, float]:
     models = {
         "logistic": LogisticRegression(max_iter=1000),
         "mlp": MLPClassifier((256, 256), early_stopping=True, random_state=seed),
+        "length": make_pipeline(FunctionTransformer(_lengths), DecisionTreeClassifier(max_leaf_nodes=3)),
     }
     return {name: model.fit(train, train_origin).score(test, test_origin) for name, model in models.items()}
+
+
+def _lengths(rows: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(rows, axis=1, keepdims=True)

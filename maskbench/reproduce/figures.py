@@ -95,15 +95,20 @@ def draw_trade_off(table: list[dict[str, str]], path: Path) -> None:
     figure, axes = subplots(1, 4, size=(16, 3.4))
     axes[0].plot(weights, column["validation_mse"], marker="o", label="validation images")
     axes[0].set(title="reconstruction", ylabel="MSE (pixels in 0..1)")
-    axes[1].plot(weights, column["kurtosis"], marker="o", label="codes")
-    axes[1].axhline(3, color="black", linestyle=":", label="normal")
-    axes[1].set(title="kurtosis", ylabel="kurtosis, all dimensions")
+    axes[1].plot(weights, column["mlp"], marker="o", label="by a fresh MLP")
+    axes[1].plot(weights, column["length"], marker="s", label="by their length alone")
+    axes[1].axhline(0.5, color="black", linestyle=":", label="chance")
+    axes[1].set(title="codes told from draws", ylabel="accuracy", ylim=(0.45, 1.02))
     axes[2].plot(weights, column["category_max"], marker="o", label="largest")
     axes[2].plot(weights, column["category_min"], marker="s", label="smallest")
     axes[2].set(title="categories", ylabel="share of the images", ylim=(0, None))
-    for name, color, undecided in (("discriminator", "C3", 4 * math.log(2)), ("generator", "C2", 2 * math.log(2))):
-        axes[3].plot(weights, column[f"{name}_loss"], color=color, marker="o", label=name)
-        axes[3].axhline(undecided, color=color, linestyle=":", label=f"{name}, undecided")
+    for name, label in (
+        ("gaussian_discriminator", "discriminator, Gaussian part"),
+        ("categorical_discriminator", "discriminator, categories"),
+        ("generator", "encoder, against both"),
+    ):
+        axes[3].plot(weights, column[f"{name}_loss"], marker="o", label=label)
+    axes[3].axhline(2 * math.log(2), color="black", linestyle=":", label="undecided")
     axes[3].set(title="losses, last epoch", ylabel="BCE (nats)", ylim=(0, None))
     for axis in axes:
         axis.set_xscale("symlog", linthresh=smallest)  # 0 is among them

@@ -16,6 +16,7 @@ from maskbench.data.patterns import test_patterns
 from maskbench.masking import Recipe
 from maskbench.masking.pca import Pca
 from maskbench.models import checkpoints, evaluation
+from maskbench.reproduce.paper import PRIOR_GOALS
 from maskbench.reproduce.prior_figures import draw_prior_fit, draw_prior_samples
 from maskbench.reproduce.summary import COLUMNS
 from maskbench.runtime import command_line
@@ -50,7 +51,7 @@ def measure_prior(folder: Path, data_dir: Path) -> None:
     gaussian, categorical = evaluation.encode(encoder, datasets.batches(images.images, rows, 500))
     measures = evaluation.latent_summary(gaussian, categorical) | evaluation.told_from_prior(gaussian)
     last = tables.read(folder / "aae" / "0" / "metrics.csv")[-1]
-    measures |= {name: float(last[name]) for name in ("discriminator_loss", "generator_loss")}
+    measures |= {name: float(last[name]) for name in PRIOR_GOALS if name.endswith("_loss")}
     output = folder / "prior"
     atomic.make_folder(output)
     tables.write_csv(output / "prior.csv", ("measure", "value"), measures.items())

@@ -49,6 +49,9 @@ PRIOR_GOALS = {
     "category_max": ("", 0.1),
     "logistic": ("", ""),
     "mlp": ("", 0.65),
-    "discriminator_loss": (2.4, ""),  # undecided: 2.77
+    "length": ("", 0.65),
+    "gaussian_discriminator_loss": ("", ""),  # undecided: 1.39
+    "categorical_discriminator_loss": ("", ""),
+    "discriminator_loss": (2.4, ""),  # both together; undecided: 2.77
     "generator_loss": ("", 2.0),  # undecided: 1.39
 }

@@ -73,13 +73,13 @@ class TrainingState:
                 group["lr"] = torch.tensor(group["lr"], device=device)
 
     def anneal(self, epochs: float, end: int) -> None:
-        """All learning rates fall: of preset paper as 1 / (1 + epochs / 2), which knows no end; else as a half cosine.
+        """All learning rates fall to zero as a half cosine.
 
         Args:
             epochs: done so far.
             end: epochs in all.
         """
-        of_start = 1 / (1 + epochs / 2) if self.preset == "paper" else (1 + math.cos(math.pi * epochs / end)) / 2
+        of_start = (1 + math.cos(math.pi * epochs / end)) / 2
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             rate = group["initial_lr"] * of_start
             if isinstance(group["lr"], Tensor):
