@@ -20,10 +20,14 @@ from setuptools.command.sdist import sdist
 CXX_FLAGS = ["-O3", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 CXX_FLAGS += ["-g1"]  # line numbers; all that Python's own -g tells is 40 MB, and maskbench.ops reads the whole file
 CXX_FLAGS += ["-fschedule-insns"]  # the polynomials are long chains: interleaved, normals come a fifth faster
+LINK_FLAGS = ["-fopenmp"]
+if sys.platform == "linux":
+    # a compiler that links its own libstdc++ into every library: mixed with torch's, numbers are missing from messages
+    LINK_FLAGS += ["-Wl,--exclude-libs,ALL"]
 NVCC_FLAGS = ["-O3", "--fmad=false"]
 CUDA_ARCHITECTURES = "8.0;9.0+PTX"
 # an sdist is a checkout without its history and results: from it the kernels build, and the scripts run
-CHECKOUT = ["*.py", "Makefile", "requirements.txt", "csrc/**/*.*", "tests/*.py", "docs/*.md", "results/weights/*.pt"]
+CHECKOUT = ["*.py", "Makefile", "requirements.txt", "csrc/**/*.*", "tests/*.*", "docs/*.md", "results/weights/*.pt"]
 LAUNCHERS = ("ccache", "sccache", "distcc", "icecc")
 
 
@@ -99,7 +103,7 @@ def extension(with_cuda: bool) -> Extension:
         sorted(sources),
         depends=glob.glob("csrc/**/*.h", recursive=True),
         extra_compile_args={"cxx": CXX_FLAGS + defines, "nvcc": NVCC_FLAGS},
-        extra_link_args=["-fopenmp"],
+        extra_link_args=LINK_FLAGS,
     )
 
 
