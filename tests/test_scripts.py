@@ -110,7 +110,10 @@ def test_instances_differ_and_repeat(run_here, workplace, tmp_path):
         assert torch.equal(second[name], alone[name]), name
 
 
-def test_resume_gives_the_same_bits(run_here, refused, workplace, tmp_path):
+def test_a_finished_training_is_prolonged(run_here, refused, tmp_path):
+    def checkpoint() -> dict:
+        return torch.load(tmp_path / "runs" / "aae" / "0" / "checkpoint.pt", weights_only=True)
+
     arguments = TRAINING
     run_here("train_aae.py", *arguments, "--epochs", 1)
     refused("train_aae.py", *arguments, "--epochs", 2, naming="--resume")
@@ -118,20 +121,15 @@ def test_resume_gives_the_same_bits(run_here, refused, workplace, tmp_path):
     (tmp_path / "runs" / "aae" / "0" / "encoder.pt").unlink()  # as if stopped between two files
     run_here("train_aae.py", *arguments, "--epochs", 1, "--resume")
     assert (tmp_path / "runs" / "aae" / "0" / "encoder.pt").exists()
+    first = checkpoint()
     run_here("train_aae.py", *arguments, "--epochs", 2, "--resume")
     (tmp_path / "spare").mkdir()
     (tmp_path / "runs" / "aae" / "0" / "checkpoint.pt").rename(tmp_path / "spare" / "checkpoint.pt")
     refused("train_aae.py", *arguments, "--resume", naming="decoder.pt")  # the key would be lost
     (tmp_path / "spare" / "checkpoint.pt").rename(tmp_path / "runs" / "aae" / "0" / "checkpoint.pt")
-    resumed, unbroken = (
-        torch.load(folder / "runs" / "aae" / "0" / "checkpoint.pt", weights_only=True)
-        for folder in (tmp_path, workplace)
-    )
-    assert [row[:-1] for row in resumed["history"]] == [row[:-1] for row in unbroken["history"]]
-    assert resumed["states"]["prior"]["rng_state"].tolist() == [0, 32]
-    for part in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator"):
-        for name, tensor in resumed["states"][part].items():
-            assert torch.equal(tensor, unbroken["states"][part][name]), (part, name)
+    second = checkpoint()
+    assert second["history"][:1] == first["history"] and len(second["history"]) == 2
+    assert [of["states"]["prior"]["rng_state"].tolist() for of in (first, second)] == [[0, 32], [0, 64]]
 
 
 def test_masked_file_holds_latents_and_no_pixels(workplace):
