@@ -185,7 +185,8 @@ def parse_arguments() -> argparse.Namespace:
         type=command_line.integer(1, 2**16),
         help="categories; default: the encoder's, 20 for baselines",
     )
-    add("--preset", choices=tuple(PRESETS), default="paper", help="whose network --method untrained has")
+    whose = "whose network --method untrained has; its sizes are the paper's"
+    add("--preset", choices=tuple(PRESETS), default="paper", help=whose)
     parser.add_data()
     parser.add_common()
     return parser.parse_args()

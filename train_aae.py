@@ -353,7 +353,7 @@ def main() -> None:
         )
         print(
             f"{args.dataset}: {len(images.train):,} training, {len(images.validation):,} validation images; "
-            f"{args.epochs} epochs on {device}"
+            f"{args.epochs} epoch{'s' if args.epochs > 1 else ''} on {device}"
             + (f", {torchrun.size()} processes" if torchrun.size() > 1 else "")
             + (f"; decoded again every epoch by {args.workers} worker(s)" if not images.in_memory else "")
         )
