@@ -61,7 +61,7 @@ def test_encoder_and_decoder_have_one_contrast(workplace):
 def test_without_its_weight_the_prior_is_lost(run_here, tmp_path):
     told = {}
     for weight in (0, 1):
-        flags = ("--preset", "paper", "--dataset", "photos", "--limit", 2000, "--epochs", 3, "--prior-weight", weight)
+        flags = ("--preset", "paper", "--dataset", "photos", "--limit", 1000, "--epochs", 3, "--prior-weight", weight)
         run_here("train_aae.py", *flags, "--output-dir", f"{weight}")
         last = rows(tmp_path / f"{weight}" / "0" / "metrics.csv")[-1]
         told[weight] = float(last["discriminator_loss"])
@@ -72,7 +72,7 @@ def test_without_its_weight_the_prior_is_lost(run_here, tmp_path):
 
 def test_losses_of_the_papers_sizes_move_as_in_the_paper(run_here, tmp_path):
     """Figs 5 to 7: rebuilding and generating losses fall, the discriminators' loss rises towards undecided, 4 ln 2."""
-    run_here("train_aae.py", "--preset", "paper", "--dataset", "photos", "--limit", 4000, "--epochs", 3)
+    run_here("train_aae.py", "--preset", "paper", "--dataset", "photos", "--limit", 2000, "--epochs", 3)
     table = rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv")
     loss = {name: [float(row[name]) for row in table] for name in table[0]}
     for name in ("reconstruction_loss", "validation_mse", "generator_loss"):
@@ -87,7 +87,7 @@ def test_losses_of_the_papers_sizes_move_as_in_the_paper(run_here, tmp_path):
 
 def test_losses_of_preset_invariant_move_as_they_should(run_here, tmp_path):
     """Views agree more and more; the decoder learns beside it."""
-    small = ("--limit", 1024, "--batch-size", 64, "--epochs", 3)
+    small = ("--limit", 512, "--batch-size", 32, "--epochs", 3)
     run_here("train_aae.py", "--preset", "invariant", "--dataset", "photos", *small)
     table = rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv")
     loss = {name: [float(row[name]) for row in table] for name in table[0]}

@@ -16,6 +16,8 @@ from torch import Tensor
 
 import train_aae
 from maskbench import ops
+from maskbench.data.image_set import to_float
+from maskbench.data.views import random_views
 from maskbench.models import PRESETS, Decoder, Discriminator, Encoder, PriorSampler, checkpoints, encoder
 from maskbench.models.layers import BatchNorm
 from maskbench.ops import step
@@ -192,6 +194,38 @@ def test_the_first_step_in_single_precision(preset, monkeypatch):
     parts, plain = make(preset, torch.float32), PlainLoop(make(preset, torch.float32))
     batch = mini_batches(preset, 1, torch.float32)[0]
     torch.testing.assert_close(take_step(parts, *batch), plain(*batch), rtol=1e-5, atol=1e-6)
+
+
+FAULTS = {  # what no CUDA graph can hold, planted in a loss
+    "a value is read": lambda loss: loss.item(),
+    "a branch": lambda loss: bool(loss > 0),
+    "a copy to the host": lambda loss: loss.cpu(),
+    "a shape that depends on values": lambda loss: loss.nonzero(),
+    "a mask": lambda loss: loss[loss > 0],
+    "a tensor of the host": lambda loss: loss + torch.ones(1),
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_step_can_be_captured(preset, monkeypatch):
+    """On torch's device "meta", which has no values, a step runs only if it reads none and stays on one device."""
+    monkeypatch.setattr(torch.optim, "Adam", lambda parameters, **_: mock.Mock(param_groups=[{"params": parameters}]))
+    monkeypatch.setattr(ops, "adam_step", lambda optimizer: None)  # torch promises that Adam can be captured
+    monkeypatch.setattr(torch, "autocast", lambda *_: contextlib.nullcontext())
+    state = make(preset, torch.float32, "meta")
+    pixels = torch.empty(7, 3, 16, 16, dtype=torch.uint8, device="meta")
+    numbers, epoch = torch.arange(7, device="meta"), torch.empty((), dtype=torch.int64, device="meta")
+
+    def taken() -> Tensor:
+        images = to_float(pixels)
+        return take_step(state, images, None if preset == "paper" else random_views(images, numbers, 0, epoch))
+
+    assert taken().shape == (4 if preset == "paper" else 5,)
+    for name, fault in FAULTS.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(train_aae, "generator_loss", lambda logits, fault=fault: fault(ops.generator_loss(logits)))
+            with pytest.raises((RuntimeError, NotImplementedError), match=r"meta|Tensor on device"):
+                print(name, taken())
 
 
 def test_a_checkpoint_says_which_kernels_made_it():
