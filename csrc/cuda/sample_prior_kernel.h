@@ -1,0 +1,61 @@
+// Device code of the draws, apart from its launch: tests/cuda_on_cpu.cpp compiles it without CUDA.
+#pragma once
+
+#include <cstdint>
+
+#include "../philox.h"
+#include "threads.h"
+
+namespace maskbench {
+namespace {
+
+MASKBENCH_INLINE int64_t quads_of_row(int64_t gaussian_dim, int64_t categories) {
+  return static_cast<int64_t>(normal_blocks(gaussian_dim)) + (categories + 3) / 4;
+}
+
+// Four numbers of a row, from `column` on: one 16-byte store where rows start on such a boundary.
+__device__ void store(float* row, int64_t column, int64_t width, const float (&numbers)[4]) {
+  if (width % 4 == 0) {
+    *reinterpret_cast<float4*>(row + column) = make_float4(numbers[0], numbers[1], numbers[2], numbers[3]);
+    return;
+  }
+  for (int i = 0; i < 4; ++i) {
+    if (column + i < width) row[column + i] = numbers[i];
+  }
+}
+
+// A row is a sequence of quads, first of normals and then of the one-hot part; a thread strides over the quads of all
+// rows. Row and quad advance together, as one 64-bit division a quad would cost as much as its random numbers.
+__global__ void __launch_bounds__(kThreads)
+    draw_rows(const int64_t* rng_state, uint64_t first_row, int64_t batch, int64_t gaussian_dim, int64_t categories,
+              int64_t row_step, int64_t quad_step, float* gaussian, float* one_hot) {
+  const Stream<> stream(static_cast<uint64_t>(rng_state[0]), static_cast<uint64_t>(rng_state[1]));
+  const int64_t blocks = static_cast<int64_t>(normal_blocks(gaussian_dim));
+  const int64_t quads = quads_of_row(gaussian_dim, categories);
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  int64_t row = thread / quads, quad = thread % quads;
+  while (row < batch) {
+    const uint64_t first_block = (first_row + row) * (blocks + 1);
+    const Words<Scalar> words = stream.words(first_block + (quad < blocks ? quad : blocks));
+    float numbers[4];
+    if (quad < blocks) {
+      box_muller(words.w0, words.w1, numbers[0], numbers[1]);
+      box_muller(words.w2, words.w3, numbers[2], numbers[3]);
+      store(gaussian + row * gaussian_dim, 4 * quad, gaussian_dim, numbers);
+    } else {
+      const int64_t column = 4 * (quad - blocks);
+      const int64_t hot = category(words.w0, categories);
+      for (int i = 0; i < 4; ++i) numbers[i] = column + i == hot ? 1.0f : 0.0f;
+      store(one_hot + row * categories, column, categories, numbers);
+    }
+    row += row_step;
+    quad += quad_step;
+    if (quad >= quads) {
+      quad -= quads;
+      ++row;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace maskbench

@@ -1,0 +1,7 @@
+#pragma once
+
+namespace maskbench {
+
+constexpr int kThreads = 256;  // of a block, in every kernel
+
+}  // namespace maskbench
