@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from maskbench.data import views
 from maskbench.data.bundled_sets import photos
+from maskbench.data.torchvision_import import torchvision  # noqa: F401, before lightly imports it in a way that may fail
 from maskbench.models import PRESETS, Encoder
 from maskbench.runtime import command_line, torchrun
 from maskbench.storage.tables import markdown
