@@ -7,8 +7,6 @@
 #include "bce_kernel.h"
 #include "sample_prior_kernel.h"
 
-static_assert(maskbench::kThreads == kBlock);
-
 // As csrc/cuda/bce.cu launches it; a block for each number in `blocks`, in this order.
 template <typename T>
 void bce_forward(const T* real, const T* fake, int64_t count, int64_t parts, int64_t rows, int64_t grid,
@@ -29,7 +27,7 @@ void sample_prior(const int64_t* rng_state, int64_t batch, int64_t gaussian_dim,
   const int64_t quads = maskbench::quads_of_row(gaussian_dim, categories);
   launch(grid, {blocks, blocks + count}, [&] {
     maskbench::draw_rows(rng_state, static_cast<uint64_t>(first_row), batch, gaussian_dim, categories,
-                         grid * kBlock / quads, grid * kBlock % quads, gaussian, one_hot);
+                         grid * maskbench::kThreads / quads, grid * maskbench::kThreads % quads, gaussian, one_hot);
   });
 }
 

@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "threads.h"
+
 #define __device__
 #define __global__
 #define __launch_bounds__(threads)
@@ -19,13 +21,12 @@ struct Index {
 inline thread_local Index threadIdx, blockIdx;
 inline Index gridDim;
 
-constexpr int kBlock = 256;
-inline std::barrier<> block_barrier(kBlock);
+inline std::barrier<> block_barrier(maskbench::kThreads);
 struct Warp {
   std::barrier<> barrier{32};
   double lanes[32];
 };
-inline Warp warps[kBlock / 32];
+inline Warp warps[maskbench::kThreads / 32];
 
 inline void __syncthreads() { block_barrier.arrive_and_wait(); }
 inline void __threadfence() {}  // the next block begins when this one is done
@@ -54,7 +55,7 @@ template <typename Kernel>
 void launch(int64_t grid, const std::vector<int64_t>& blocks, Kernel kernel) {
   gridDim.x = static_cast<unsigned int>(grid);
   std::vector<std::thread> threads;
-  for (unsigned int thread = 0; thread < kBlock; ++thread) {
+  for (unsigned int thread = 0; thread < maskbench::kThreads; ++thread) {
     threads.emplace_back([&, thread] {
       threadIdx.x = thread;
       for (const int64_t block : blocks) {

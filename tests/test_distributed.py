@@ -32,7 +32,9 @@ def start(processes: int, script: str, *arguments: object, cwd: Path) -> subproc
     )
 
 
-ENDLESS = (*TRAINING, "--epochs", 10_000)
+# small steps: at the full rate, which such a long schedule keeps, rounding grows to a percent within two epochs
+GENTLE = (*TRAINING, "--lr", 1e-4)
+ENDLESS = (*GENTLE, "--epochs", 10_000)
 
 
 def run(processes: int, script: str, *arguments: object, cwd: Path) -> str:
@@ -107,7 +109,7 @@ def test_trainings_are_those_of_one_process_also_after_a_change_of_processes(kil
     folder, printed, _ = killed
     assert "processes was 3 and is 2" in printed
     stopped(1, 2, tmp_path)
-    np.testing.assert_allclose(metrics(folder)[:2], metrics(tmp_path)[:2], rtol=0.03)
+    np.testing.assert_allclose(metrics(folder)[:2], metrics(tmp_path)[:2], rtol=0.01)
 
 
 def test_one_process_speaks_for_all(tmp_path):
@@ -124,7 +126,7 @@ def test_the_others_end_when_one_dies_and_one_goes_on(run_here, killed, tmp_path
     steps = 16 * epochs + len(checkpoint["losses"])
     assert epochs >= 2 and checkpoint["states"]["prior"]["rng_state"].tolist() == [0, 2 * steps]
     shutil.copytree(folder / "runs", tmp_path / "runs")
-    run_here("train_aae.py", *TRAINING, "--epochs", epochs + 1, "--resume")
+    run_here("train_aae.py", *GENTLE, "--epochs", epochs + 1, "--resume")
     assert "processes was 2 and is 1" in capsys.readouterr().out
     assert len(metrics(tmp_path)) == epochs + 1 and (metrics(tmp_path)[:2] == metrics(folder)[:2]).all()
 
