@@ -30,7 +30,7 @@ reproduce: .venv/ready
 lint: .venv/packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $(filter %.h %.cpp %.cu,$(SOURCES))
+	$(BIN)/clang-format --dry-run --Werror $(filter %.h %.cpp %.cu,$(SOURCES) $(wildcard tests/*))
 
 # the tested versions; made again when they change
 .venv/packages: requirements.txt

@@ -49,6 +49,7 @@ struct float4 {
   float x, y, z, w;
 };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline void __stwb(float4* address, float4 value) { *address = value; }
 
 // kernel() in every thread of every block of `blocks`, of a grid of so many.
 template <typename Kernel>

@@ -14,13 +14,14 @@ MASKBENCH_INLINE int64_t quads_of_row(int64_t gaussian_dim, int64_t categories) 
 }
 
 // Four numbers of a row, from `column` on: one 16-byte store where rows start on such a boundary.
-__device__ void store(float* row, int64_t column, int64_t width, const float (&numbers)[4]) {
+__device__ void store(float* row, int64_t column, int64_t width, float4 numbers) {
   if (width % 4 == 0) {
-    *reinterpret_cast<float4*>(row + column) = make_float4(numbers[0], numbers[1], numbers[2], numbers[3]);
+    __stwb(reinterpret_cast<float4*>(row + column), numbers);  // nvcc splits a plain assignment into four stores
     return;
   }
+  const float each[] = {numbers.x, numbers.y, numbers.z, numbers.w};
   for (int i = 0; i < 4; ++i) {
-    if (column + i < width) row[column + i] = numbers[i];
+    if (column + i < width) row[column + i] = each[i];
   }
 }
 
@@ -36,18 +37,19 @@ __global__ void __launch_bounds__(kThreads)
   int64_t row = thread / quads, quad = thread % quads;
   while (row < batch) {
     const uint64_t first_block = (first_row + row) * (blocks + 1);
-    const Words<Scalar> words = stream.words(first_block + (quad < blocks ? quad : blocks));
-    float numbers[4];
-    if (quad < blocks) {
-      box_muller(words.w0, words.w1, numbers[0], numbers[1]);
-      box_muller(words.w2, words.w3, numbers[2], numbers[3]);
-      store(gaussian + row * gaussian_dim, 4 * quad, gaussian_dim, numbers);
+    const bool normal = quad < blocks;
+    const Words<Scalar> words = stream.words(first_block + (normal ? quad : blocks));
+    const int64_t width = normal ? gaussian_dim : categories;
+    const int64_t column = 4 * (normal ? quad : quad - blocks);
+    float4 numbers;
+    if (normal) {
+      box_muller(words.w0, words.w1, numbers.x, numbers.y);
+      box_muller(words.w2, words.w3, numbers.z, numbers.w);
     } else {
-      const int64_t column = 4 * (quad - blocks);
-      const int64_t hot = category(words.w0, categories);
-      for (int i = 0; i < 4; ++i) numbers[i] = column + i == hot ? 1.0f : 0.0f;
-      store(one_hot + row * categories, column, categories, numbers);
+      const int64_t hot = category(words.w0, categories) - column;
+      numbers = make_float4(hot == 0, hot == 1, hot == 2, hot == 3);
     }
+    store((normal ? gaussian : one_hot) + row * width, column, width, numbers);
     row += row_step;
     quad += quad_step;
     if (quad >= quads) {

@@ -1,0 +1,47 @@
+"""What nvcc makes of the kernels' device code: its warnings, registers, local memory, stores. No GPU is needed."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+KERNELS = {"draw_rows", "bce_forward_kernelIf", "bce_forward_kernelId"}
+REGISTERS = 40  # of a thread, at most: 1,536 threads of the 2,048 that a multiprocessor of an A100 or H100 holds
+
+pytestmark = pytest.mark.skipif(not shutil.which("nvcc"), reason="no nvcc")
+
+
+def nvcc(*flags: object) -> str:
+    """What it prints when it compiles the device code as setup.py does, for the first architecture named there."""
+    command = ["nvcc", "-std=c++20", "-O3", "--fmad=false", "-Werror", "all-warnings", "-arch=sm_80"]
+    source = ROOT / "tests" / "device_code.cu"
+    command += [f"-I{ROOT}/csrc/cuda", *map(str, flags), str(source)]
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def named(text: str) -> str:
+    """The kernel whose mangled name is in ``text``."""
+    return next(kernel for kernel in KERNELS if kernel in text)
+
+
+def test_kernels_fit_into_registers(tmp_path):
+    report = nvcc("-cubin", "--resource-usage", "-o", tmp_path / "kernels.cubin")
+    parts = report.split("Compiling entry function")[1:]
+    assert {named(part) for part in parts} == KERNELS
+    for part in parts:
+        assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in part, part
+        assert int(re.search(r"Used (\d+) registers", part)[1]) <= REGISTERS, part
+
+
+def test_stores_of_draws_are_16_bytes_wide(tmp_path):
+    """One wide store where rows start on such a boundary, and else four, each for itself; nothing in local memory."""
+    nvcc("-ptx", "-o", tmp_path / "kernels.ptx")
+    entries = (tmp_path / "kernels.ptx").read_text().split(".entry ")[1:]
+    assert {named(entry) for entry in entries} == KERNELS
+    draws = next(entry for entry in entries if named(entry) == "draw_rows")
+    assert re.findall(r"st\.global\.(\S+)", draws) == 4 * ["f32"] + ["wb.v4.f32"]
+    assert not any(re.search(r"\b(ld|st)\.local|\.local ", entry) for entry in entries)
