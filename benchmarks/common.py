@@ -5,7 +5,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +41,15 @@ SHOWN_UNITS = {  # of a unit of the table: the picture's, and by what the figure
 Row = tuple[str, str, int, str, float, float, float]
 
 
-def parser(description: str, seconds: float | None = None, gpu: bool = False) -> command_line.ArgumentParser:
+def parser(
+    description: str, seconds: float | None = None, gpu: bool = False, batches: Sequence[int] = ()
+) -> command_line.ArgumentParser:
     """A benchmark's flags.
 
     Args:
         seconds: what is measured for by default, for a line of a table.
         gpu: whether it can be run on a GPU.
+        batches: what sizes are measured by default, where they can be chosen.
     """
     flags = command_line.ArgumentParser(description)
     if gpu:
@@ -55,6 +58,9 @@ def parser(description: str, seconds: float | None = None, gpu: bool = False) ->
     if seconds:
         what = "of measuring, a line of a table"
         flags.add_argument("--seconds", type=command_line.positive_float, default=seconds, help=what)
+    if batches:
+        sizes = dict(type=command_line.integer(1), nargs="+", default=list(batches))
+        flags.add_argument("--batches", **sizes, help="rows a call, a line of a table for each")
     flags.add_argument("--save", action="store_true", help="also write into results/")
     return flags
 

@@ -31,13 +31,15 @@ TURNS = 2
 def main() -> None:
     parser = common.parser(__doc__, gpu=True)
     parser.add_argument("--images", type=command_line.integer(64), default=IMAGES, help="training images")
+    counts = dict(type=command_line.integer(1), nargs="+", default=list(COUNTS))
+    parser.add_argument("--counts", **counts, help="instances of preset paper; the last also of preset invariant")
     parser.add_argument("--turns", type=command_line.integer(1), default=TURNS, help="how often each is trained")
     args = parser.parse_args()
     device = torch.device(args.device)
     lines, cells, rows = [*common.header(device), ""], [], []
-    most = torch.get_num_threads() if device.type == "cpu" else max(COUNTS)
+    most = torch.get_num_threads() if device.type == "cpu" else max(args.counts)
     with tempfile.TemporaryDirectory() as folder:
-        for preset, count in (*(("paper", count) for count in COUNTS), ("invariant", COUNTS[-1])):
+        for preset, count in (*(("paper", count) for count in args.counts), ("invariant", args.counts[-1])):
             together, in_turn, rates = [], [], []
             run = functools.partial(train, args.device, preset, args.images)
             for turn in range(args.turns):

@@ -1,7 +1,7 @@
 """The compiled ops against what one would write without them: eager PyTorch, torch.compile of it, NumPy.
 
     python benchmarks/ops.py                  # a table on the CPU
-    python benchmarks/ops.py --device cuda    # also one million rows
+    python benchmarks/ops.py --device cuda --batches 16 4096 1048576
     python benchmarks/ops.py --save           # table, hardware and commit into results/ops.md (ops-cuda.md on a GPU)
 
 Medians of many calls, the peers taking turns so that a busy machine slows all of them alike. The ratio is
@@ -23,7 +23,6 @@ from maskbench.storage import atomic
 
 GAUSSIAN_DIM, CATEGORIES, DISCRIMINATORS = 384, 20, 2
 BATCHES = (16, 128, 4096, 65536)
-GPU_BATCH = 2**20
 SECONDS = 2.0  # for a line's peers together
 RESULTS = {"cpu": "ops.md", "cuda": "ops-cuda.md"}
 
@@ -31,13 +30,12 @@ Peers = dict[str, Callable[[], object]]
 
 
 def main() -> None:
-    parser = common.parser(__doc__, SECONDS, gpu=True)
+    parser = common.parser(__doc__, SECONDS, gpu=True, batches=BATCHES)
     args = parser.parse_args()
     device = torch.device(args.device)
     if ops.backend(device) == "reference":
         parser.error(f"no compiled kernels for {device}; see python -m maskbench.ops")
 
-    batches = (*BATCHES, GPU_BATCH) if device.type == "cuda" else BATCHES
     bandwidth = common.write_bandwidth(device)
     lines = [*common.header(device), f"- writes {bandwidth / 1e9:.1f} GB/s (`fill_` of 256 MB)", ""]
     for title, peers, bytes_a_row in (
@@ -45,7 +43,7 @@ def main() -> None:
         (f"Discriminator loss, {DISCRIMINATORS} discriminators, forward", forward, forward_bytes),
         (f"Discriminator loss, {DISCRIMINATORS} discriminators, forward and backward", training, training_bytes),
     ):
-        lines += table(title, peers, bytes_a_row(), batches, device, bandwidth, args.seconds)
+        lines += table(title, peers, bytes_a_row(), args.batches, device, bandwidth, args.seconds)
     report = "\n".join(lines)
     print(report)
     if args.save:

@@ -44,7 +44,7 @@ Step = Callable[[Tensor], object]
 
 
 def main() -> None:
-    parser = common.parser(__doc__, SECONDS, gpu=True)
+    parser = common.parser(__doc__, SECONDS, gpu=True, batches=BATCHES)
     args = parser.parse_args()
     device = torch.device(args.device)
     torch.set_flush_denormal(True)
@@ -62,7 +62,7 @@ def main() -> None:
         lines += ["- pythae is not installed (pip install pythae) and was left out"]
     if device.type == "cuda":
         makers = {"maskbench": captured, "maskbench eager": makers.pop("maskbench"), **makers}
-    (cells, rows), warm_ups = measure(makers, BATCHES, device, args.seconds, rate)
+    (cells, rows), warm_ups = measure(makers, args.batches, device, args.seconds, rate)
     columns = ["mini-batch", *makers, "limit"]
     lines += ["", markdown(columns, cells)]
     lines += ["Seconds until the second step: " + ", ".join(f"{n} {s:.1f}" for n, s in warm_ups.items()) + ".", ""]
