@@ -5,6 +5,7 @@ import fcntl
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +15,16 @@ import pytest
 import torch
 from PIL import Image
 
+from maskbench.runtime.stopping import Stopper
+
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING = ("--dataset", "photos", "--limit", 256, "--preset", "paper")  # 16 steps an epoch
 
 pytest.register_assert_rewrite("ops_common")  # says, as in a test, what was compared
 
-# begun first, so that no worker has a long file left when the others are done
-LONG = ("faults", "attacks", "distributed", "scripts", "backends", "writes", "fuzz", "reproduce", "shards", "models")
+# begun first, so that no worker has a long file left when the others are done; the second, while the first makes the
+# workplace, is one that does not wait for it
+LONG = ("faults", "distributed", "attacks", "scripts", "backends", "writes", "fuzz", "reproduce", "shards", "models")
 
 torch.set_num_threads(1)  # as the scripts run below: the same bits in this process and in others
 
@@ -80,6 +84,27 @@ def run_here(tmp_path, monkeypatch):
 
     yield run
     torch.set_flush_denormal(False)  # a script sets it for its process
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Sends this process a signal when the training has made so many steps."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, it is ignored
+    due = Stopper.due
+
+    def arrange(steps: int, number: int) -> None:
+        made = 0
+
+        def counting(stopper: Stopper) -> bool:
+            nonlocal made
+            made += 1
+            if made == steps:
+                os.kill(os.getpid(), number)
+            return due(stopper)
+
+        monkeypatch.setattr(Stopper, "due", counting)
+
+    yield arrange
 
 
 @pytest.fixture

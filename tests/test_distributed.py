@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def alone() -> dict:
 def test_steps_are_those_of_one_process(alone, tmp_path):
     run(3, "tests/ranks.py", tmp_path / "found.pt", cwd=tmp_path)  # mini-batches of 7 images: 2, 2 and 3
     for name, found in torch.load(tmp_path / "found.pt", weights_only=True).items():
-        tolerance = 1e-8 if name.endswith("40") else 1e-5
+        tolerance = 1e-11 if name.endswith("40") else 2e-5  # float32: 1.03e-5 on one CPU
         torch.testing.assert_close(found["losses"], alone[name]["losses"], rtol=tolerance, atol=0)
         for kind in ("gradients", "states") if name.endswith("40") else ("gradients",):
             largest = max(wanted.abs().max().item() for wanted in alone[name][kind].values())
@@ -77,21 +78,22 @@ def test_steps_are_those_of_one_process(alone, tmp_path):
                 torch.testing.assert_close(found[kind][key], wanted, rtol=0, atol=tolerance * scale, msg=key)
 
 
-def stopped(processes: int, epochs: int, folder: Path) -> str:
-    """Train so long, and a little longer; what the training printed."""
-    training = start(processes, "train_aae.py", *ENDLESS, cwd=folder)
-    wait_for(
-        lambda: (folder / "runs" / "aae" / "0" / "metrics.csv").exists() and len(metrics(folder)) >= epochs, training
-    )
-    training.send_signal(signal.SIGTERM)
-    return training.communicate(timeout=60)[0]
-
-
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory) -> tuple[Path, str, str]:
-    """A training of three processes for an epoch, then of two until one of them is killed: where, and what it said."""
+def killed(tmp_path_factory) -> SimpleNamespace:
+    """A training of three processes that a signal stops, and goes on as two until one of them is killed.
+
+    ``folder``, what both ``printed`` and the ``errors`` they told, and ``place``: steps, and the prior's state, when it
+    was stopped.
+    """
     folder = tmp_path_factory.mktemp("killed")
-    assert "3 processes" in stopped(3, 1, folder)  # 16 images a mini-batch: 5, 5 and 6
+    path = folder / "runs" / "aae" / "0"
+    first = start(3, "train_aae.py", *ENDLESS, cwd=folder)  # 16 images a mini-batch: 5, 5 and 6
+    wait_for((path / "metrics.csv").exists, first)
+    first.send_signal(signal.SIGTERM)
+    said = [first.communicate(timeout=60)]
+    assert first.returncode != 0
+    saved = checkpoints.load_checkpoint(path / "checkpoint.pt")
+    place = 16 * len(saved["history"]) + len(saved["losses"]), saved["states"]["prior"]["rng_state"].tolist()
     training = start(2, "train_aae.py", *ENDLESS, "--resume", cwd=folder)
     wait_for(lambda: len(metrics(folder)) >= 2, training)
     children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
@@ -100,25 +102,28 @@ def killed(tmp_path_factory) -> tuple[Path, str, str]:
         variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
         ranks.update({v: int(child) for v in variables if v.startswith(b"RANK=")})
     os.kill(ranks[b"RANK=1"], signal.SIGKILL)
-    printed, errors = training.communicate(timeout=60)
+    said.append(training.communicate(timeout=60))
     assert training.returncode == 1
-    return folder, printed, errors
+    printed, errors = zip(*said, strict=True)
+    return SimpleNamespace(folder=folder, printed=printed, errors=errors, place=place)
 
 
-def test_trainings_are_those_of_one_process_also_after_a_change_of_processes(killed, tmp_path):
-    folder, printed, _ = killed
-    assert "processes was 3 and is 2" in printed
-    stopped(1, 2, tmp_path)
-    np.testing.assert_allclose(metrics(folder)[:2], metrics(tmp_path)[:2], rtol=0.01)
+def test_trainings_are_those_of_one_process_also_after_a_change_of_processes(killed, run_here, stop_after, tmp_path):
+    assert "3 processes" in killed.printed[0] and "processes was 3 and is 2" in killed.printed[1]
+    stop_after(33, signal.SIGTERM)  # two epochs and a step
+    with pytest.raises(SystemExit):
+        run_here("train_aae.py", *ENDLESS)
+    np.testing.assert_allclose(metrics(killed.folder)[:2], metrics(tmp_path), rtol=0.01)
 
 
-def test_one_process_speaks_for_all(tmp_path):
-    printed = run(3, "train_aae.py", *TRAINING, "--epochs", 1, cwd=tmp_path)
-    assert printed.count("validation MSE") == 1 and len(list((tmp_path / "runs" / "aae" / "0").glob("*.png"))) == 2
+def test_a_signal_stops_all_after_the_same_step(killed):
+    errors, (steps, rng_state) = killed.errors[0], killed.place
+    assert "resume with: torchrun --nproc-per-node 3" in errors and "error: " not in errors.split("Traceback")[0]
+    assert steps > 16 and rng_state == [0, 2 * steps]
 
 
 def test_the_others_end_when_one_dies_and_one_goes_on(run_here, killed, tmp_path, capsys):
-    folder, _, errors = killed
+    folder, errors = killed.folder, killed.errors[1]
     said = [line for line in errors.splitlines() if line.startswith("train_aae.py: error: ")]
     assert len(said) == 1 and "--resume" in said[0], errors
     checkpoint = checkpoints.load_checkpoint(folder / "runs" / "aae" / "0" / "checkpoint.pt")
@@ -137,21 +142,11 @@ def test_preset_invariant_learns_what_one_process_does(run_here, tmp_path):
     flags += ("--gaussian-dim", 16, "--epochs", 1)
     run_here("train_aae.py", *flags)
     (tmp_path / "two").mkdir()
-    run(2, "train_aae.py", *flags, cwd=tmp_path / "two")
+    printed = run(2, "train_aae.py", *flags, cwd=tmp_path / "two")
+    # one process speaks for all
+    assert printed.count("validation MSE") == 1
+    assert len(list((tmp_path / "two" / "runs" / "aae" / "0").glob("*.png"))) == 2
     np.testing.assert_allclose(metrics(tmp_path / "two"), metrics(tmp_path), rtol=0.05)
-
-
-def test_a_signal_stops_all_after_the_same_step(tmp_path):
-    training = start(2, "train_aae.py", *ENDLESS, cwd=tmp_path)
-    folder = tmp_path / "runs" / "aae" / "0"
-    wait_for((folder / "metrics.csv").exists, training)
-    training.send_signal(signal.SIGTERM)
-    _, errors = training.communicate(timeout=60)
-    assert training.returncode != 0
-    assert "resume with: torchrun --nproc-per-node 2" in errors and "error: " not in errors.split("Traceback")[0]
-    saved = checkpoints.load_checkpoint(folder / "checkpoint.pt")
-    place = 16 * len(saved["history"]) + len(saved["losses"])
-    assert saved["states"]["prior"]["rng_state"].tolist() == [0, 2 * place]
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -98,27 +98,6 @@ def test_sigkill_at_random_moments(workplace, tmp_path):
     print(f"{finished + 1} trainings finished, all to the same bits")
 
 
-@pytest.fixture
-def stop_after(monkeypatch):
-    """Sends this process a signal when the training has made so many steps."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, it is ignored
-    due = Stopper.due
-
-    def arrange(steps: int, number: int) -> None:
-        made = 0
-
-        def counting(stopper: Stopper) -> bool:
-            nonlocal made
-            made += 1
-            if made == steps:
-                os.kill(os.getpid(), number)
-            return due(stopper)
-
-        monkeypatch.setattr(Stopper, "due", counting)
-
-    yield arrange
-
-
 def test_signals_stop_after_any_step_and_the_rest_gives_the_same_bits(
     run_here, stop_after, workplace, tmp_path, capsys
 ):

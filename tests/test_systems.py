@@ -280,11 +280,11 @@ def test_a_key_survives_editors_and_comes_by_a_pipe(tmp_path):
     path.chmod(0o644)
     with pytest.raises(InputError, match=r"mode 0644.* pass it by a pipe: cat .* --key /dev/stdin"):
         key.load(path)
-    arguments = "--method identity --dataset digits --limit 8 --key /dev/stdin --output piped.pt"
+    arguments = "--method untrained --dataset digits --limit 8 --key /dev/stdin --output piped.pt"
     command = f"cat {path} | {sys.executable} {ROOT / 'mask_dataset.py'} {arguments}"
     done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert masked_set.load(tmp_path / "piped.pt").method == "identity+key"
+    assert masked_set.load(tmp_path / "piped.pt").method == "untrained+key"
 
 
 def test_edited_masked_files(workplace, tmp_path):
