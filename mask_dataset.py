@@ -8,6 +8,7 @@
     python mask_dataset.py --shards 8                       # masked/cifar100-00000-of-00008.pt and so on
     torchrun --nproc-per-node 8 mask_dataset.py --dataset folder:my-images   # a shard or more for each process
     python -m maskbench.key owner.key && python mask_dataset.py --key owner.key   # turned -> masked/cifar100-key.pt
+    python -m maskbench.key noise.key && python mask_dataset.py --noise 0.3 --noise-secret noise.key   # in noise
 
 Masking needs encoder.pt alone. The masked file holds no pixels, file names or weights; it may be handed out
 as far as you trust the mask itself. Without a key, masks alone are enough to rebuild most of a picture, and whoever
@@ -15,6 +16,10 @@ has the encoder can train a decoder (see docs/leakage.md).
 
 A secret key (--key) turns the masks: the Gaussian part by an orthogonal matrix, the categories by a permutation. So two
 owners who share one encoder do not share one mask. Neither key nor matrix is in the masked file, which says `+key`.
+
+Noise (--noise 0.3) keeps 0.3 of each code and releases no category. What masks tell then has a bound, which holds even
+for somebody who has the encoder. The noise comes from a secret (--noise-secret, made as a key is); whoever has it takes
+the noise away.
 
 The baselines a masking method is compared with: `identity` (the raw pixels, masks nothing), `pca` and
 `random-projection` (as many numbers as the AAE's masks, fitted on the public set --fit-on), `untrained` (the
@@ -37,7 +42,9 @@ from maskbench.data import datasets, masked_set
 from maskbench.data.image_set import ImageSet
 from maskbench.data.pixels import Reading
 from maskbench.errors import InputError
+from maskbench.leakage import bounds
 from maskbench.masking import METHODS, MaskingMethod, Recipe, augmentation, key, make
+from maskbench.masking.noise import Noised
 from maskbench.masking.shards import Copies, Shard, Work
 from maskbench.models import PRESETS
 from maskbench.models.sizes import image_size_argument
@@ -54,7 +61,7 @@ def main() -> None:
 
 
 def mask_all(args: argparse.Namespace, device: torch.device) -> None:
-    output = args.output or default_output(args.dataset, args.method, args.key is not None)
+    output = args.output or default_output(args)
     paths = masked_set.shard_paths(output, args.shards or torchrun.size())
     if output.is_dir():
         raise InputError(f"--output {output}: is a folder; name a file")
@@ -94,6 +101,8 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
         print(
             f"{paths[0]} and {len(paths) - 1} more shards{others}; {kept} of {len(paths)} were finished before and kept"
         )
+    if args.noise is not None:
+        print(f"{output}: {bounds.stated(args.noise, method.widths[0], 1 + copies.count)}")
     print(
         f"{output}: {work.total:,} masked vectors of {method.widths[0]} + {method.widths[1]} numbers "
         f"({len(train):,} training and {len(test):,} test images, {copies.count} augmented copies), "
@@ -108,8 +117,8 @@ def load(args: argparse.Namespace, name: str, image_size: int, **how: object) ->
 
 
 def make_method(args: argparse.Namespace) -> MaskingMethod:
-    """The method of ``--method``, made of what the flags say, and turned by ``--key``."""
-    secret = key.load(args.key) if args.key else None
+    """The method of ``--method``, made of what the flags say, in the noise of ``--noise``, and turned by ``--key``."""
+    secret, noise_secret = (key.load(path) if path else None for path in (args.key, args.noise_secret))
 
     def public() -> Tensor:
         size = args.image_size or 32
@@ -126,13 +135,16 @@ def make_method(args: argparse.Namespace) -> MaskingMethod:
         encoder=args.encoder,
     )
     method = make(args.method, recipe)
+    if args.noise is not None:
+        method = Noised(method, args.noise, noise_secret)
     return key.Keyed(method, secret) if secret else method
 
 
-def default_output(dataset: str, method: str, has_key: bool) -> Path:
-    kind, _, path = dataset.partition(":")
-    name = {"folder": Path(path).resolve().name, "npz": Path(path).stem}.get(kind, dataset)
-    name += ("" if method == "aae" else f"-{method}") + ("-key" if has_key else "")
+def default_output(args: argparse.Namespace) -> Path:
+    kind, _, path = args.dataset.partition(":")
+    name = {"folder": Path(path).resolve().name, "npz": Path(path).stem}.get(kind, args.dataset)
+    name += "" if args.method == "aae" else f"-{args.method}"
+    name += ("" if args.noise is None else "-noise") + ("-key" if args.key else "")
     return Path("masked") / f"{name}.pt"
 
 
@@ -150,7 +162,7 @@ def parse_arguments() -> argparse.Namespace:
         default=Path("runs/aae/0/encoder.pt"),
         help="the trained encoder (--method aae)",
     )
-    add("--output", type=command_line.path, help="the masked file; default: masked/DATASET[-METHOD][-key].pt")
+    add("--output", type=command_line.path, help="the masked file; default: masked/DATASET[-METHOD][-noise][-key].pt")
     add("--method", choices=tuple(METHODS), default="aae", help="what masks: the encoder, or a baseline")
     add(
         "--key",
@@ -158,6 +170,10 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FILE",
         help="turn the masks by this secret key; python -m maskbench.key makes one",
     )
+    kept = "keep A of each code, 0 to 1, in noise that makes up for the rest; no category is released"
+    add("--noise", type=command_line.share, metavar="A", help=kept)
+    whose = "what the noise is drawn from, by --noise; python -m maskbench.key makes one"
+    add("--noise-secret", type=command_line.path, metavar="FILE", help=whose)
     add("--fit-on", default="cifar10", help="public set that pca and random-projection are fitted on")
     add(
         "--augment",
@@ -189,7 +205,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--preset", choices=tuple(PRESETS), default="paper", help=whose)
     parser.add_data()
     parser.add_common()
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.noise is not None and args.noise_secret is None:
+        parser.error("argument --noise: needs --noise-secret FILE; make one with: python -m maskbench.key noise.key")
+    if args.noise is None and args.noise_secret is not None:
+        parser.error("argument --noise-secret: without --noise there is no noise")
+    return args
 
 
 if __name__ == "__main__":

@@ -7,10 +7,14 @@ Every file is checked as the scripts check it. The fingerprint is the sha256 of 
 of what masked); a masked file, an encoder and a decoder with one fingerprint belong together.
 """
 
+import math
 from pathlib import Path
+
+import torch
 
 from maskbench.data import masked_set
 from maskbench.errors import InputError
+from maskbench.leakage import bounds
 from maskbench.models import checkpoints
 from maskbench.runtime import command_line
 from maskbench.storage import ledger, pt
@@ -62,7 +66,9 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
         give_to = "whom you trust with its labels and with what the mask leaks (see docs/leakage.md)"
         if data.method.endswith(masked_set.KEYED):
             details.append(("key", "turned by a secret key: the decoder alone does not fit"))
-        if data.method.removesuffix(masked_set.KEYED) == "identity":
+        if data.kept is not None:
+            details += _noise(data)
+        elif data.base_method == "identity":
             give_to = "whom you would give the images: these are their pixels"
     elif found == checkpoints.ENCODER_FORMAT:
         encoder, fingerprint = checkpoints.load_encoder(path)
@@ -81,6 +87,17 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
     else:
         details, give_to = [("holds", f"{len(ledger.Ledger(path))} runs")], "nobody: it serves these scripts alone"
     return [("is a", _FORMATS[found]), *details, ("give it to", give_to)], fingerprint
+
+
+def _noise(data: masked_set.MaskedSet) -> list[tuple[str, str]]:
+    """What the noise of a masked set proves."""
+    size, views = data.gaussian.shape[1], int(data.view.max()) + 1
+    rows = torch.nonzero(data.view == 0).flatten()[:20_000]
+    bits = bounds.mask_bits(data.gaussian[rows], data.kept) if len(rows) > 1 else math.inf
+    return [
+        ("noise", f"{data.kept:g} of each code is kept; a mask tells at most {bits:,.0f} bits of its image on average"),
+        ("bound", bounds.stated(data.kept, size, views)),
+    ]
 
 
 def _sizes(values: dict) -> str:

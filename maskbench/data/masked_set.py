@@ -21,7 +21,9 @@ from maskbench.storage import atomic, pt
 
 FORMAT = "maskbench.masked"
 KEYED = "+key"  # ends the method of masks that a secret key turned, see maskbench.masking.key
-_METHOD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(\+key)?")  # one that this copy has not may have masked it
+NOISY = "+noise"  # followed by what noise kept of each code, see maskbench.masking.noise
+# one that this copy has not may have masked it
+_METHOD = re.compile(r"(?P<base>[a-z0-9]+(-[a-z0-9]+)*)(\+noise(?P<kept>1|0(\.\d{1,6})?))?(\+key)?")
 
 _LAYOUT = {  # dtype and number of dimensions of the tensors
     "gaussian": (torch.float32, 2),
@@ -41,7 +43,8 @@ class MaskedSet:
     """A masked dataset of N rows.
 
     Attributes:
-        method: name of the masking method, followed by ``+key`` where a secret key turned the masks.
+        method: name of the masking method, followed by ``+noise`` and what is kept of each code where noise was added,
+            and by ``+key`` where a secret key turned the masks.
         encoder: sha256 of what masked (the encoder's weights, the PCA's matrix, ...).
         dataset: the name ``--dataset`` gave.
         classes: one name per class.
@@ -63,6 +66,17 @@ class MaskedSet:
     split: Tensor
     source: Tensor
     view: Tensor
+
+    @property
+    def base_method(self) -> str:
+        """The masking method's name, without noise and key."""
+        return _METHOD.fullmatch(self.method)["base"]
+
+    @property
+    def kept(self) -> float | None:
+        """What noise left of each code, 0 to 1; None without noise."""
+        kept = _METHOD.fullmatch(self.method)["kept"]
+        return None if kept is None else float(kept)
 
     @property
     def width(self) -> int:

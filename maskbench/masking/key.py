@@ -20,6 +20,7 @@ from maskbench import system
 from maskbench.data.masked_set import KEYED
 from maskbench.errors import InputError
 from maskbench.masking.method import MaskingMethod
+from maskbench.masking.normals import box_muller
 from maskbench.storage import atomic
 
 BITS = 256
@@ -87,10 +88,7 @@ class KeyedTransform:
         stream = hashlib.shake_256(b"maskbench key 1: %d %d\n" % (gaussian_dim, categories) + key)
         count = gaussian_dim**2 + gaussian_dim**2 % 2
         words = np.frombuffer(stream.digest(8 * (count + categories)), dtype="<u8")
-        # Box-Muller on the upper 53 bits; the half keeps the logarithm finite
-        first, second = ((words[:count] >> np.uint64(11)).astype(np.float64) + 0.5).reshape(2, -1) * 2.0**-53
-        radius = np.sqrt(-2 * np.log(first))
-        normals = np.concatenate((radius * np.cos(2 * np.pi * second), radius * np.sin(2 * np.pi * second)))
+        normals = box_muller(words[:count])
         orthogonal, triangular = np.linalg.qr(normals[: gaussian_dim**2].reshape(gaussian_dim, gaussian_dim))
         self.matrix = torch.from_numpy(orthogonal * np.sign(np.diag(triangular)))  # float64 [G, G]
         self.permutation = torch.from_numpy(np.argsort(words[count:], kind="stable"))  # int64 [K]

@@ -92,6 +92,16 @@ def nonnegative_float(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to 1 of at most six decimals, as it is written into a file."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 and 1")
+    if value != round(value, 6):
+        raise argparse.ArgumentTypeError(f"{text} has more than six decimals")
+    return value
+
+
 def path(text: str) -> Path:
     """An argparse type: a path, in which ~ stands for a home folder also where no shell has seen to that."""
     try:

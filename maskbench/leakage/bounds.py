@@ -1,0 +1,61 @@
+"""What a mask in noise can tell at most, whatever is done with it: see :mod:`maskbench.masking.noise`.
+
+Every bound is for somebody who has the encoder and knows everything but which image it is, and not the secret of the
+noise.
+"""
+
+import math
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+NORMAL = NormalDist()
+
+
+def naming_bound(kept: float, gaussian_dim: int, views: int, candidates: int) -> float:
+    """At most, the chance to name the image behind a mask among equally likely candidates.
+
+    Phi(Phi^-1(1 / N) + sqrt(v) R / sigma) for N candidates and v views. R = a sqrt(G) is the radius that codes are
+    clipped to, times a, and sigma^2 = 1 - a^2 the variance of the noise.
+
+    The proof: call the release of a code of zero the reference, and the answer "it is image i" a test of the reference
+    against image i. A test of size q has at most the power Phi(Phi^-1(q) + sqrt(v) R / sigma) (Neyman and Pearson). The
+    sizes of the N answers sum up to 1 at most, and the power is concave in the size. This is the reconstruction
+    robustness of the Gaussian mechanism (Balle, Cherubin and Hayes, "Reconstructing training data with informed
+    adversaries", IEEE S&P 2022).
+
+    Args:
+        kept: a, what is left of a code, 0 to 1.
+        gaussian_dim: length G of the code.
+        views: of the image, that the attacker has: the mask and those of its copies.
+        candidates: N.
+    """
+    if kept == 1 or candidates == 1:
+        return 1.0
+    apart = math.sqrt(views * gaussian_dim / (1 - kept**2)) * kept
+    return NORMAL.cdf(NORMAL.inv_cdf(1 / candidates) + apart)
+
+
+def mask_bits(released: Tensor, kept: float) -> float:
+    """At most, the bits that one mask tells of its image, on average: the capacity of the noise, as a channel.
+
+    Half the sum of log2(1 + lambda / sigma^2) over the eigenvalues lambda of the covariance of a z. No code of that
+    covariance tells more (Cover and Thomas, "Elements of information theory", section 9.4).
+
+    Args:
+        released: ``[N, G]``, masks; their covariance less the noise's is that of a z.
+        kept: a, below 1.
+    """
+    variance = 1 - kept**2
+    if variance == 0:
+        return math.inf
+    eigenvalues = torch.linalg.eigvalsh(released.double().T.cov())
+    return 0.5 * (eigenvalues / variance).clamp_min(1).log2().sum().item()
+
+
+def stated(kept: float, gaussian_dim: int, views: int, candidates: int = 1000) -> str:
+    """:func:`naming_bound` in words, for images of one view and of ``views``."""
+    chances = {count: naming_bound(kept, gaussian_dim, count, candidates) for count in sorted({1, views})}
+    from_views = " and ".join(f"{chance:.2%} from {count} view{'s' * (count > 1)}" for count, chance in chances.items())
+    return f"who has even the encoder names one of {candidates:,} candidates in at most {from_views} of it"
