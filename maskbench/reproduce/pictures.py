@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from maskbench.models import PRESETS
+from maskbench.reproduce.plan import digits_folder, digits_step_name
 
 _PATTERNS = ("checkers", "rings", "cross")
 _IMAGES = range(3)
@@ -38,8 +39,8 @@ def copied_pictures(runs: Path) -> list[tuple[str, str, Path, str]]:
         name = "fig10-11" if preset == "paper" else "s3"
         source = folder / "classify-cifar100" / "cifar100-curves.png"
         add(f"classify {preset} cifar100", f"{name}-curves-{preset}", source, f"{curves}, CIFAR-100")
-        source = folder / "classify-mnist" / "mnist-curves.png"
-        add(f"classify {preset} mnist", f"s4-curves-mnist-{preset}", source, f"{curves}, MNIST")
+        source = digits_folder(runs, preset, 0) / "classify-mnist" / "mnist-curves.png"
+        add(digits_step_name(preset, 0), f"s4-curves-mnist-{preset}", source, f"{curves}, MNIST")
         source = folder / "prior" / "prior-fit.png"
         add(f"prior {preset}", f"prior-fit-{preset}", source, "validation images' codes beside the prior")
         source = folder / "prior" / "prior-samples.png"

@@ -31,7 +31,7 @@ def readme_section(results: Path) -> str:
         *_error_lines(crosspair, presets),
     ]
     note = (
-        "Accuracies are means ± standard errors over draws of the classes; MNIST is one run. "
+        "Accuracies are means ± standard errors over draws of the classes, of MNIST over encoders. "
         "▼ is worse than the paper. [results/README.md](results/README.md) has the rest: baselines, precision, recall, "
         "the prior, hardware, commands.\n"
     )

@@ -16,6 +16,8 @@ from maskbench.reproduce.plan import (
     MAIN_GAUSSIAN_DIM,
     NUMBERS,
     PRIOR_WEIGHTS,
+    digits_folder,
+    digits_step_name,
 )
 from maskbench.storage import tables
 from maskbench.storage.tables import Row
@@ -49,8 +51,8 @@ def all_rows(runs: Path, finished: Collection[str]) -> dict[str, list[list]]:
         finished: names of the finished steps.
     """
     return {
-        "table1": score_rows(runs, finished, "cifar100"),
-        "table2": score_rows(runs, finished, "mnist"),
+        "table1": table1_rows(runs, finished),
+        "table2": table2_rows(runs, finished),
         "table1_runs": run_rows(runs, finished),
         "crosspair": error_rows(runs, finished),
         "priors": prior_rows(runs, finished),
@@ -61,14 +63,33 @@ def all_rows(runs: Path, finished: Collection[str]) -> dict[str, list[list]]:
     }
 
 
-def score_rows(runs: Path, finished: Collection[str], dataset: str) -> list[list]:
-    """Table 1 (cifar100) or 2 (mnist) of every preset and baseline, with the paper's value in each cell."""
+def table1_rows(runs: Path, finished: Collection[str]) -> list[list]:
+    """CIFAR-100 by every preset and baseline, with the paper's value in each cell."""
+    names = [name for name in (*PRESETS, *BASELINES) if f"classify {name} cifar100" in finished]
+    return [row for name in names for row in _scores(runs / name, name, "cifar100")]
+
+
+def table2_rows(runs: Path, finished: Collection[str]) -> list[list]:
+    """MNIST by every preset, a mean over its encoders, and by every baseline."""
+    table = []
+    for preset in PRESETS:
+        start = digits_step_name(preset, "")
+        numbers = sorted(int(step.removeprefix(start)) for step in finished if step.startswith(start))
+        encoders = [_scores(digits_folder(runs, preset, number), preset, "mnist") for number in numbers]
+        for cells in zip(*encoders, strict=True):  # the same cell of each encoder
+            preset, method, classes, metric, *_, paper = cells[0]
+            values = [float(cell[4]) for cell in cells]
+            table.append([preset, method, classes, metric, *_mean_and_deviation(values), len(values), paper])
+    names = [name for name in BASELINES if f"classify {name} mnist" in finished]
+    return table + [row for name in names for row in _scores(runs / name, name, "mnist")]
+
+
+def _scores(folder: Path, name: str, dataset: str) -> list[list]:
+    """The cells that classify.py left in ``folder``, as rows of ``table1`` or ``table2``."""
     paper = SCORES[dataset]
     return [
         [name, *row.values(), paper[row["method"], int(row["classes"])][METRICS.index(row["metric"])]]
-        for name in (*PRESETS, *BASELINES)
-        if f"classify {name} {dataset}" in finished
-        for row in read(runs / name / f"classify-{dataset}" / f"{dataset}.csv")
+        for row in read(folder / f"classify-{dataset}" / f"{dataset}.csv")
     ]
 
 
@@ -164,7 +185,12 @@ def _accuracy(path: Path, method: str, classes: int = 3) -> tuple[float, float, 
         for row in read(path)
         if (row["method"], row["classes"]) == (method, str(classes)) and int(row["repeat"]) < FEWER_DRAWS
     ]
-    return float(np.mean(values)), float(np.std(values)), len(values)
+    return *_mean_and_deviation(values), len(values)
+
+
+def _mean_and_deviation(values: list[float]) -> tuple[float, float]:
+    """Mean and standard deviation (ddof 0), as in the tables of classify.py."""
+    return float(np.mean(values)), float(np.std(values))
 
 
 def saved_rows(results: Path, name: str) -> list[Row]:
