@@ -22,7 +22,7 @@ from maskbench.masking.shards import Shard, Work
 from maskbench.runtime import command_line
 from maskbench.storage import tables
 
-KEPT = (1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05)
+KEPT = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
 CANDIDATES = 1000
 DRAWS = 10
 SCORES = (("mlp", 2), ("mlp", 3), ("mlp", 4), ("forest", 3), ("adaboost", 3))
