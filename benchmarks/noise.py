@@ -55,7 +55,7 @@ def main() -> None:
                 *(mean_accuracies(data, [name], classes, DRAWS)[name][0] for name, classes in SCORES),
                 named(released, codes, kept),
                 bounds.naming_bound(kept, size, 1, CANDIDATES),
-                bounds.mask_bits(data.gaussian[data.view == 0], kept),
+                bounds.mask_bits(kept, size),
             ]
         )
         print(tables.markdown(COLUMNS, [[f"{number:.4g}" for number in row] for row in rows[-1:]]), flush=True)

@@ -7,10 +7,7 @@ Every file is checked as the scripts check it. The fingerprint is the sha256 of 
 of what masked); a masked file, an encoder and a decoder with one fingerprint belong together.
 """
 
-import math
 from pathlib import Path
-
-import torch
 
 from maskbench.data import masked_set
 from maskbench.errors import InputError
@@ -92,10 +89,9 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
 def _noise(data: masked_set.MaskedSet) -> list[tuple[str, str]]:
     """What the noise of a masked set proves."""
     size, views = data.gaussian.shape[1], int(data.view.max()) + 1
-    rows = torch.nonzero(data.view == 0).flatten()[:20_000]
-    bits = bounds.mask_bits(data.gaussian[rows], data.kept) if len(rows) > 1 else math.inf
+    bits = f"{bounds.mask_bits(data.kept, size):,.1f} bits"
     return [
-        ("noise", f"{data.kept:g} of each code is kept; a mask tells at most {bits:,.0f} bits of its image on average"),
+        ("noise", f"{data.kept:g} of each code is kept; a mask tells at most {bits} of its image on average"),
         ("bound", bounds.stated(data.kept, size, views)),
     ]
 

@@ -7,9 +7,6 @@ noise.
 import math
 from statistics import NormalDist
 
-import torch
-from torch import Tensor
-
 NORMAL = NormalDist()
 
 
@@ -37,21 +34,14 @@ def naming_bound(kept: float, gaussian_dim: int, views: int, candidates: int) ->
     return NORMAL.cdf(NORMAL.inv_cdf(1 / candidates) + apart)
 
 
-def mask_bits(released: Tensor, kept: float) -> float:
+def mask_bits(kept: float, gaussian_dim: int) -> float:
     """At most, the bits that one mask tells of its image, on average: the capacity of the noise, as a channel.
 
-    Half the sum of log2(1 + lambda / sigma^2) over the eigenvalues lambda of the covariance of a z. No code of that
-    covariance tells more (Cover and Thomas, "Elements of information theory", section 9.4).
-
-    Args:
-        released: ``[N, G]``, masks; their covariance less the noise's is that of a z.
-        kept: a, below 1.
+    Half the sum of log2(1 + lambda / sigma^2) over the eigenvalues lambda of the covariance of a z (Cover and Thomas,
+    "Elements of information theory", section 9.4). Clipping keeps their sum at a^2 G or below, and the sum of the
+    logarithms is largest where all of them are the same: -G / 2 log2(1 - a^2).
     """
-    variance = 1 - kept**2
-    if variance == 0:
-        return math.inf
-    eigenvalues = torch.linalg.eigvalsh(released.double().T.cov())
-    return 0.5 * (eigenvalues / variance).clamp_min(1).log2().sum().item()
+    return math.inf if kept == 1 else -0.5 * gaussian_dim * math.log2(1 - kept**2)
 
 
 def stated(kept: float, gaussian_dim: int, views: int, candidates: int = 1000) -> str:
