@@ -24,7 +24,7 @@ from maskbench.storage import tables
 
 KEPT = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
 CANDIDATES = 1000
-DRAWS = 10
+DRAWS = 5
 SCORES = (("mlp", 2), ("mlp", 3), ("mlp", 4), ("forest", 3), ("adaboost", 3))
 COLUMNS = ("kept", *(f"{name}_{classes}" for name, classes in SCORES), "named", "bound", "bits")
 SECRET = bytes(32)  # none at all: a figure is to be made again
