@@ -1,7 +1,7 @@
 """Noise on masks, with a bound on what they tell (the Gaussian mechanism).
 
 A code z is clipped to the radius sqrt(G), and a z + sqrt(1 - a^2) e is released, e of N(0, I): codes that are draws of
-N(0, I) stay such draws. The category is not released. What follows for whoever has even the encoder is in
+N(0, I) nearly stay such draws. The category is not released. What follows for whoever has even the encoder is in
 :mod:`maskbench.leakage.bounds`.
 """
 
@@ -44,8 +44,10 @@ class Noised(MaskingMethod):
         gaussian, categorical = self.method.encode(images)
         radius = gaussian.shape[1] ** 0.5
         clipped = gaussian * (radius / gaussian.norm(dim=1, keepdim=True)).clamp(max=1)
-        released = self.kept * clipped + (1 - self.kept**2) ** 0.5 * self.noise(clipped).to(gaussian)
-        return released, categorical[:, :0]
+        # rounded once: of noise and sum in float32, what can come out depends on the code (Mironov, CCS 2012)
+        noise = self.noise(clipped).to(gaussian.device)
+        released = self.kept * clipped.double() + (1 - self.kept**2) ** 0.5 * noise
+        return released.to(gaussian.dtype), categorical[:, :0]
 
     def noise(self, codes: Tensor) -> Tensor:
         """Codes ``[N, G]`` -> float64 ``[N, G]`` of N(0, I), from SHAKE-256 of the secret and each code as float32."""

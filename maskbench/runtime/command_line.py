@@ -99,7 +99,7 @@ def share(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text} is not within 0 and 1")
     if value != round(value, 6):
         raise argparse.ArgumentTypeError(f"{text} has more than six decimals")
-    return value
+    return value + 0.0  # of -0, 0
 
 
 def path(text: str) -> Path:
