@@ -35,7 +35,7 @@ echo "part,seconds,exit_status" > "$out/gpu.csv"
 part() { # NAME LIMIT COMMAND...
     local name=$1 limit=$(($2 * slow)) start=$SECONDS status=0
     shift 2
-    [ $start -lt "${LIMIT:-540}" ] || { echo "$name,0,not begun" >> "$out/gpu.csv" && return; }
+    [ $start -lt "${LIMIT:-$((540 * slow))}" ] || { echo "$name,0,not begun" >> "$out/gpu.csv" && return; }
     echo "== $name"
     timeout --kill-after=5 "$limit" "$@" > "$out/$name.log" 2>&1 || status=$?
     echo "$name,$((SECONDS - start)),$status" >> "$out/gpu.csv"

@@ -65,7 +65,7 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
             details.append(("key", "turned by a secret key: the decoder alone does not fit"))
         if data.kept is not None:
             details += _noise(data)
-        elif data.base_method == "identity":
+        if data.base_method == "identity":
             give_to = "whom you would give the images: these are their pixels"
     elif found == checkpoints.ENCODER_FORMAT:
         encoder, fingerprint = checkpoints.load_encoder(path)

@@ -32,7 +32,7 @@ from maskbench.errors import InputError
 from maskbench.models import Decoder, Encoder, checkpoints
 from maskbench.storage import ledger, pt
 
-MUTATIONS = int(os.environ.get("MASKBENCH_FUZZ", 5_000))
+MUTATIONS = int(os.environ.get("MASKBENCH_FUZZ", 10_000))
 SIZES = dict(image_size=8, width=2, gaussian_dim=3, categories=2)
 RUN, LIKE = {"method": "mlp"}, {"scores": [0.0] * 3, "curve": torch.empty(2, 4, dtype=torch.float64)}
 ENDINGS = ("png", "jpg", "bmp", "tiff", "webp", "ppm", "gif", "jp2", "avif", "tga")

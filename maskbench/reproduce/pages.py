@@ -80,7 +80,7 @@ def _table2(results: Path) -> list[str]:
         "## Table 2: MNIST\n",
         *(score_table(table, preset) for preset in PRESETS),
         cells_above(table),
-        "All ten classes leave nothing to draw, so the draws here are encoders of different seeds; baselines have one. "
+        "All ten classes leave nothing to draw: ± is over encoders of different seeds, where there are several. "
         "The MLPs train for 20 epochs, also on copies of the images; identity has fewer of them.\n",
         kept_table(table),
     ]

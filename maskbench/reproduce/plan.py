@@ -91,8 +91,9 @@ class _Commands:
         output = ["--data-dir", self.data_dir, "--output", folder / f"{dataset}.pt"]
         return _command("mask_dataset.py", "--dataset", dataset, *flags, *augment, *output)
 
-    def mask_by_encoder(self, folder: Path, dataset: str) -> list[str]:
-        return self.mask(folder, dataset, "--encoder", folder / "aae" / "0" / "encoder.pt")
+    def mask_by_encoder(self, models: Path, dataset: str, number: int = 0, output: Path | None = None) -> list[str]:
+        encoder = models / "aae" / str(number) / "encoder.pt"
+        return self.mask(output or models, dataset, "--encoder", encoder)
 
     def classify(self, folder: Path, dataset: str, output: str, *flags: object) -> list[str]:
         return _command("classify.py", "--masked", folder / f"{dataset}.pt", *flags, "--output-dir", folder / output)
@@ -162,8 +163,8 @@ def _instances(preset: str, instances: int) -> int:
 def _digits_step(commands: _Commands, preset: str, number: int, draws: int) -> Step:
     """MNIST by one encoder: all classes leave nothing to draw, so Table 2 is a mean over encoders."""
     folder = digits_folder(commands.runs, preset, number)
-    encoder = commands.runs / preset / "aae" / str(number) / "encoder.pt"
-    work = [commands.mask(folder, "mnist", "--encoder", encoder), commands.score(folder, "mnist", draws)]
+    masked = commands.mask_by_encoder(commands.runs / preset, "mnist", number, folder)
+    work = [masked, commands.score(folder, "mnist", draws)]
     minutes = 3 + _score_minutes("mnist", draws)
     name = digits_step_name(preset, number)
     return Step(name, minutes, work, needs=(f"train {preset}",), removes=folder / "mnist.pt")
