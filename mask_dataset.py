@@ -8,7 +8,7 @@
     python mask_dataset.py --shards 8                       # masked/cifar100-00000-of-00008.pt and so on
     torchrun --nproc-per-node 8 mask_dataset.py --dataset folder:my-images   # a shard or more for each process
     python -m maskbench.key owner.key && python mask_dataset.py --key owner.key   # turned -> masked/cifar100-key.pt
-    python -m maskbench.key noise.key && python mask_dataset.py --noise 0.3 --noise-secret noise.key   # in noise
+    python -m maskbench.key noise.key && python mask_dataset.py --noise 0.1 --noise-secret noise.key   # in noise
 
 Masking needs encoder.pt alone. The masked file holds no pixels, file names or weights; it may be handed out
 as far as you trust the mask itself. Without a key, masks alone are enough to rebuild most of a picture, and whoever
@@ -17,7 +17,7 @@ has the encoder can train a decoder (see docs/leakage.md).
 A secret key (--key) turns the masks: the Gaussian part by an orthogonal matrix, the categories by a permutation. So two
 owners who share one encoder do not share one mask. Neither key nor matrix is in the masked file, which says `+key`.
 
-Noise (--noise 0.3) keeps 0.3 of each code and releases no category. What masks tell then has a bound, which holds even
+Noise (--noise 0.1) keeps 0.1 of each code and releases no category. What masks tell then has a bound, which holds even
 for somebody who has the encoder. The noise comes from a secret (--noise-secret, made as a key is); whoever has it takes
 the noise away.
 
@@ -118,7 +118,8 @@ def load(args: argparse.Namespace, name: str, image_size: int, **how: object) ->
 
 def make_method(args: argparse.Namespace) -> MaskingMethod:
     """The method of ``--method``, made of what the flags say, in the noise of ``--noise``, and turned by ``--key``."""
-    secret, noise_secret = (key.load(path) if path else None for path in (args.key, args.noise_secret))
+    secret = key.load(args.key) if args.key else None
+    noise_secret = key.load(args.noise_secret, "--noise-secret") if args.noise_secret else None
 
     def public() -> Tensor:
         size = args.image_size or 32
@@ -208,6 +209,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.noise is not None and args.noise_secret is None:
         parser.error("argument --noise: needs --noise-secret FILE; make one with: python -m maskbench.key noise.key")
+    if args.key is not None and args.key == args.noise_secret:
+        parser.error("argument --noise-secret: is the --key, too; make another: python -m maskbench.key noise.key")
     if args.noise is None and args.noise_secret is not None:
         parser.error("argument --noise-secret: without --noise there is no noise")
     return args

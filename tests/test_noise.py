@@ -125,6 +125,42 @@ def test_the_best_attacker_stays_below_the_bound(kept, views):
     assert bound < FACTOR * named, (bound, named)
 
 
+def impossible(released: Tensor, means: Tensor, deviation: float) -> Tensor:
+    """How many numbers of a mask ``[G]`` no float32 noise makes of each candidate's mean ``[N, G]``, added in float32.
+
+    Only some numbers can come of a mean, and others of another (Mironov, "On significance of the least significant bits
+    for differential privacy", CCS 2012).
+    """
+
+    def neighbours(x: Tensor) -> tuple[Tensor, ...]:
+        return x, *(torch.nextafter(x, torch.full_like(x, way)) for way in (-math.inf, math.inf))
+
+    possible = torch.zeros_like(means, dtype=torch.bool)
+    for added in neighbours((released.double() - means.double()).float()):
+        for noise in neighbours((added.double() / deviation).float()):
+            possible |= means + deviation * noise == released
+    return (~possible).sum(1)
+
+
+def test_rounding_names_no_code():
+    """Candidates too far under the noise to be named, and a mask whose last bits say which of them it is not."""
+    kept, candidates = 0.02, 100
+    deviation = (1 - kept**2) ** 0.5
+    method = Noised(FirstPixels(), kept, SECRET)
+    codes = torch.randn(candidates, 320, generator=torch.Generator().manual_seed(0))
+    means, noise = kept * codes, method.noise(codes)
+    named = {}
+    for where, released in {
+        "float32": means + deviation * noise.float(),
+        "float64": method.add_noise(codes).float(),
+    }.items():
+        least = torch.stack([impossible(mask, means, deviation).double() for mask in released])
+        named[where] = (least.argmin(1) == torch.arange(candidates)).double().mean().item()
+    assert named["float32"] > 0.9  # the attack finds what was planted
+    bound = bounds.naming_bound(kept, 320, 1, candidates)
+    assert named["float64"] <= bound + 3 * (bound * (1 - bound) / candidates) ** 0.5
+
+
 def test_bits_are_the_capacity_of_the_noise():
     assert bounds.mask_bits(0, 320) == 0 and bounds.mask_bits(1, 320) == math.inf
     assert bounds.mask_bits(0.6, 2) == pytest.approx(math.log2(1 / 0.64))  # two numbers, half a logarithm each
@@ -175,6 +211,7 @@ def test_masks_in_noise(run_here, workplace, tmp_path, capsys):
         (("--noise-secret", "noise.key"), "without --noise"),
         (("--noise", 0.5, "--noise-secret", "missing.key"), "missing.key: no such key"),
         (("--noise", 0.5, "--noise-secret", "hello.pt"), "hello.pt: is not a key"),
+        (("--noise", 0.5, "--noise-secret", "hello.pt", "--key", "hello.pt"), "is the --key, too"),
     ],
 )
 def test_noise_that_is_refused(complaint, tmp_path, flags, naming):

@@ -11,7 +11,9 @@ NORMAL = NormalDist()
 
 
 def naming_bound(kept: float, gaussian_dim: int, views: int, candidates: int) -> float:
-    """At most, the chance to name the image behind a mask among equally likely candidates.
+    """At most, the chance to name the image behind a mask among equally likely candidates, by its own views alone.
+
+    Who has the masks of several candidates can assign them to each other, and does better.
 
     Phi(Phi^-1(1 / N) + sqrt(v) R / sigma) for N candidates and v views. R = a sqrt(G) is the radius that codes are
     clipped to, times a, and sigma^2 = 1 - a^2 the variance of the noise.
@@ -41,11 +43,14 @@ def mask_bits(kept: float, gaussian_dim: int) -> float:
     "Elements of information theory", section 9.4). Clipping keeps their sum at a^2 G or below, and the sum of the
     logarithms is largest where all of them are the same: -G / 2 log2(1 - a^2).
     """
-    return math.inf if kept == 1 else -0.5 * gaussian_dim * math.log2(1 - kept**2)
+    return math.inf if kept == 1 else 0.5 * gaussian_dim * math.log2(1 / (1 - kept**2))
 
 
 def stated(kept: float, gaussian_dim: int, views: int, candidates: int = 1000) -> str:
-    """:func:`naming_bound` in words, for images of one view and of ``views``."""
-    chances = {count: naming_bound(kept, gaussian_dim, count, candidates) for count in sorted({1, views})}
-    from_views = " and ".join(f"{chance:.2%} from {count} view{'s' * (count > 1)}" for count, chance in chances.items())
-    return f"who has even the encoder names one of {candidates:,} candidates in at most {from_views} of it"
+    """:func:`naming_bound` in words, for one view of an image, and for all ``views`` of it."""
+    chance = naming_bound(kept, gaussian_dim, 1, candidates)
+    text = f"who has the encoder names the image behind a mask, one of {candidates:,}, in at most {chance:.2%} of cases"
+    if views > 1:
+        chance = naming_bound(kept, gaussian_dim, views, candidates)
+        text += f", by all {views} views of it in {chance:.2%}"
+    return text + (", which proves nothing" if chance > 0.995 else "")

@@ -40,8 +40,8 @@ def create(path: Path) -> None:
         file.write(f"{secrets.token_hex(BITS // 8)}\n".encode())
 
 
-def load(path: Path) -> bytes:
-    """The 32 bytes of a key file, or of a pipe that brings one.
+def load(path: Path, flag: str = "--key") -> bytes:
+    """The 32 bytes of a key file, or of a pipe that brings one; ``flag`` takes it.
 
     Editors and other systems may have changed its line ends, its encoding, its capitals, and blanks around it.
 
@@ -58,7 +58,7 @@ def load(path: Path) -> bytes:
     if mode & 0o077 and system.HAS_MODES and stat.S_ISREG(state.st_mode):
         raise InputError(
             f"{path}: others than you may read this key (mode {mode:04o}); chmod 600 it. Where that changes nothing (a "
-            f"mounted secret, exFAT, WSL), pass it by a pipe: cat {path} | python mask_dataset.py --key /dev/stdin"
+            f"mounted secret, exFAT, WSL), pass it by a pipe: cat {path} | python mask_dataset.py {flag} /dev/stdin"
         )
     encoding = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
     digits = content.decode(encoding, errors="replace").strip().lower()

@@ -44,10 +44,16 @@ class Noised(MaskingMethod):
         gaussian, categorical = self.method.encode(images)
         radius = gaussian.shape[1] ** 0.5
         clipped = gaussian * (radius / gaussian.norm(dim=1, keepdim=True)).clamp(max=1)
-        # rounded once: of noise and sum in float32, what can come out depends on the code (Mironov, CCS 2012)
-        noise = self.noise(clipped).to(gaussian.device)
-        released = self.kept * clipped.double() + (1 - self.kept**2) ** 0.5 * noise
-        return released.to(gaussian.dtype), categorical[:, :0]
+        return self.add_noise(clipped).to(gaussian.dtype), categorical[:, :0]
+
+    def add_noise(self, codes: Tensor) -> Tensor:
+        """a z + sqrt(1 - a^2) e of clipped codes ``[N, G]``: float64 ``[N, G]``, to be rounded once.
+
+        With noise and sum in float32, what can come out depends on the code (Mironov, "On significance of the least
+        significant bits for differential privacy", CCS 2012).
+        """
+        noise = self.noise(codes).to(codes.device)
+        return self.kept * codes.double() + (1 - self.kept**2) ** 0.5 * noise
 
     def noise(self, codes: Tensor) -> Tensor:
         """Codes ``[N, G]`` -> float64 ``[N, G]`` of N(0, I), from SHAKE-256 of the secret and each code as float32."""

@@ -1,11 +1,12 @@
 """What the reproduction measures beside the four scripts.
 
-    python -m maskbench.reproduce.measure prior FOLDER   # FOLDER/aae/0 -> FOLDER/prior: how codes follow the prior
+    python -m maskbench.reproduce.measure prior FOLDER   # FOLDER/aae -> FOLDER/prior: how codes follow the prior
     python -m maskbench.reproduce.measure pca FOLDER     # FOLDER/crosspair: the MSE of PCA of as many numbers
 
 Both read CIFAR-10's images.
 """
 
+import itertools
 from pathlib import Path
 
 import torch
@@ -38,25 +39,30 @@ def main() -> None:
 
 
 def measure_prior(folder: Path, data_dir: Path) -> None:
-    """How well the codes of CIFAR-10's validation images follow the prior: ``prior/prior.csv`` and two pictures.
+    """How well the codes of CIFAR-10's validation images follow the prior: ``prior/prior.csv``, and two pictures of 0.
 
     The losses in it are means over the last epoch.
 
     Args:
-        folder: holds ``aae/0``, a trained instance; ``prior`` is made in it.
+        folder: holds ``aae/0`` and so on, trained instances; ``prior`` is made in it.
     """
-    encoder, decoder, _ = checkpoints.load_pair(folder / "aae" / "0")
-    images = datasets.load("cifar10", data_dir, encoder.config["image_size"])
-    _, rows = datasets.autoencoder_split(images)
-    gaussian, categorical = evaluation.encode(encoder, datasets.batches(images.images, rows, 500))
-    measures = evaluation.latent_summary(gaussian, categorical) | evaluation.told_from_prior(gaussian)
-    last = tables.read(folder / "aae" / "0" / "metrics.csv")[-1]
-    measures |= {name: float(last[name]) for name in PRIOR_GOALS if name.endswith("_loss")}
     output = folder / "prior"
     atomic.make_folder(output)
-    tables.write_csv(output / "prior.csv", ("measure", "value"), measures.items())
-    draw_prior_fit(gaussian, categorical, output / "prior-fit.png")
-    draw_prior_samples(decoder, output / "prior-samples.png")
+    table = []
+    for number in itertools.takewhile(lambda i: (folder / "aae" / str(i)).exists(), itertools.count()):
+        instance = folder / "aae" / str(number)
+        encoder, decoder, _ = checkpoints.load_pair(instance)
+        images = datasets.load("cifar10", data_dir, encoder.config["image_size"])
+        _, rows = datasets.autoencoder_split(images)
+        codes = evaluation.encode(encoder, datasets.batches(images.images, rows, 500))
+        measures = evaluation.latent_summary(*codes) | evaluation.told_from_prior(codes[0])
+        last = tables.read(instance / "metrics.csv")[-1]
+        measures |= {name: float(last[name]) for name in PRIOR_GOALS if name.endswith("_loss")}
+        table += [(number, name, value) for name, value in measures.items()]
+        if number == 0:
+            draw_prior_fit(*codes, output / "prior-fit.png")
+            draw_prior_samples(decoder, output / "prior-samples.png")
+    tables.write_csv(output / "prior.csv", COLUMNS["priors"][1:4], table)
 
 
 def measure_pca(folder: Path, data_dir: Path) -> None:

@@ -88,26 +88,30 @@ def ratio_table(table: list[Row]) -> str:
 
 
 def prior_table(table: list[Row]) -> str:
-    """How well the prior holds, beside the goals."""
-    values = {(row["preset"], row["measure"]): row for row in table}
+    """How well the prior holds, beside the goals: from the lowest to the highest of several instances."""
+    values = {}
+    for row in table:
+        values.setdefault((row["preset"], row["measure"]), []).append(float(row["value"]))
     presets = list(dict.fromkeys(row["preset"] for row in table))
     rows = []
     for measure, (low, high) in PRIOR_GOALS.items():
         line = [measure]
         for preset in presets:
-            if (preset, measure) not in values:
-                line.append("")
-                continue
-            value = float(values[preset, measure]["value"])
-            missed = (low != "" and value < low) or (high != "" and value > high)
-            line.append(f"{value:.3f}{' (missed)' if missed else ''}")
-        goal = " to ".join(str(bound) for bound in (low, high) if bound != "")
+            found = sorted(values.get((preset, measure), []))
+            missed = found and ((low != "" and found[0] < low) or (high != "" and found[-1] > high))
+            line.append(f"{_from_to(found, '{:.3f}')}{worse(missed)}")
+        goal = _from_to([bound for bound in (low, high) if bound != ""])
         if low == "" and high != "":
             goal = f"at most {high}"
         elif high == "" and low != "":
             goal = f"at least {low}"
         rows.append([*line, goal])
     return markdown(["measure", *map(title, presets), "goal"], rows)
+
+
+def _from_to(values: list[float], form: str = "{}") -> str:
+    """The first and the last of them, once where they look the same; nothing of none."""
+    return " to ".join(dict.fromkeys(form.format(value) for value in [*values[:1], *values[-1:]]))
 
 
 def plain_table(table: list[Row]) -> str:

@@ -106,11 +106,11 @@ def _prior(results: Path) -> list[str]:
     return [
         "## How well the prior holds\n",
         prior_table(table),
-        "Of validation images. `mean` is the largest of a dimension, `deviation_min` and `deviation_max` are standard "
-        "deviations, `logistic`, `mlp` and `length` the held-out accuracies of fresh classifiers that tell Gaussian "
-        "parts from draws of N(0, I); 0.5 is chance, and the last is given nothing but the vector's length. The losses "
-        "are means over the last epoch. A discriminator that cannot tell has 1.39, both together 2.77, and an encoder "
-        "against both 1.39.\n",
+        "Of validation images, from the lowest to the highest of several instances. `mean` is the largest of a "
+        "dimension, `deviation_min` and `deviation_max` are standard deviations, `logistic`, `mlp` and `length` the "
+        "held-out accuracies of fresh classifiers that tell Gaussian parts from draws of N(0, I); 0.5 is chance, and "
+        "the last is given nothing but the vector's length. The losses are means over the last epoch. A discriminator "
+        "that cannot tell has 1.39, both together 2.77, and an encoder against both 1.39.\n",
     ]
 
 

@@ -149,7 +149,7 @@ def _preset_steps(commands: _Commands, draws: int, instances: int) -> list[Step]
     steps.append(Step("crosspair pca", 1, [commands.measure("pca", runs / "pca")]))
     for preset in PRESETS:
         work = [commands.measure("prior", runs / preset)]
-        steps.append(Step(f"prior {preset}", 2, work, needs=(f"train {preset}",)))
+        steps.append(Step(f"prior {preset}", 2 * _instances(preset, instances), work, needs=(f"train {preset}",)))
     for preset in PRESETS:
         steps += [_digits_step(commands, preset, number, draws) for number in range(_instances(preset, instances))]
     return steps

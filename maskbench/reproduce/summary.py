@@ -30,7 +30,7 @@ COLUMNS = {
         *("train_rows", "test_rows", "seconds", "class_names"),
     ),
     "crosspair": ("preset", "images", "pair", "mean", "std", "paper_mean", "paper_std"),
-    "priors": ("preset", "measure", "value", "goal_low", "goal_high"),
+    "priors": ("preset", "instance", "measure", "value", "goal_low", "goal_high"),
     "estimators": ("method", "estimators", "accuracy", "std", "draws"),
     "latent_sizes": ("gaussian_dim", "validation_mse", "mlp", "mlp_std", "forest", "forest_std", "draws"),
     "image_sizes": ("image_size", "validation_mse", "numbers_per_pixel", "images_per_second"),
@@ -114,9 +114,9 @@ def error_rows(runs: Path, finished: Collection[str]) -> list[list]:
 
 
 def prior_rows(runs: Path, finished: Collection[str]) -> list[list]:
-    """How well the prior holds, with our goals."""
+    """How well the prior holds in every instance, with our goals."""
     return [
-        [preset, row["measure"], row["value"], *PRIOR_GOALS[row["measure"]]]
+        [preset, *row.values(), *PRIOR_GOALS[row["measure"]]]
         for preset in PRESETS
         if f"prior {preset}" in finished
         for row in read(runs / preset / "prior" / "prior.csv")
