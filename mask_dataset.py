@@ -18,8 +18,8 @@ A secret key (--key) turns the masks: the Gaussian part by an orthogonal matrix,
 owners who share one encoder do not share one mask. Neither key nor matrix is in the masked file, which says `+key`.
 
 Noise (--noise 0.1) keeps 0.1 of each code and releases no category. What masks tell then has a bound, which holds even
-for somebody who has the encoder. The noise comes from a secret (--noise-secret, made as a key is); whoever has it takes
-the noise away.
+for somebody who has the encoder. The noise comes from a secret (--noise-secret, made as a key is), and so does the
+order of the images, as their own order would name them. Whoever has the secret takes the noise away.
 
 The baselines a masking method is compared with: `identity` (the raw pixels, masks nothing), `pca` and
 `random-projection` (as many numbers as the AAE's masks, fitted on the public set --fit-on), `untrained` (the
@@ -44,7 +44,7 @@ from maskbench.data.pixels import Reading
 from maskbench.errors import InputError
 from maskbench.leakage import bounds
 from maskbench.masking import METHODS, MaskingMethod, Recipe, augmentation, key, make
-from maskbench.masking.noise import Noised
+from maskbench.masking.noise import Noised, secret_order
 from maskbench.masking.shards import Copies, Shard, Work
 from maskbench.models import PRESETS
 from maskbench.models.sizes import image_size_argument
@@ -67,16 +67,21 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
         raise InputError(f"--output {output}: is a folder; name a file")
     if len(paths) > 1 and output.exists():
         raise InputError(f"--output {output}: would be read instead of the shards; move it away or choose another name")
-    method = make_method(args).to(device)
+    noise_secret = key.load(args.noise_secret, "--noise-secret") if args.noise_secret else None
+    method = make_method(args, noise_secret).to(device)
     size = method.image_size
     images = load(args, args.dataset, size, stream=True)
     train, test = datasets.labelled_split(images, args.limit)
     if len(paths) > max(1, len(train)):
         raise InputError(f"--shards {len(paths)}: more than the {len(train)} training images")
+    names = None
+    if noise_secret is not None:
+        train, test = (rows[secret_order(noise_secret, len(rows))] for rows in (train, test))
+        names = torch.arange(len(train) + len(test))
     atomic.make_folder(output.parent)
     copies = Copies(tuple(args.augment), args.copies if args.augment else 0, args.seed)
     batch_size = args.batch_size or datasets.large_batch(size)
-    work = Work(method, images, train, test, copies, len(paths), batch_size, device)
+    work = Work(method, images, train, test, copies, len(paths), batch_size, device, names)
 
     mine = range(torchrun.rank(), len(paths), torchrun.size())
     kept = 0
@@ -116,10 +121,9 @@ def load(args: argparse.Namespace, name: str, image_size: int, **how: object) ->
     return datasets.load(name, *files, reading=Reading.of(args), **how)
 
 
-def make_method(args: argparse.Namespace) -> MaskingMethod:
+def make_method(args: argparse.Namespace, noise_secret: bytes | None) -> MaskingMethod:
     """The method of ``--method``, made of what the flags say, in the noise of ``--noise``, and turned by ``--key``."""
     secret = key.load(args.key) if args.key else None
-    noise_secret = key.load(args.noise_secret, "--noise-secret") if args.noise_secret else None
 
     def public() -> Tensor:
         size = args.image_size or 32

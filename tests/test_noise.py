@@ -13,7 +13,7 @@ from maskbench.errors import InputError
 from maskbench.leakage import bounds
 from maskbench.masking import key
 from maskbench.masking.method import MaskingMethod
-from maskbench.masking.noise import Noised
+from maskbench.masking.noise import Noised, secret_order
 from maskbench.storage import pt
 
 SECRET = bytes(range(32))
@@ -198,6 +198,29 @@ def test_masks_in_noise(run_here, workplace, tmp_path, capsys):
     turned = masked_set.load(tmp_path / "masked" / "digits-noise-key.pt")
     assert (turned.method, turned.kept) == ("aae+noise0.05+key", 0.05)
     run_here("classify.py", "--masked", "masked/digits-noise-key.pt", "--classes", 3, "--repeats", 1, "--epochs", 1)
+
+
+def test_the_order_of_the_images_says_nothing(run_here, workplace, tmp_path):
+    (tmp_path / "noise.key").write_text(SECRET.hex())
+    (tmp_path / "noise.key").chmod(0o600)
+    arguments = ("--dataset", "digits", "--encoder", workplace / "runs" / "aae" / "0" / "encoder.pt", "--limit", 400)
+    copies = ("--augment", "shift", "--copies", 1)
+    run_here("mask_dataset.py", *arguments)
+    plain = masked_set.load(tmp_path / "masked" / "digits.pt")
+    codes = plain.gaussian * (384**0.5 / plain.gaussian.norm(dim=1, keepdim=True)).clamp(max=1)
+    # without any noise, to see who is who: nothing but the secret tells that 400 and 100 images were put in this order
+    train, test = secret_order(SECRET, 400), secret_order(SECRET, 100)
+    assert not torch.equal(train.sort().values, train) and torch.equal(train.sort().values, torch.arange(400))
+    assert not torch.equal(secret_order(bytes(32), 400), train)
+    for flags in ((), ("--shards", 3)):
+        run_here("mask_dataset.py", *arguments, *copies, "--noise", 1, "--noise-secret", "noise.key", *flags)
+        data = masked_set.load(tmp_path / "masked" / "digits-noise.pt")
+        (tmp_path / "masked" / "digits-noise.pt").unlink(missing_ok=True)
+        rows = torch.cat((train, 400 + test))
+        torch.testing.assert_close(data.features(torch.arange(500)), codes[rows], rtol=1e-4, atol=1e-4)
+        assert torch.equal(data.labels, plain.labels[torch.cat((rows, train))])
+        assert torch.equal(data.split, plain.split[torch.cat((rows, train))])
+        assert torch.equal(data.source, torch.cat((torch.arange(500), torch.arange(400))))
 
 
 @pytest.mark.parametrize(

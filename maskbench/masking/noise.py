@@ -73,6 +73,12 @@ class Noised(MaskingMethod):
         return self
 
 
+def secret_order(secret: bytes, count: int) -> Tensor:
+    """A random order of so many images, int64 ``[count]``: their order in the dataset would say which is which."""
+    stream = hashlib.shake_256(f"maskbench order 1: {count}\n".encode() + secret)
+    return torch.from_numpy(np.argsort(np.frombuffer(stream.digest(8 * count), dtype="<u8"), kind="stable"))
+
+
 def written(kept: float) -> str:
     """A number of at most six decimals, as a method's name has it."""
     return f"{kept:.6f}".rstrip("0").rstrip(".")

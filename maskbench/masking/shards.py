@@ -47,6 +47,7 @@ class Work:
         shards: into how many files.
         batch_size: images masked at once.
         device: where.
+        names: int64, what ``source`` says of the training and then of the test images; default: their rows.
     """
 
     method: MaskingMethod
@@ -57,6 +58,7 @@ class Work:
     shards: int = 1
     batch_size: int = 500
     device: torch.device | str = "cpu"
+    names: Tensor | None = None
 
     @property
     def total(self) -> int:
@@ -86,19 +88,23 @@ class Shard:
 
     def __init__(self, work: Work, number: int):
         self.work, self.number = work, number
-        self.train = work.train[number :: work.shards]
-        self.rows = torch.cat((self.train, work.test[number :: work.shards]))
+        self.train, test = (rows[number :: work.shards] for rows in (work.train, work.test))
+        self.rows = torch.cat((self.train, test))
+        names = work.names if work.names is not None else torch.cat((work.train, work.test))
+        parts = names.split((len(work.train), len(work.test)))
+        self.names = torch.cat([part[number :: work.shards] for part in parts])
 
     def columns(self) -> dict[str, Tensor]:
         """What a masked set says of each mask beside its numbers."""
         views = [self.rows, *[self.train] * self.work.copies.count]
-        source = torch.cat(views)
+        names = [self.names, *[self.names[: len(self.train)]] * self.work.copies.count]
+        rows = torch.cat(views)
         numbers = [torch.full((len(rows),), view, dtype=torch.uint8) for view, rows in enumerate(views)]
         images = self.work.images
         return {
-            "labels": images.labels[source],
-            "split": images.split[source],
-            "source": source,
+            "labels": images.labels[rows],
+            "split": images.split[rows],
+            "source": torch.cat(names),
             "view": torch.cat(numbers),
         }
 
