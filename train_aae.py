@@ -67,8 +67,8 @@ from maskbench.training.settings import Settings
 from maskbench.training.state import TrainingState
 from maskbench.training.summary import show
 
-BETAS = (0.9, 0.95)  # of Adam in the reconstruction phase
-ADVERSARY_BETAS = (0.0, 0.95)  # with momentum, the two sides circle around each other
+BETAS = (0.9, 0.95)  # of Adam
+DISCRIMINATOR_BETAS = {"invariant": (0.0, 0.95), "paper": BETAS}  # the first has no momentum in its four steps
 GENERATOR_STEP = 0.5  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
 # keeps the Gaussian part's discriminator from winning; the other sees only K different rows
 GRADIENT_PENALTY = {"invariant": 1.0, "paper": 3.0}
@@ -283,9 +283,9 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
         categorical_discriminator=tell_categorical,
         prior=prior,
         reconstruction_optimizer=adam(parameter for parameter in rebuilding if parameter not in contrast),
-        discriminator_optimizer=adam(adversary, betas=ADVERSARY_BETAS),
+        discriminator_optimizer=adam(adversary, betas=DISCRIMINATOR_BETAS[settings.preset]),
         # preset paper: an Adam of its own, since Adam would undo a weight on the loss
-        generator_optimizer=adam(encoder.parameters(), GENERATOR_STEP * weight, ADVERSARY_BETAS)
+        generator_optimizer=adam(encoder.parameters(), GENERATOR_STEP * weight)
         if rebuilds
         else adam(encoder.parameters()),
         pull=1.0 if rebuilds else PRIOR_PULL * weight,

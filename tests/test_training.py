@@ -30,10 +30,10 @@ from maskbench.training.run import Run
 from maskbench.training.settings import Settings
 from maskbench.training.state import TrainingState
 from train_aae import (
-    ADVERSARY_BETAS,
     BETAS,
     CATEGORY,
     DECORRELATION,
+    DISCRIMINATOR_BETAS,
     DISCRIMINATOR_STEPS,
     GRADIENT_PENALTY,
     PRIOR_PULL,
@@ -62,8 +62,7 @@ def make(preset: str, dtype: torch.dtype, device: str = "cpu", capturable: bool 
     chosen = rebuilding, of("gaussian_discriminator", "categorical_discriminator"), of("encoder")
     for name, parameters, lr in zip(OPTIMIZERS, chosen, (1e-3, 1e-3, 1e-4), strict=True):
         lr = torch.tensor(lr, device=device) if capturable else lr
-        adversarial = name == "discriminator_optimizer" or (name == "generator_optimizer" and preset == "paper")
-        betas = ADVERSARY_BETAS if adversarial else BETAS
+        betas = DISCRIMINATOR_BETAS[preset] if name == "discriminator_optimizer" else BETAS
         parts[name] = torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True, capturable=capturable)
     return TrainingState(**parts, pull=1.0 if preset == "paper" else PRIOR_PULL)
 

@@ -22,7 +22,7 @@ def image_size_argument(text: str) -> int:
 # --preset: the sizes of networks and mini-batches, learning rate and epochs, where the command line says nothing else
 PRESETS = {
     "invariant": {"width": 32, "gaussian_dim": 320, "batch_size": 128, "lr": 1.4e-3, "epochs": 36},
-    "paper": {"width": 16, "gaussian_dim": 384, "batch_size": 16, "lr": 1e-3, "epochs": 12},
+    "paper": {"width": 16, "gaussian_dim": 384, "batch_size": 16, "lr": 1e-3, "epochs": 16},
 }
 DEFAULT_PRESET = "invariant"
 LARGEST_IMAGE = 256  # side in pixels
