@@ -58,7 +58,7 @@ def main() -> None:
                 bounds.mask_bits(kept, size),
             ]
         )
-        print(tables.markdown(COLUMNS, [[f"{number:.4g}" for number in row] for row in rows[-1:]]), flush=True)
+        print(f"kept {kept}: done", flush=True)
     report = tables.markdown(COLUMNS, [[f"{number:.4g}" for number in row] for row in rows])
     print("\n".join([*common.header(device), "", report]))
     if args.save:

@@ -1,17 +1,12 @@
 #!/bin/sh
 # Compile, link and import the CUDA kernels, no GPU needed: a virtual environment of its own with the CUDA build of
 # torch, a copy of the tree, MASKBENCH_CUDA=1. A warning of nvcc is an error. Skipped without nvcc or without room for
-# 15 GB. First, the registers and the memory that each kernel takes, on every architecture.
+# 15 GB. What registers and memory the kernels take, tests/test_device_code.py checks.
 #
 #     tests/build_cuda.sh [ENVIRONMENT]        # an existing environment with torch for CUDA is used as it is
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 command -v nvcc > /dev/null || { echo "build_cuda: skipped, no nvcc on PATH"; exit 0; }
-
-for architecture in 80 90; do
-    nvcc -std=c++20 -O3 --fmad=false --resource-usage -cubin -arch=sm_$architecture -I"$root/csrc/cuda" \
-        -o /dev/null "$root/tests/device_code.cu" 2>&1 | grep -E "entry function|Used|spill"
-done
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

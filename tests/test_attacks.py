@@ -12,6 +12,7 @@ from maskbench.leakage.attacks.decoders import gradient_inversion, inverse_decod
 from maskbench.leakage.attacks.inference import attribute, membership_rule
 from maskbench.leakage.attacks.oracle import chosen_images, wiener
 from maskbench.leakage.attacks.reidentification import (
+    accepted,
     distances,
     mahalanobis,
     matched_by_transport,
@@ -424,19 +425,35 @@ def found(attack: plan.Attack, knowledge: Knowledge, truth: dict[str, torch.Tens
         images = truth["images"][: len(result)]
         of_mean = F.mse_loss(knowledge.public.mean.expand_as(images), images)
         return 1 - (F.mse_loss(result, images) / of_mean).item()
-    if attack.kind is scores.REIDENTIFICATION:
+    if attack.kind in (scores.REIDENTIFICATION, scores.LINKAGE):
         return (ranks_of(result, truth["places"]) == 1).double().mean().item()
     truth = truth["labels" if attack.kind is scores.ATTRIBUTE else "members"]
     return 2 * (result == truth).double().mean().item() - 1
 
 
-@pytest.mark.parametrize("attack", plan.ATTACKS, ids=[f"{a.threat}-{a.name}-{a.run.__name__}" for a in plan.ATTACKS])
+# one of each function and threat: linkage runs the functions of re-identification
+DIFFERENT = list({(attack.run, attack.threat): attack for attack in reversed(plan.ATTACKS)}.values())
+
+
+@pytest.mark.parametrize("attack", DIFFERENT, ids=[f"{a.threat}-{a.name}-{a.run.__name__}" for a in DIFFERENT])
 @torch.no_grad()
 def test_every_attack_of_the_table(generator, attack):
     share = found(attack, *given(attack, generator, noise=False))
     assert share > 0.6, "what is planted is not found"
     share = found(attack, *given(attack, generator, noise=True))
     assert share < (0.03 if attack.kind is scores.RECONSTRUCTION else 0.25), "something is found in noise"
+
+
+def test_true_positives_at_a_rate_of_false_ones(generator):
+    places = torch.randperm(200, generator=generator)
+    noise = torch.rand(200, 200, generator=generator, dtype=torch.float64)
+    assert accepted(noise, places, 0.25).mean() == pytest.approx(0.25, abs=0.1)  # nothing is known: as many true ones
+    told = noise.scatter(1, places[:, None], 2.0)  # beyond all wrong ones
+    assert accepted(told, places, 0.25).sum() == 0
+    told[:80] = told[:80].scatter(1, places[:80, None], 0.5)  # the first 80 in the middle of the wrong ones
+    assert accepted(told, places, 0.45).sum() == 0 and accepted(told, places, 0.55).sum() == 80
+    told[:80] = told[:80].scatter(1, places[:80, None], 0.0)
+    assert torch.equal(accepted(told, places, 1e-3), (torch.arange(200) < 80).double())
 
 
 @pytest.mark.parametrize("pairs", [5, 40])

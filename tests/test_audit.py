@@ -24,7 +24,7 @@ COLUMNS = ["mask", "images", "threat", "attack", "pairs", "measure", "mean", "lo
 ATTACKS = {
     *("mismatched-decoder", "ridge", "procrustes", "latent-ridge", "unpaired", "inverse-decoder"),
     *("scratch-decoder", "gradient-inversion", "membership"),
-    *("re-identification", "re-identification-by-transport"),
+    *("re-identification", "re-identification-by-transport", "linkage", "linkage-by-transport"),
     *("mean-image", "label-mean-image", "matched-decoder"),
 }
 
@@ -54,9 +54,8 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     assert {row["pairs"] for row in rows} >= {"0", "10", "30"}
     assert {row["measure"] for row in rows} == {
         *scores.IMAGE_MEASURES,
-        "reid_at_1",
-        "mean_rank",
-        "median_rank",
+        *scores.REIDENTIFICATION.measures,
+        *scores.LINKAGE.measures,
         "accuracy",
     }
     cells = {tuple(row[name] for name in COLUMNS[:6]): row for row in rows}
@@ -161,6 +160,8 @@ def test_the_bootstrap_covers():
     ranks = torch.cat((torch.ones(300), torch.full((700,), 10.0)))
     (first, low, high), (mean, *_), (median, *_) = scores.intervals(scores.REIDENTIFICATION, ranks)
     assert first == 0.3 and 0.26 < low < 0.3 < high < 0.34 and mean == pytest.approx(7.3) and median == 10
+    views = torch.stack((ranks, (torch.arange(1000) < 250).float()), 1)
+    assert [row[0] for row in scores.intervals(scores.LINKAGE, views)] == pytest.approx([0.3, 7.3, 10, 0.25])
     quality = torch.stack((torch.linspace(0, 1, 101), *[torch.linspace(0, 10, 101)] * 2), 1)
     found = dict(
         zip(scores.IMAGE_MEASURES, (row[0] for row in scores.intervals(scores.RECONSTRUCTION, quality)), strict=True)
@@ -267,7 +268,8 @@ def test_candidates_are_for_re_identification_and_every_attack_has_an_oracle_of_
         shared = threats.THREATS[threat].knowledge(world, victim, count)
         for attack in (attack for attack in plan.ATTACKS if attack.threat == threat):
             knowledge = audit.given(shared, attack, world, victim)
-            assert (knowledge.candidates is not None) == (attack.kind is scores.REIDENTIFICATION)
+            of_images = {scores.REIDENTIFICATION: world.candidates, scores.LINKAGE: world.other_views}
+            assert knowledge.candidates is of_images.get(attack.kind)
             if threat == "oracle":
                 assert len(knowledge.oracle.ask(knowledge.public.some[:10])) == 10  # none is spent before
 

@@ -1,5 +1,6 @@
 """What nvcc makes of the kernels' device code: its warnings, registers, local memory, stores. No GPU is needed."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -8,14 +9,15 @@ import pytest
 from conftest import ROOT
 
 KERNELS = {"draw_rows", "bce_forward_kernelIf", "bce_forward_kernelId"}
+NVCC_FLAGS = ast.literal_eval(re.search(r"^NVCC_FLAGS = (.*)$", (ROOT / "setup.py").read_text(), re.MULTILINE)[1])
 REGISTERS = 40  # of a thread, at most: 1,536 threads of the 2,048 that a multiprocessor of an A100 or H100 holds
 
 pytestmark = pytest.mark.skipif(not shutil.which("nvcc"), reason="no nvcc")
 
 
-def nvcc(*flags: object) -> str:
-    """What it prints when it compiles the device code as setup.py does, for the first architecture named there."""
-    command = ["nvcc", "-std=c++20", "-O3", "--fmad=false", "-Werror", "all-warnings", "-arch=sm_80"]
+def nvcc(*flags: object, architecture: int = 80) -> str:
+    """What it prints when it compiles the device code as setup.py does."""
+    command = ["nvcc", "-std=c++20", *NVCC_FLAGS, "-Werror", "all-warnings", f"-arch=sm_{architecture}"]
     source = ROOT / "tests" / "device_code.cu"
     command += [f"-I{ROOT}/csrc/cuda", *map(str, flags), str(source)]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -28,8 +30,9 @@ def named(text: str) -> str:
     return next(kernel for kernel in KERNELS if kernel in text)
 
 
-def test_kernels_fit_into_registers(tmp_path):
-    report = nvcc("-cubin", "--resource-usage", "-o", tmp_path / "kernels.cubin")
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_kernels_fit_into_registers(tmp_path, architecture):
+    report = nvcc("-cubin", "--resource-usage", "-o", tmp_path / "kernels.cubin", architecture=architecture)
     parts = report.split("Compiling entry function")[1:]
     assert {named(part) for part in parts} == KERNELS
     for part in parts:

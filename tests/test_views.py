@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskbench.data import views
-from maskbench.data.views import random_views
+from maskbench.data.views import another_photograph, random_views
 from maskbench.models import layers
 
 
@@ -85,6 +85,19 @@ def test_a_crop_is_the_part_of_the_image_that_it_says():
     across, down = (math.sqrt(views.AREA * factor) for factor in (views.RATIO, 1 / views.RATIO))
     torch.testing.assert_close(wide[0, 0, -1] - wide[0, 0, 0], torch.tensor(across * 63 / 64), rtol=1e-4, atol=0)
     torch.testing.assert_close(wide[1, -1, 0] - wide[1, 0, 0], torch.tensor(down * 63 / 64), rtol=1e-4, atol=0)
+
+
+def test_another_photograph_shows_the_same():
+    ramp = torch.linspace(0.2, 0.7, 32).expand(200, 3, 32, 32)
+    other = another_photograph(ramp, seed=3)
+    assert torch.equal(other, another_photograph(ramp, 3)) and not torch.equal(other, another_photograph(ramp, 4))
+    torch.testing.assert_close(other * 255, (other * 255).round())
+    light = another_photograph(torch.full_like(ramp, 0.5), 3).mean((1, 2, 3)) / 0.5
+    assert 0.79 < light.min() < 0.82 and 1.18 < light.max() < 1.21
+    across = other.mean((1, 2)) / light[:, None]
+    assert (across.diff(dim=1) > -0.02).all()  # neither mirrored nor turned
+    width = (across[:, -1] - across[:, 0]) / 0.5  # 0.8 of the area or more, sides of 3 to 4 at most: 0.77 to 1
+    assert 0.74 < width.min() < 0.85 and 0.95 < width.max() < 1.03
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (6, 4, 3, 5)])

@@ -1,9 +1,11 @@
-"""Random views of images: what preset invariant learns to see past."""
+"""Random views of images: what preset invariant learns to see past, and what a second photograph differs in."""
 
+import io
 import math
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from maskbench.ops.reference import philox4x32, uniform
@@ -13,6 +15,7 @@ RATIO = 4 / 3  # of its sides, at most
 JITTER = 0.4  # by how much brightness, contrast and saturation are multiplied, more or less
 HUE = 0.3  # radians
 GREY = 0.2  # probability
+ANOTHER_AREA, ANOTHER_LIGHT, JPEG_QUALITY = 0.8, 0.2, 75  # of another photograph
 _BLOCKS = 3  # of four random numbers
 _STREAM = 1 << 31  # sets the counters of views apart from those of the prior, whose offsets are numbers of steps
 _MASK32 = 0xFFFFFFFF
@@ -51,14 +54,7 @@ def _chances(numbers: Tensor, seed: int, epoch: int | Tensor) -> Tensor:
 def _view(images: Tensor, chances: Tensor) -> Tensor:
     """The view of each of ``[N, 3, S, S]`` by its random numbers, ``[4 _BLOCKS, N]``."""
     size, shape, left, top, flip, bright, contrast, saturation, turn, grey = chances[:10]
-    area, ratio = AREA + (1 - AREA) * size, ((2 * shape - 1) * math.log(RATIO)).exp()
-    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-    zero = torch.zeros_like(width)
-    across = torch.stack((torch.where(flip < 0.5, -width, width), zero, (2 * left - 1) * (1 - width)), 1)
-    down = torch.stack((zero, height, (2 * top - 1) * (1 - height)), 1)
-    grid = F.affine_grid(torch.stack((across, down), 1), list(images.shape), align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-
+    images = _crop(images, AREA + (1 - AREA) * size, shape, left, top, flip < 0.5)
     bright, contrast, saturation = (
         1 + JITTER * (2 * x - 1)[:, None, None, None] for x in (bright, contrast, saturation)
     )
@@ -70,6 +66,40 @@ def _view(images: Tensor, chances: Tensor) -> Tensor:
     luma = images.mean(1, keepdim=True)
     images = (luma + _turn_hue(images - luma, HUE * (2 * turn - 1))).clamp(0, 1)
     return torch.where(grey[:, None, None, None] < GREY, images.mean(1, keepdim=True), images)
+
+
+def _crop(images: Tensor, area: Tensor, shape: Tensor, left: Tensor, top: Tensor, mirrored: Tensor) -> Tensor:
+    """Part of each of ``[N, 3, S, S]``, of these areas, enlarged; what else is random in (0, 1], all ``[N]``."""
+    ratio = ((2 * shape - 1) * math.log(RATIO)).exp()
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    zero = torch.zeros_like(width)
+    across = torch.stack((torch.where(mirrored, -width, width), zero, (2 * left - 1) * (1 - width)), 1)
+    down = torch.stack((zero, height, (2 * top - 1) * (1 - height)), 1)
+    grid = F.affine_grid(torch.stack((across, down), 1), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def another_photograph(images: Tensor, seed: int) -> Tensor:
+    """Of each image one that shows the same: cropped a little, brighter or darker, saved as a JPEG file.
+
+    Args:
+        images: float32 ``[N, 3, S, S]`` in [0, 1], on the CPU.
+        seed: of what is random.
+
+    Returns:
+        float32 ``[N, 3, S, S]`` in [0, 1].
+    """
+    size, shape, left, top, light = torch.rand(5, len(images), generator=torch.Generator().manual_seed(seed))
+    area = ANOTHER_AREA + (1 - ANOTHER_AREA) * size
+    images = _crop(images, area, shape, left, top, torch.zeros_like(area, dtype=torch.bool))
+    images = images * (1 + ANOTHER_LIGHT * (2 * light - 1))[:, None, None, None]
+    pixels = images.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    decoded = []
+    for one in pixels:
+        file = io.BytesIO()
+        Image.fromarray(one).save(file, "JPEG", quality=JPEG_QUALITY)
+        decoded.append(torch.frombuffer(bytearray(Image.open(file).tobytes()), dtype=torch.uint8))
+    return torch.stack(decoded).view(pixels.shape).permute(0, 3, 1, 2) / 255
 
 
 def _turn_hue(colours: Tensor, angles: Tensor) -> Tensor:

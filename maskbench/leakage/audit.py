@@ -233,6 +233,8 @@ def given(knowledge: Knowledge, attack: plan.Attack, world: World, victim: Victi
     more = {}
     if attack.kind is scores.REIDENTIFICATION:
         more["candidates"] = world.candidates
+    if attack.kind is scores.LINKAGE:
+        more["candidates"] = world.other_views
     if knowledge.oracle is not None:
         more["oracle"] = limited_oracle(victim.encode, knowledge.oracle.queries, victim.name)
     return replace(knowledge, **more) if more else knowledge

@@ -9,7 +9,7 @@ from maskbench.data.masked_set import KEYED
 from maskbench.leakage import threats
 from maskbench.leakage.attacks import alignment, decoders, inference, oracle, reidentification, ridge
 from maskbench.leakage.knowledge import MOST_PAIRS, Knowledge
-from maskbench.leakage.scores import ATTRIBUTE, MEMBERSHIP, RECONSTRUCTION, REIDENTIFICATION, Kind
+from maskbench.leakage.scores import ATTRIBUTE, LINKAGE, MEMBERSHIP, RECONSTRUCTION, REIDENTIFICATION, Kind
 from maskbench.leakage.world import Images
 
 
@@ -96,18 +96,22 @@ ATTACKS = (
         hidden,
         pairs=none,
     ),
+    Attack("linkage", LINKAGE, "masks-only", reidentification.from_masks, hidden, pairs=none),
+    Attack("linkage-by-transport", LINKAGE, "masks-only", reidentification.from_masks_by_transport, hidden, pairs=none),
     Attack("ridge", RECONSTRUCTION, "known-pairs", ridge.pixels_from_pairs),
     Attack("procrustes", RECONSTRUCTION, "known-pairs", alignment.own_from_pairs, hidden),
     Attack("latent-ridge", RECONSTRUCTION, "known-pairs", ridge.latent_from_pairs, hidden),
     Attack("inverse-decoder", RECONSTRUCTION, "known-pairs", decoders.inverse_from_pairs, hidden),
     Attack("scratch-decoder", RECONSTRUCTION, "known-pairs", decoders.scratch_from_pairs, hidden, many),
     Attack("re-identification", REIDENTIFICATION, "known-pairs", reidentification.from_pairs, hidden),
+    Attack("linkage", LINKAGE, "known-pairs", reidentification.from_pairs, hidden),
     Attack("attribute", ATTRIBUTE, "known-pairs", inference.attributes),
     Attack("ridge", RECONSTRUCTION, "oracle", oracle.reconstructed, hidden),
     Attack("re-identification", REIDENTIFICATION, "oracle", reidentification.from_oracle, hidden),
     # the encoder of plain masks
     Attack("gradient-inversion", RECONSTRUCTION, "stolen-encoder", decoders.inverted, plain_and_hidden, pairs=none),
     Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_stolen, plain, pairs=none),
+    Attack("linkage", LINKAGE, "stolen-encoder", reidentification.from_stolen, plain, pairs=none),
     Attack("membership", MEMBERSHIP, "stolen-encoder", inference.members, fitted, pairs=none),
     Attack("ridge", RECONSTRUCTION, "stolen-encoder", ridge.pixels_from_stolen, plain),
     Attack("inverse-decoder", RECONSTRUCTION, "stolen-encoder", decoders.inverse_from_stolen, plain_and_hidden),

@@ -138,6 +138,20 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
         f"{table.best_reid('aae', many):.1%} with {many:,}, and for "
         f"{table.best_reid('aae', 0, ('stolen-encoder',)):.1%} with the encoder itself."
     )
+    linked = [
+        (text, max(float(row["mean"]) for row in rows))
+        for text, threat, pairs in (
+            ("without a pair", "masks-only", 0),
+            (f"with {many:,} known pairs", "known-pairs", many),
+            ("with the encoder itself", "stolen-encoder", 0),
+        )
+        if (rows := table.of_kind(scores.LINKAGE, "aae", threat, table.sets[0], pairs))
+    ]
+    if linked:
+        said.append(
+            "Who has another photograph of each, cropped a little, brighter or darker and saved as JPEG, names the one "
+            "of a mask for " + ", ".join(f"{share:.1%} {text}" for text, share in linked) + "."
+        )
     said.append(key_verdict(table, frontier, recovered))
     for member in table.of_kind(scores.MEMBERSHIP, "aae", "stolen-encoder", table.sets[0], 0):
         low, mean, high = (float(member[name]) for name in ("low", "mean", "high"))
@@ -231,7 +245,12 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
     )
     for images in table.sets:
         lines += [f"## SSIM of reconstructions: {images}\n", reconstruction_table(table, images)]
-        lines += [f"## Re-identification at the first guess: {images}\n", reid_table(table, images)]
+        for kind, title in (
+            (scores.REIDENTIFICATION, "Re-identification"),
+            (scores.LINKAGE, "Linkage of another view"),
+        ):
+            if any(key[4] == kind.measures[0] for key in table.cells):
+                lines += [f"## {title} at the first guess: {images}\n", guess_table(table, images, kind)]
     for kind, chance in ((scores.ATTRIBUTE, "1 of 20 superclasses, 0.05"), (scores.MEMBERSHIP, "0.5")):
         names = plan.named(kind)
         rows = [row for key, row in table.cells.items() if key[3] in names]
@@ -250,7 +269,8 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
         ]
         lines.append(markdown(["mask", "Gaussian part", "classifier", "accuracy", "standard deviation", "SSIM"], cells))
     lines.append(
-        "MSE, PSNR, medians, the best 1% of the images (the 1% or 99% quantile), ranks and 95% bootstrap intervals "
+        "MSE, PSNR, medians, the best 1% of the images (the 1% or 99% quantile), ranks, the other views that are told "
+        f"at a false positive rate of {scores.FALSE_POSITIVES} (`linked_at_fpr`), and 95% bootstrap intervals "
         "over images: [audit.csv](audit.csv). Gradient inversion is judged on the first 100 images of each set.\n"
     )
     return "\n".join(lines)
@@ -297,17 +317,15 @@ def reconstruction_table(table: Table, images: str) -> str:
     return markdown(["mask", "threat", "attack", *(f"{k:,}" for k in table.all_pairs)], rows)
 
 
-def reid_table(table: Table, images: str) -> str:
+def guess_table(table: Table, images: str, kind: scores.Kind) -> str:
     """Masks and threats down, pairs across; of several attacks the best."""
-    rows = []
-    for mask, threat in dict.fromkeys((key[0], key[2]) for key in table.cells if key[4] == "reid_at_1"):
+    rows, (at_first, _, median, *_) = [], kind.measures
+    for mask, threat in dict.fromkeys((key[0], key[2]) for key in table.cells if key[4] == at_first):
         cells = []
         for k in table.pairs:
-            found = table.of_kind(scores.REIDENTIFICATION, mask, threat, images, k)
+            found = table.of_kind(kind, mask, threat, images, k)
             attack = max(found, key=lambda row: float(row["mean"]))["attack"] if found else ""
-            first, guesses = (
-                table.value(mask, threat, attack, name, k, images) for name in ("reid_at_1", "median_rank")
-            )
+            first, guesses = (table.value(mask, threat, attack, name, k, images) for name in (at_first, median))
             cells.append("" if first is None else f"{first:.3f} ({guesses:.0f})")
         rows.append([mask, threat, *cells])
     columns = ["mask, in parentheses the median of guesses needed", "threat", *(f"{k:,}" for k in table.pairs)]

@@ -4,13 +4,15 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from maskbench.data import image_quality
-from maskbench.leakage.attacks.reidentification import ranks_of
+from maskbench.leakage.attacks.reidentification import accepted, ranks_of
 from maskbench.leakage.world import World
 
 RESAMPLES = 500  # of the bootstrap
+FALSE_POSITIVES = 1e-3  # the rate at which true positives are counted
 IMAGE_MEASURES = tuple(f"{name}{kind}" for name in ("mse", "psnr", "ssim") for kind in ("", "_median", "_best1"))
 
 
@@ -35,6 +37,8 @@ class Kind:
 
 RECONSTRUCTION = Kind("reconstruction", IMAGE_MEASURES)
 REIDENTIFICATION = Kind("re-identification", ("reid_at_1", "mean_rank", "median_rank"))
+# as re-identification, of another view of each image: the attacker has not the image itself
+LINKAGE = Kind("linkage", ("linked_at_1", "linked_mean_rank", "linked_median_rank", "linked_at_fpr"))
 ATTRIBUTE = Kind("attribute inference", ("accuracy",), "last")  # labels are of the last set
 MEMBERSHIP = Kind("membership inference", ("accuracy",), "first")  # members are of the first set's kind
 
@@ -46,7 +50,8 @@ def judged(kind: Kind, found: dict[str, Tensor], world: World) -> dict[str, Tens
         found: an attack's result by set: images, distances, labels, or whether images are members.
 
     Returns:
-        By set: of images ``[N, 3]`` MSE, PSNR and SSIM; ``[N]`` ranks; ``[N]`` whether the answer was right.
+        By set: of images ``[N, 3]`` MSE, PSNR and SSIM; ``[N]`` ranks; of another view ``[N, 2]`` ranks and whether it
+        is accepted; ``[N]`` whether the answer was right.
     """
     if kind is RECONSTRUCTION:
         originals = world.judged
@@ -54,6 +59,12 @@ def judged(kind: Kind, found: dict[str, Tensor], world: World) -> dict[str, Tens
     if kind is REIDENTIFICATION:
         places = world.answers()
         return {name: ranks_of(distances, places[name]) for name, distances in found.items()}
+    if kind is LINKAGE:
+        places = world.answers()
+        return {
+            name: torch.stack((ranks_of(apart, places[name]), accepted(apart, places[name], FALSE_POSITIVES)), 1)
+            for name, apart in found.items()
+        }
     if kind is ATTRIBUTE:
         return {name: labels == world.images.labelled[2] for name, labels in found.items()}
     truth, order = world.asked_members()
@@ -70,6 +81,9 @@ def intervals(kind: Kind, results: Tensor) -> list[tuple[float, float, float]]:
     drawn = np.random.RandomState(0).randint(len(results), size=(RESAMPLES, len(results)))
     if kind is REIDENTIFICATION:
         figures = [(results == 1, np.mean), (results, np.mean), (results, np.median)]
+    elif kind is LINKAGE:
+        ranks, told = results.T
+        figures = [(ranks == 1, np.mean), (ranks, np.mean), (ranks, np.median), (told, np.mean)]
     elif kind is RECONSTRUCTION:
         figures = []
         for column, best in zip(results.T, (0.01, 0.99, 0.99), strict=True):  # the best 1%: small MSE, high PSNR, SSIM

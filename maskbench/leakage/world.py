@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from maskbench.data import image_quality
 from maskbench.data.image_set import to_float
 from maskbench.data.masked_set import KEYED
+from maskbench.data.views import another_photograph
 from maskbench.leakage.attacks.ridge import Ridge
 from maskbench.leakage.knowledge import MOST_PAIRS, Instance, Labelled, Map, Membership, Pairs, Public, batched
 from maskbench.masking import Autoencoder, MaskingMethod, Recipe, make
@@ -66,6 +67,11 @@ class World:
     def first(self) -> str:
         """The name of the judged set of the public images' kind."""
         return next(iter(self.judged))
+
+    @functools.cached_property
+    def other_views(self) -> dict[str, Tensor]:
+        """Another photograph of each candidate, in the candidates' order."""
+        return {name: another_photograph(pixels, self.seed) for name, pixels in self.candidates.items()}
 
     @functools.cached_property
     def networks(self) -> list[str]:

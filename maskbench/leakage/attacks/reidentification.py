@@ -23,6 +23,16 @@ def ranks_of(found: Tensor, places: Tensor) -> Tensor:
     return 0.5 + (found < true).sum(1) + 0.5 * (found == true).sum(1).double()
 
 
+def accepted(found: Tensor, places: Tensor, rate: float) -> Tensor:
+    """Whether the true candidate of each mask is nearer than all but ``rate`` of the wrong ones, float64 ``[N]``.
+
+    One limit for all masks, as for somebody who decides of each mask and candidate whether they belong together.
+    """
+    true = found.gather(1, places[:, None])
+    wrong = found.scatter(1, places[:, None], torch.inf).flatten().sort().values[: found.numel() - len(found)]
+    return (true < wrong[int(rate * len(wrong))]).double().flatten()
+
+
 def named_once(found: Tensor) -> float:
     """Share of the candidates that are nearest to some code, by distances ``[N, N]``.
 
