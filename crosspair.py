@@ -138,6 +138,8 @@ def pair_all(
         pictures.append(args.output_dir / f"grid-{name}.png")
         figures.pair_grid(encoders, decoders, image.to(device), pictures[-1])
     print_table(table, len(encoders))
+    if encoders[0].config["preset"] != "paper":
+        print("these encoders are not meant to be rebuilt, as the paper's are: a large error is their aim")
     pictures = [str(path) for path in pictures if path.exists()]
     print(f"tables: {args.output_dir}/crosspair.csv, pairs.csv; pictures: {', '.join(pictures)}")
 

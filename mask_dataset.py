@@ -49,7 +49,7 @@ from maskbench.masking.shards import Copies, Shard, Work
 from maskbench.models import PRESETS
 from maskbench.models.sizes import image_size_argument
 from maskbench.runtime import command_line, torchrun
-from maskbench.storage import atomic
+from maskbench.storage import atomic, pt
 
 
 def main() -> None:
@@ -67,21 +67,24 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
         raise InputError(f"--output {output}: is a folder; name a file")
     if len(paths) > 1 and output.exists():
         raise InputError(f"--output {output}: would be read instead of the shards; move it away or choose another name")
+    secret = key.load(args.key) if args.key else None
     noise_secret = key.load(args.noise_secret, "--noise-secret") if args.noise_secret else None
-    method = make_method(args, noise_secret).to(device)
+    if secret is not None and secret == noise_secret:
+        raise InputError(f"--noise-secret {args.noise_secret}: is the --key, too; make another with maskbench.key")
+    method = make_method(args, secret, noise_secret).to(device)
     size = method.image_size
     images = load(args, args.dataset, size, stream=True)
     train, test = datasets.labelled_split(images, args.limit)
     if len(paths) > max(1, len(train)):
         raise InputError(f"--shards {len(paths)}: more than the {len(train)} training images")
-    names = None
+    sources = None
     if noise_secret is not None:
-        train, test = (rows[secret_order(noise_secret, len(rows))] for rows in (train, test))
-        names = torch.arange(len(train) + len(test))
+        train, test = in_secret_order(noise_secret, method, images, train, test)
+        sources = torch.arange(len(train) + len(test))
     atomic.make_folder(output.parent)
     copies = Copies(tuple(args.augment), args.copies if args.augment else 0, args.seed)
     batch_size = args.batch_size or datasets.large_batch(size)
-    work = Work(method, images, train, test, copies, len(paths), batch_size, device, names)
+    work = Work(method, images, train, test, copies, len(paths), batch_size, device, sources)
 
     mine = range(torchrun.rank(), len(paths), torchrun.size())
     kept = 0
@@ -115,15 +118,24 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
     )
 
 
+def in_secret_order(
+    secret: bytes, method: MaskingMethod, images: ImageSet, train: Tensor, test: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Both parts in an order of this method's and set's own: another release does not tell it."""
+    first = next(datasets.batches(images.images, train[:1], 1))
+    what = f"{method.name} {method.fingerprint} {pt.fingerprint({'labels': images.labels, 'first': first})}"
+    orders = (secret_order(secret, f"{what} {part}", len(rows)) for part, rows in (("train", train), ("test", test)))
+    return tuple(rows[order] for rows, order in zip((train, test), orders, strict=True))
+
+
 def load(args: argparse.Namespace, name: str, image_size: int, **how: object) -> ImageSet:
     """A dataset as the flags say that its files are read."""
     files = args.data_dir, image_size, args.workers, args.skip_corrupt
     return datasets.load(name, *files, reading=Reading.of(args), **how)
 
 
-def make_method(args: argparse.Namespace, noise_secret: bytes | None) -> MaskingMethod:
+def make_method(args: argparse.Namespace, secret: bytes | None, noise_secret: bytes | None) -> MaskingMethod:
     """The method of ``--method``, made of what the flags say, in the noise of ``--noise``, and turned by ``--key``."""
-    secret = key.load(args.key) if args.key else None
 
     def public() -> Tensor:
         size = args.image_size or 32
@@ -213,8 +225,6 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.noise is not None and args.noise_secret is None:
         parser.error("argument --noise: needs --noise-secret FILE; make one with: python -m maskbench.key noise.key")
-    if args.key is not None and args.key == args.noise_secret:
-        parser.error("argument --noise-secret: is the --key, too; make another: python -m maskbench.key noise.key")
     if args.noise is None and args.noise_secret is not None:
         parser.error("argument --noise-secret: without --noise there is no noise")
     return args

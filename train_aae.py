@@ -16,6 +16,8 @@ never read. Each mini-batch has two phases:
   regularisation   two discriminators learn to tell draws of the priors, N(0, I) and a uniform category,
                    from the encoder's two latent parts (BCE); then the encoder learns to fool them.
 
+After each epoch an affine map whitens the codes, in closed form; the decoder's first layer takes its inverse.
+
 What the paper leaves open, what was chosen here, and what each choice is worth: docs/method.md.
 """
 
@@ -68,7 +70,7 @@ from maskbench.training.state import TrainingState
 from maskbench.training.summary import show
 
 BETAS = (0.9, 0.95)  # of Adam
-DISCRIMINATOR_BETAS = {"invariant": (0.0, 0.95), "paper": BETAS}  # the first has no momentum in its four steps
+DISCRIMINATOR_BETAS = {"invariant": (0.0, 0.95), "paper": BETAS}  # of their Adam; 0: no momentum
 GENERATOR_STEP = 0.5  # the encoder's learning rate against the discriminators, as a part of --lr (at --prior-weight 1)
 # keeps the Gaussian part's discriminator from winning; the other sees only K different rows
 GRADIENT_PENALTY = {"invariant": 1.0, "paper": 3.0}
@@ -122,7 +124,7 @@ def take_step(
         logits = torch.stack([tell(x) for tell, x in zip(state.discriminators, both, strict=True)])
         real_logits, fake_logits = logits.tensor_split(2, 1)
         adversary_loss = part * discriminator_loss(real_logits, fake_logits)
-        penalty = part * squared_slope(state.gaussian_discriminator, draws[0])
+        penalty = part * gradient_penalty(state.gaussian_discriminator, draws[0])
         descend(adversary_loss + 0.5 * GRADIENT_PENALTY[state.preset] * penalty, state.discriminator_optimizer)
 
     # Regularisation phase, 2: the encoder, with what it said already, makes its codes pass for prior draws.
@@ -157,7 +159,7 @@ def disagreement(of_images: tuple[Tensor, Tensor], of_views: tuple[Tensor, Tenso
     return (1 - own).square().mean() + DECORRELATION * others - CATEGORY * agreed
 
 
-def squared_slope(discriminator: Discriminator, draws: Tensor) -> Tensor:
+def gradient_penalty(discriminator: Discriminator, draws: Tensor) -> Tensor:
     """Mean squared gradient of the discriminator's logits at draws of its prior ``[N, F]``, a scalar.
 
     Half of it is the penalty R1, with which the two sides come to rest where neither wins (Mescheder, Geiger and
@@ -256,7 +258,7 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
         decoder = Decoder(**sizes).to(device)
         decoder.contrast = encoder.contrast  # whatever the adversary makes of it, the decoder undoes
         # the length of preset paper's codes is the contrast of the image, which the adversary has to narrow
-        tell_gaussian = Discriminator(settings.gaussian_dim, measures=rebuilds).to(device)
+        tell_gaussian = Discriminator(settings.gaussian_dim, reads_length=rebuilds).to(device)
         tell_categorical = Discriminator(settings.categories).to(device)
         if fit:
             set_statistics(encoder, mini_batches(run))

@@ -61,7 +61,7 @@ ADDITIONS: dict[str, list[mock._patch]] = {
     "whitening": patched(train_aae, whiten=lambda *arguments: None),
     "two steps of the discriminators": patched(train_aae, DISCRIMINATOR_STEPS={"paper": 1}),
     "the length as a further number": patched(
-        train_aae, Discriminator=lambda features, measures=False: Discriminator(features)
+        train_aae, Discriminator=lambda features, reads_length=False: Discriminator(features)
     ),
 }
 

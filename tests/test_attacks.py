@@ -425,7 +425,7 @@ def found(attack: plan.Attack, knowledge: Knowledge, truth: dict[str, torch.Tens
         images = truth["images"][: len(result)]
         of_mean = F.mse_loss(knowledge.public.mean.expand_as(images), images)
         return 1 - (F.mse_loss(result, images) / of_mean).item()
-    if attack.kind in (scores.REIDENTIFICATION, scores.LINKAGE):
+    if attack.kind is scores.REIDENTIFICATION:
         return (ranks_of(result, truth["places"]) == 1).double().mean().item()
     truth = truth["labels" if attack.kind is scores.ATTRIBUTE else "members"]
     return 2 * (result == truth).double().mean().item() - 1

@@ -268,7 +268,7 @@ def test_candidates_are_for_re_identification_and_every_attack_has_an_oracle_of_
         shared = threats.THREATS[threat].knowledge(world, victim, count)
         for attack in (attack for attack in plan.ATTACKS if attack.threat == threat):
             knowledge = audit.given(shared, attack, world, victim)
-            of_images = {scores.REIDENTIFICATION: world.candidates, scores.LINKAGE: world.other_views}
+            of_images = {scores.REIDENTIFICATION: world.candidates, scores.LINKAGE: world.other_photographs}
             assert knowledge.candidates is of_images.get(attack.kind)
             if threat == "oracle":
                 assert len(knowledge.oracle.ask(knowledge.public.some[:10])) == 10  # none is spent before
@@ -297,6 +297,10 @@ def test_the_order_of_candidates_says_nothing(world):
         assert torch.equal(candidates[world.answers()[name]], world.judged[name])
     sure = {name: torch.cdist(world.judged[name].flatten(1), x.flatten(1)) for name, x in world.candidates.items()}
     assert all((ranks == 1).all() for ranks in scores.judged(scores.REIDENTIFICATION, sure, world).values())
+    linked = scores.judged(scores.LINKAGE, sure, world)
+    assert all((told == 1).all() and told.shape == (20, 2) for told in linked.values())  # first, and accepted
+    never = scores.judged(scores.LINKAGE, {name: -apart for name, apart in sure.items()}, world)
+    assert all((told == torch.tensor([20.0, 0.0])).all() for told in never.values())  # last, and not accepted
     truth, order = world.asked_members()
     assert scores.judged(scores.MEMBERSHIP, {"photos": truth[order]}, world)["photos"].all()
 

@@ -31,7 +31,7 @@ def test_the_papers_sizes():
     assert categorical.sum(1).eq(1).all() and categorical.max(1).values.eq(1).all()
     images = Decoder().eval()(torch.cat((gaussian, categorical), 1))
     assert images.shape == (4, 3, 32, 32) and images.min() >= 0 and images.max() <= 1
-    assert Discriminator(384)(gaussian).shape == Discriminator(384, measures=True)(gaussian).shape == (4,)
+    assert Discriminator(384)(gaussian).shape == Discriminator(384, reads_length=True)(gaussian).shape == (4,)
 
 
 def test_a_discriminator_may_read_the_length():
@@ -39,7 +39,7 @@ def test_a_discriminator_may_read_the_length():
     lengths = standardised_length(draws)
     deviation, mean = torch.std_mean(lengths)
     assert abs(mean) < 0.03 and abs(deviation - 1) < 0.03
-    tell = Discriminator(384, measures=True)
+    tell = Discriminator(384, reads_length=True)
     torch.testing.assert_close(
         tell.read(draws), torch.cat((draws, 2**0.5 * (draws.norm(dim=1) - 383.5**0.5)[:, None]), 1)
     )

@@ -49,7 +49,7 @@ def make(preset: str, dtype: torch.dtype, device: str = "cpu", capturable: bool 
     parts = {
         "encoder": Encoder(**config),
         "decoder": Decoder(**config),
-        "gaussian_discriminator": Discriminator(24, measures=preset == "paper", hidden=16),
+        "gaussian_discriminator": Discriminator(24, reads_length=preset == "paper", hidden=16),
         "categorical_discriminator": Discriminator(5, hidden=16),
         "prior": PriorSampler(24, 5, seed=3),
     }

@@ -52,7 +52,7 @@ class MaskedSet:
         categorical: float32 ``[N, K]``; K may be 0.
         labels: int64 ``[N]``.
         split: uint8 ``[N]``, 0 training, 1 test.
-        source: int64 ``[N]``, index of the image in its dataset, training part first.
+        source: int64 ``[N]``, index of the image in its dataset, training part first; with noise, in a secret order.
         view: uint8 ``[N]``, 0 the image itself, 1 and up its masked augmented copies.
     """
 
@@ -113,10 +113,11 @@ class MaskedSet:
     def validation_rows(self) -> Tensor:
         """bool ``[N]``: rows of training images that the MLP validates on.
 
-        The first 10,000 training images of CIFAR-100 and MNIST (paper, section "Classification"), the
-        first fifth elsewhere and where fewer were masked. Augmented copies of these images are among them.
+        The first 10,000 training images of CIFAR-100 and MNIST (paper, section "Classification"), the first fifth
+        elsewhere and where fewer were masked; with noise, of a secret order. Augmented copies of these images are among
+        them.
         """
-        training = self.source[self.split == TRAIN].unique()  # sorted: the dataset's own order
+        training = self.source[self.split == TRAIN].unique()  # sorted
         count = len(training) // 5
         if self.dataset in ("cifar100", "mnist"):
             count = min(count, 10_000)

@@ -89,9 +89,9 @@ def another_photograph(images: Tensor, seed: int) -> Tensor:
     Returns:
         float32 ``[N, 3, S, S]`` in [0, 1].
     """
-    size, shape, left, top, light = torch.rand(5, len(images), generator=torch.Generator().manual_seed(seed))
-    area = ANOTHER_AREA + (1 - ANOTHER_AREA) * size
-    images = _crop(images, area, shape, left, top, torch.zeros_like(area, dtype=torch.bool))
+    size, left, top, light = torch.rand(4, len(images), generator=torch.Generator().manual_seed(seed))
+    area, square = ANOTHER_AREA + (1 - ANOTHER_AREA) * size, torch.full_like(size, 0.5)
+    images = _crop(images, area, square, left, top, torch.zeros_like(area, dtype=torch.bool))
     images = images * (1 + ANOTHER_LIGHT * (2 * light - 1))[:, None, None, None]
     pixels = images.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
     decoded = []

@@ -234,7 +234,7 @@ def given(knowledge: Knowledge, attack: plan.Attack, world: World, victim: Victi
     if attack.kind is scores.REIDENTIFICATION:
         more["candidates"] = world.candidates
     if attack.kind is scores.LINKAGE:
-        more["candidates"] = world.other_views
+        more["candidates"] = world.other_photographs
     if knowledge.oracle is not None:
         more["oracle"] = limited_oracle(victim.encode, knowledge.oracle.queries, victim.name)
     return replace(knowledge, **more) if more else knowledge

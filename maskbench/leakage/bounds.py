@@ -48,9 +48,10 @@ def mask_bits(kept: float, gaussian_dim: int) -> float:
 
 def stated(kept: float, gaussian_dim: int, views: int, candidates: int = 1000) -> str:
     """:func:`naming_bound` in words, for one view of an image, and for all ``views`` of it."""
-    chance = naming_bound(kept, gaussian_dim, 1, candidates)
-    text = f"who has the encoder names the image behind a mask, one of {candidates:,}, in at most {chance:.2%} of cases"
-    if views > 1:
-        chance = naming_bound(kept, gaussian_dim, views, candidates)
-        text += f", by all {views} views of it in {chance:.2%}"
-    return text + (", which proves nothing" if chance > 0.995 else "")
+    chances = {count: naming_bound(kept, gaussian_dim, count, candidates) for count in sorted({1, views})}
+    said = [
+        f"{chance:.2%} of cases by {f'{count} views' if count > 1 else 'one view'} of it"
+        + (", which proves nothing" if chance > 0.995 else "")
+        for count, chance in chances.items()
+    ]
+    return f"who has the encoder names the image behind a mask, one of {candidates:,}, in at most {'; in '.join(said)}"

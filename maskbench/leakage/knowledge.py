@@ -163,7 +163,7 @@ class Knowledge:
         public: images of the same kind.
         own: the attacker's own instance of the method: of another seed, without a key, with a decoder.
         candidates: for re-identification alone, the images behind ``masks``, float32 ``[N, 3, S, S]`` in an order that
-            says nothing; for linkage, another view of each.
+            says nothing; for linkage, another photograph of each.
         pairs: known plaintexts.
         oracle: masks images of the attacker's choice.
         stolen: the owner's encoder without the key, and without a decoder.

@@ -247,7 +247,7 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
         lines += [f"## SSIM of reconstructions: {images}\n", reconstruction_table(table, images)]
         for kind, title in (
             (scores.REIDENTIFICATION, "Re-identification"),
-            (scores.LINKAGE, "Linkage of another view"),
+            (scores.LINKAGE, "Linkage of another photograph"),
         ):
             if any(key[4] == kind.measures[0] for key in table.cells):
                 lines += [f"## {title} at the first guess: {images}\n", guess_table(table, images, kind)]
@@ -269,8 +269,8 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
         ]
         lines.append(markdown(["mask", "Gaussian part", "classifier", "accuracy", "standard deviation", "SSIM"], cells))
     lines.append(
-        "MSE, PSNR, medians, the best 1% of the images (the 1% or 99% quantile), ranks, the other views that are told "
-        f"at a false positive rate of {scores.FALSE_POSITIVES} (`linked_at_fpr`), and 95% bootstrap intervals "
+        "MSE, PSNR, medians, the best 1% of the images (the 1% or 99% quantile), ranks, other photographs that are "
+        f"told at a false positive rate of {scores.FALSE_POSITIVES} (`linked_at_fpr`), and 95% bootstrap intervals "
         "over images: [audit.csv](audit.csv). Gradient inversion is judged on the first 100 images of each set.\n"
     )
     return "\n".join(lines)

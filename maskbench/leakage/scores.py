@@ -37,7 +37,7 @@ class Kind:
 
 RECONSTRUCTION = Kind("reconstruction", IMAGE_MEASURES)
 REIDENTIFICATION = Kind("re-identification", ("reid_at_1", "mean_rank", "median_rank"))
-# as re-identification, of another view of each image: the attacker has not the image itself
+# as re-identification, by another photograph of each image: the attacker has not the image itself
 LINKAGE = Kind("linkage", ("linked_at_1", "linked_mean_rank", "linked_median_rank", "linked_at_fpr"))
 ATTRIBUTE = Kind("attribute inference", ("accuracy",), "last")  # labels are of the last set
 MEMBERSHIP = Kind("membership inference", ("accuracy",), "first")  # members are of the first set's kind
@@ -50,8 +50,8 @@ def judged(kind: Kind, found: dict[str, Tensor], world: World) -> dict[str, Tens
         found: an attack's result by set: images, distances, labels, or whether images are members.
 
     Returns:
-        By set: of images ``[N, 3]`` MSE, PSNR and SSIM; ``[N]`` ranks; of another view ``[N, 2]`` ranks and whether it
-        is accepted; ``[N]`` whether the answer was right.
+        By set: of images ``[N, 3]`` MSE, PSNR and SSIM; ``[N]`` ranks; of other photographs ``[N, 2]`` ranks and
+        whether they are accepted; ``[N]`` whether the answer was right.
     """
     if kind is RECONSTRUCTION:
         originals = world.judged

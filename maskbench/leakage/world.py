@@ -69,7 +69,7 @@ class World:
         return next(iter(self.judged))
 
     @functools.cached_property
-    def other_views(self) -> dict[str, Tensor]:
+    def other_photographs(self) -> dict[str, Tensor]:
         """Another photograph of each candidate, in the candidates' order."""
         return {name: another_photograph(pixels, self.seed) for name, pixels in self.candidates.items()}
 

@@ -73,9 +73,13 @@ class Noised(MaskingMethod):
         return self
 
 
-def secret_order(secret: bytes, count: int) -> Tensor:
-    """A random order of so many images, int64 ``[count]``: their order in the dataset would say which is which."""
-    stream = hashlib.shake_256(f"maskbench order 1: {count}\n".encode() + secret)
+def secret_order(secret: bytes, what: str, count: int) -> Tensor:
+    """A random order of so many images, int64 ``[count]``: their order in the dataset would say which is which.
+
+    Args:
+        what: is put in order; another set, or another method, gets another order.
+    """
+    stream = hashlib.shake_256(f"maskbench order 1: {what} {count}\n".encode() + secret)
     return torch.from_numpy(np.argsort(np.frombuffer(stream.digest(8 * count), dtype="<u8"), kind="stable"))
 
 

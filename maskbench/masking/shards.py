@@ -47,7 +47,7 @@ class Work:
         shards: into how many files.
         batch_size: images masked at once.
         device: where.
-        names: int64, what ``source`` says of the training and then of the test images; default: their rows.
+        sources: int64, what ``source`` says of the training and then of the test images; default: their rows.
     """
 
     method: MaskingMethod
@@ -58,7 +58,7 @@ class Work:
     shards: int = 1
     batch_size: int = 500
     device: torch.device | str = "cpu"
-    names: Tensor | None = None
+    sources: Tensor | None = None
 
     @property
     def total(self) -> int:
@@ -90,21 +90,21 @@ class Shard:
         self.work, self.number = work, number
         self.train, test = (rows[number :: work.shards] for rows in (work.train, work.test))
         self.rows = torch.cat((self.train, test))
-        names = work.names if work.names is not None else torch.cat((work.train, work.test))
-        parts = names.split((len(work.train), len(work.test)))
-        self.names = torch.cat([part[number :: work.shards] for part in parts])
+        sources = work.sources if work.sources is not None else torch.cat((work.train, work.test))
+        parts = sources.split((len(work.train), len(work.test)))
+        self.sources = torch.cat([part[number :: work.shards] for part in parts])
 
     def columns(self) -> dict[str, Tensor]:
         """What a masked set says of each mask beside its numbers."""
         views = [self.rows, *[self.train] * self.work.copies.count]
-        names = [self.names, *[self.names[: len(self.train)]] * self.work.copies.count]
-        rows = torch.cat(views)
+        sources = [self.sources, *[self.sources[: len(self.train)]] * self.work.copies.count]
+        places = torch.cat(views)
         numbers = [torch.full((len(rows),), view, dtype=torch.uint8) for view, rows in enumerate(views)]
         images = self.work.images
         return {
-            "labels": images.labels[rows],
-            "split": images.split[rows],
-            "source": torch.cat(names),
+            "labels": images.labels[places],
+            "split": images.split[places],
+            "source": torch.cat(sources),
             "view": torch.cat(numbers),
         }
 

@@ -16,7 +16,8 @@ ENCODER_FORMAT = "maskbench.encoder"
 DECODER_FORMAT = "maskbench.decoder"
 CHECKPOINT_FORMAT = "maskbench.checkpoint"
 AUTOENCODER_VERSION = 3  # of encoder and decoder; 1 had a category that was not one-hot, 2 no preset in its config
-CHECKPOINT_VERSION = 4  # 1 had no place within an epoch, 2 and 3 the networks of AUTOENCODER_VERSION 1 and 2
+# 1 had no place within an epoch, 2 and 3 the networks of AUTOENCODER_VERSION 1 and 2, 4 other Adams
+CHECKPOINT_VERSION = 5
 
 _LARGEST_SIZE = 2**16  # of anything in a config
 _FREE = {"lr": 0, "capturable": False}  # settings of Adam that follow the place in the training, and the device

@@ -11,16 +11,16 @@ class Discriminator(nn.Module):
 
     Args:
         features: F, how many numbers the latent part has.
-        measures: also reads how long the vector is, :func:`standardised_length`. Three linear layers hardly see that,
-            and one fresh threshold on it would tell codes from draws.
+        reads_length: also reads how long the vector is, :func:`standardised_length`. Three linear layers hardly see
+            that, and one fresh threshold on it would tell codes from draws.
         hidden: width of the two hidden layers.
     """
 
-    def __init__(self, features: int, measures: bool = False, hidden: int = 256):
+    def __init__(self, features: int, reads_length: bool = False, hidden: int = 256):
         super().__init__()
-        self.measures = measures
+        self.reads_length = reads_length
         self.layers = nn.Sequential(
-            nn.Linear(features + measures, hidden),
+            nn.Linear(features + reads_length, hidden),
             nn.LeakyReLU(0.2),
             nn.Linear(hidden, hidden),
             nn.LeakyReLU(0.2),
@@ -33,7 +33,7 @@ class Discriminator(nn.Module):
 
     def read(self, latent: Tensor) -> Tensor:
         """What the layers are given: ``[N, F]`` -> ``[N, F]``, or ``[N, F + 1]`` with the length."""
-        return torch.cat((latent, standardised_length(latent)), 1) if self.measures else latent
+        return torch.cat((latent, standardised_length(latent)), 1) if self.reads_length else latent
 
 
 def standardised_length(vectors: Tensor) -> Tensor:

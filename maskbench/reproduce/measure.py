@@ -48,11 +48,11 @@ def measure_prior(folder: Path, data_dir: Path) -> None:
     """
     output = folder / "prior"
     atomic.make_folder(output)
-    table = []
-    for number in itertools.takewhile(lambda i: (folder / "aae" / str(i)).exists(), itertools.count()):
+    table, images = [], None
+    for number in itertools.takewhile(lambda i: i == 0 or (folder / "aae" / str(i)).exists(), itertools.count()):
         instance = folder / "aae" / str(number)
         encoder, decoder, _ = checkpoints.load_pair(instance)
-        images = datasets.load("cifar10", data_dir, encoder.config["image_size"])
+        images = images or datasets.load("cifar10", data_dir, encoder.config["image_size"])
         _, rows = datasets.autoencoder_split(images)
         codes = evaluation.encode(encoder, datasets.batches(images.images, rows, 500))
         measures = evaluation.latent_summary(*codes) | evaluation.told_from_prior(codes[0])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maskbench.errors import InputError
 from maskbench.masking import BASELINES
 from maskbench.models import DEFAULT_PRESET, PRESETS
 from maskbench.reproduce.paper import METRICS, PRIOR_GOALS, SCORES
@@ -115,12 +116,15 @@ def error_rows(runs: Path, finished: Collection[str]) -> list[list]:
 
 def prior_rows(runs: Path, finished: Collection[str]) -> list[list]:
     """How well the prior holds in every instance, with our goals."""
-    return [
-        [preset, *row.values(), *PRIOR_GOALS[row["measure"]]]
-        for preset in PRESETS
-        if f"prior {preset}" in finished
-        for row in read(runs / preset / "prior" / "prior.csv")
-    ]
+    table = []
+    for preset in PRESETS:
+        if f"prior {preset}" in finished:
+            path = runs / preset / "prior" / "prior.csv"
+            for row in read(path):
+                if "instance" not in row:
+                    raise InputError(f"{path}: of an earlier version; delete its row in steps.csv")
+                table.append([preset, *row.values(), *PRIOR_GOALS[row["measure"]]])
+    return table
 
 
 def estimator_rows(runs: Path, finished: Collection[str]) -> list[list]:

@@ -26,7 +26,8 @@ def ranks_of(found: Tensor, places: Tensor) -> Tensor:
 def accepted(found: Tensor, places: Tensor, rate: float) -> Tensor:
     """Whether the true candidate of each mask is nearer than all but ``rate`` of the wrong ones, float64 ``[N]``.
 
-    One limit for all masks, as for somebody who decides of each mask and candidate whether they belong together.
+    ``found`` is ``[N, M]``. One limit for all masks, as for somebody who decides of each mask and candidate whether
+    they belong together.
     """
     true = found.gather(1, places[:, None])
     wrong = found.scatter(1, places[:, None], torch.inf).flatten().sort().values[: found.numel() - len(found)]
