@@ -274,7 +274,7 @@ def test_photographs_of_96_pixels_go_all_the_way(run_here, tmp_path, preset):
     first, *_, last = (float(row["validation_mse"]) for row in rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv"))
     assert preset == "invariant" or (last < 0.09 and last < 0.8 * first), (first, last)
     run_here("mask_dataset.py", "--dataset", "folder:photographs")
-    run_here("classify.py", "--classes", "all", "--repeats", 1, "--epochs", 5, "--methods", "mlp")
+    run_here("classify.py", "--classes", "all", "--repeats", 1, "--epochs", 20, "--methods", "mlp")
     table = rows(tmp_path / "runs" / "classify" / "photographs.csv")
     assert all(float(row["mean"]) > 0.8 for row in table)
 
