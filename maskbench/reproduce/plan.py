@@ -24,7 +24,7 @@ NUMBERS = MAIN_GAUSSIAN_DIM + 20  # in a mask of preset paper, with its categori
 GAUSSIAN_DIMS = (96, 192, MAIN_GAUSSIAN_DIM, 768)
 ESTIMATORS = (100, 200, 400)  # the first is Table 1's
 IMAGE_SIZES = (32, 64, 96)
-PRIOR_WEIGHTS = (0, 0.1, 1, 10)
+PRIOR_WEIGHTS = (0, 0.1, 1, 3)
 
 
 @dataclass(frozen=True)

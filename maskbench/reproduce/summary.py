@@ -138,7 +138,7 @@ def estimator_rows(runs: Path, finished: Collection[str]) -> list[list]:
         if step in finished:
             path = runs / DEFAULT_PRESET / folder / "cifar100-runs.csv"
             table += [[method, number, *_accuracy(path, method)] for method in ("forest", "adaboost")]
-    return table
+    return table if len({row[1] for row in table}) > 1 else []  # Table 1's alone says nothing new
 
 
 def latent_size_rows(runs: Path, finished: Collection[str]) -> list[list]:
@@ -152,7 +152,7 @@ def latent_size_rows(runs: Path, finished: Collection[str]) -> list[list]:
             path = folder / "classify-cifar100" / "cifar100-runs.csv"
             mlp, forest = (_accuracy(path, method) for method in ("mlp", "forest"))
             table.append([size, _first_epoch(folder)["validation_mse"], *mlp[:2], *forest])
-    return table
+    return table if len(table) > 1 else []
 
 
 def image_size_rows(runs: Path, finished: Collection[str]) -> list[list]:
