@@ -34,13 +34,13 @@ def main() -> None:
     args = parser.parse_args()
     images = datasets.load("cifar10", args.data_dir)
     pixels = to_float(images.images[datasets.autoencoder_split(images)[1][: CANDIDATES[-1]]])
-    places = torch.arange(MASKED)
+    places, photographs = torch.arange(MASKED), another_photograph(pixels, seed=0)
     rows = []
     for path in args.encoders:
         method = make("aae", Recipe(public=list, encoder=path))
         with torch.inference_mode():
             encode = reading(method, method)
-            masks, others = batched(encode, pixels[:MASKED]), batched(encode, another_photograph(pixels, seed=0))
+            masks, others = batched(encode, pixels[:MASKED]), batched(encode, photographs)
         for count in CANDIDATES:
             apart = distances(masks, others[:count])
             ranks, told = ranks_of(apart, places), accepted(apart, places, FALSE_POSITIVES)

@@ -245,12 +245,12 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
     )
     for images in table.sets:
         lines += [f"## SSIM of reconstructions: {images}\n", reconstruction_table(table, images)]
-        for kind, title in (
-            (scores.REIDENTIFICATION, "Re-identification"),
-            (scores.LINKAGE, "Linkage of another photograph"),
-        ):
+        for kind in (scores.REIDENTIFICATION, scores.LINKAGE):
             if any(key[4] == kind.measures[0] for key in table.cells):
-                lines += [f"## {title} at the first guess: {images}\n", guess_table(table, images, kind)]
+                lines += [
+                    f"## {kind.name.capitalize()} at the first guess: {images}\n",
+                    guess_table(table, images, kind),
+                ]
     for kind, chance in ((scores.ATTRIBUTE, "1 of 20 superclasses, 0.05"), (scores.MEMBERSHIP, "0.5")):
         names = plan.named(kind)
         rows = [row for key, row in table.cells.items() if key[3] in names]

@@ -38,7 +38,9 @@ class Kind:
 RECONSTRUCTION = Kind("reconstruction", IMAGE_MEASURES)
 REIDENTIFICATION = Kind("re-identification", ("reid_at_1", "mean_rank", "median_rank"))
 # as re-identification, by another photograph of each image: the attacker has not the image itself
-LINKAGE = Kind("linkage", ("linked_at_1", "linked_mean_rank", "linked_median_rank", "linked_at_fpr"))
+LINKAGE = Kind(
+    "linkage of another photograph", ("linked_at_1", "linked_mean_rank", "linked_median_rank", "linked_at_fpr")
+)
 ATTRIBUTE = Kind("attribute inference", ("accuracy",), "last")  # labels are of the last set
 MEMBERSHIP = Kind("membership inference", ("accuracy",), "first")  # members are of the first set's kind
 

@@ -30,8 +30,9 @@ def accepted(found: Tensor, places: Tensor, rate: float) -> Tensor:
     they belong together.
     """
     true = found.gather(1, places[:, None])
-    wrong = found.scatter(1, places[:, None], torch.inf).flatten().sort().values[: found.numel() - len(found)]
-    return (true < wrong[int(rate * len(wrong))]).double().flatten()
+    allowed = int(rate * (found.numel() - len(found)))  # wrong pairs
+    limit = found.scatter(1, places[:, None], torch.inf).flatten().kthvalue(allowed + 1).values
+    return (true < limit).double().flatten()
 
 
 def named_once(found: Tensor) -> float:
