@@ -76,6 +76,7 @@ GENERATOR_STEP = 0.5  # the encoder's learning rate against the discriminators, 
 GRADIENT_PENALTY = {"invariant": 1.0, "paper": 3.0}
 DISCRIMINATOR_STEPS = {"invariant": 4, "paper": 2}  # a mini-batch: four, where the encoder moves fast
 PRIOR_PULL = 0.2  # of the discriminators beside the agreement (at --prior-weight 1)
+DECODED = 4  # preset invariant: the decoder, which only looks on, learns from every fourth image
 DECORRELATION = 8e-4  # weight of each squared correlation of different dimensions in the agreement
 CATEGORY = 0.01  # weight of the categories in the agreement
 # at most, that the closed forms are fitted to: beyond, they hardly change, and one encoder is slower
@@ -114,7 +115,10 @@ def take_step(
         of_images, of_views = state.encoder.heads(images), state.encoder.heads_of_views(views)
         agreement_loss = part * disagreement(of_images, of_views)
         codes = of_images[0], one_hot(of_images[1])
-        reconstruction_loss = part * F.mse_loss(state.decoder(torch.cat(codes, 1).detach()), images)
+        some = slice(-first_row % DECODED, None, DECODED)
+        values = math.ceil((batch or len(images)) / DECODED) * images[0].numel()  # of the whole mini-batch
+        rebuilt = state.decoder(torch.cat(codes, 1)[some].detach())
+        reconstruction_loss = F.mse_loss(rebuilt, images[some], reduction="sum") / values
         descend(reconstruction_loss, state.reconstruction_optimizer)
 
     # Regularisation phase, 1: the discriminators tell prior draws (real) from encoded images (fake).

@@ -69,9 +69,10 @@ def make(preset: str, dtype: torch.dtype, device: str = "cpu", capturable: bool 
 
 def mini_batches(preset: str, steps: int, dtype: torch.dtype, device: str = "cpu") -> list[list[Tensor]]:
     """Images, and for preset invariant their views: what a step is given."""
-    generator = torch.Generator().manual_seed(1)
-    tensors = 1 if preset == "paper" else 2
-    return [list(torch.rand(tensors, 7, 3, 16, 16, generator=generator).to(device, dtype)) for _ in range(steps)]
+    generator, sides = torch.Generator().manual_seed(1), (16,) if preset == "paper" else (16, 12)
+    return [
+        [torch.rand(7, 3, side, side, generator=generator).to(device, dtype) for side in sides] for _ in range(steps)
+    ]
 
 
 class PlainLoop:
@@ -97,7 +98,10 @@ class PlainLoop:
 
         gaussian, categorical, soft = self.encode(images)
         code = torch.cat((gaussian / self.shortened(gaussian), categorical), 1)
-        reconstruction = (decoder.rebuild(code if views is None else code.detach()) - images).square().mean()
+        if views is None:
+            reconstruction = (decoder.rebuild(code) - images).square().mean()
+        else:
+            reconstruction = (decoder.rebuild(code[::4].detach()) - images[::4]).square().mean()
         self.descend(reconstruction, 0)
 
         if views is None:

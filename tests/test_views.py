@@ -21,7 +21,7 @@ def some_images(count: int, size: int = 16) -> torch.Tensor:
 def test_a_view_depends_on_image_number_seed_and_epoch_alone():
     images, numbers = some_images(20), torch.randperm(40_000, generator=torch.Generator().manual_seed(1))[:20]
     together = random_views(images, numbers, seed=3, epoch=2)
-    assert together.shape == images.shape and together.min() >= 0 and together.max() <= 1
+    assert together.shape == (20, 3, 12, 12) and together.min() >= 0 and together.max() <= 1
     for size in (1, 7):  # whatever the mini-batch, or the share of a process
         parts = zip(images.split(size), numbers.split(size), strict=True)
         assert torch.equal(torch.cat([random_views(*part, seed=3, epoch=2) for part in parts]), together)
@@ -48,12 +48,12 @@ def test_chances_are_uniform_and_independent():
     assert (torch.corrcoef(chances) - torch.eye(len(chances))).abs().max() < 0.04
 
 
-def view(images: torch.Tensor, **chances: float) -> torch.Tensor:
+def view(images: torch.Tensor, side: int = 0, **chances: float) -> torch.Tensor:
     """A view that changes nothing, but for what is said."""
     neutral = dict(size=1.0, shape=0.5, left=0.5, top=0.5, flip=0.9, bright=0.5, contrast=0.5, saturation=0.5)
     neutral |= dict(turn=0.5, grey=0.9)
     numbers = torch.tensor([*(neutral | chances).values(), 0.5, 0.5])
-    return views._view(images, numbers[:, None].expand(-1, len(images)))
+    return views._view(images, numbers[:, None].expand(-1, len(images)), side or images.shape[-1])
 
 
 def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
@@ -88,6 +88,17 @@ def test_a_crop_is_the_part_of_the_image_that_it_says():
     across, down = (math.sqrt(views.AREA * factor) for factor in (views.RATIO, 1 / views.RATIO))
     torch.testing.assert_close(wide[0, 0, -1] - wide[0, 0, 0], torch.tensor(across * 63 / 64), rtol=1e-4, atol=0)
     torch.testing.assert_close(wide[1, -1, 0] - wide[1, 0, 0], torch.tensor(down * 63 / 64), rtol=1e-4, atol=0)
+
+
+def test_a_smaller_view_shows_as_much():
+    ramp = (torch.arange(64) + 0.5) / 64
+    images = torch.stack((ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.zeros(64, 64)))[None]
+    for side in (48, 32):
+        red, green, blue = view(images, side)[0]
+        places = ((torch.arange(side) + 0.5) / side).expand(side, side)
+        close(red, places)
+        close(green, places.T)
+        assert not blue.any()
 
 
 def test_another_photograph_shows_the_same():

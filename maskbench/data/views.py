@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maskbench.ops.reference import philox4x32, uniform
 
+SIDE = 0.75  # of a view, as a part of the image's: smaller views are cheaper, and hide more
 AREA = 0.2  # of the image that a crop keeps at least
 RATIO = 4 / 3  # of its sides, at most
 JITTER = 0.4  # by how much brightness, contrast and saturation are multiplied, more or less
@@ -23,7 +24,7 @@ _MASK32 = 0xFFFFFFFF
 
 @torch.no_grad()
 def random_views(images: Tensor, numbers: Tensor, seed: int, epoch: int | Tensor) -> Tensor:
-    """A view of each image: crop, flip, brightness, contrast, saturation, hue, and sometimes grey.
+    """A smaller view of each image: crop, flip, brightness, contrast, saturation, hue, and sometimes grey.
 
     A view depends on its image, the image's number, seed and epoch alone: not on the mini-batch, the device or the
     process. (The augmentations are those of SimCLR: Chen et al., "A simple framework for contrastive learning of
@@ -36,9 +37,9 @@ def random_views(images: Tensor, numbers: Tensor, seed: int, epoch: int | Tensor
         epoch: counted from 1; as a scalar tensor on the images' device, it can change under a CUDA graph.
 
     Returns:
-        float32 ``[N, 3, S, S]`` in [0, 1].
+        float32 ``[N, 3, V, V]`` in [0, 1], V = ``SIDE`` S.
     """
-    return _view(images, _chances(numbers.to(images.device), seed, epoch))
+    return _view(images, _chances(numbers.to(images.device), seed, epoch), round(SIDE * images.shape[-1]))
 
 
 def _chances(numbers: Tensor, seed: int, epoch: int | Tensor) -> Tensor:
@@ -51,10 +52,10 @@ def _chances(numbers: Tensor, seed: int, epoch: int | Tensor) -> Tensor:
     return uniform(philox4x32(counter, key)).transpose(1, 2).flatten(0, 1)
 
 
-def _view(images: Tensor, chances: Tensor) -> Tensor:
-    """The view of each of ``[N, 3, S, S]`` by its random numbers, ``[4 _BLOCKS, N]``."""
+def _view(images: Tensor, chances: Tensor, side: int) -> Tensor:
+    """The view, of this side, of each of ``[N, 3, S, S]`` by its random numbers, ``[4 _BLOCKS, N]``."""
     size, shape, left, top, flip, bright, contrast, saturation, turn, grey = chances[:10]
-    images = _crop(images, AREA + (1 - AREA) * size, shape, left, top, flip < 0.5)
+    images = _crop(images, AREA + (1 - AREA) * size, shape, left, top, flip < 0.5, side)
     bright, contrast, saturation = (
         1 + JITTER * (2 * x - 1)[:, None, None, None] for x in (bright, contrast, saturation)
     )
@@ -68,14 +69,16 @@ def _view(images: Tensor, chances: Tensor) -> Tensor:
     return torch.where(grey[:, None, None, None] < GREY, images.mean(1, keepdim=True), images)
 
 
-def _crop(images: Tensor, area: Tensor, shape: Tensor, left: Tensor, top: Tensor, mirrored: Tensor) -> Tensor:
-    """Part of each of ``[N, 3, S, S]``, of these areas, enlarged; what else is random in (0, 1], all ``[N]``."""
+def _crop(
+    images: Tensor, area: Tensor, shape: Tensor, left: Tensor, top: Tensor, mirrored: Tensor, side: int
+) -> Tensor:
+    """Part of each of ``[N, 3, S, S]``, of these areas, in this side; what else is random in (0, 1], all ``[N]``."""
     ratio = ((2 * shape - 1) * math.log(RATIO)).exp()
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
     zero = torch.zeros_like(width)
     across = torch.stack((torch.where(mirrored, -width, width), zero, (2 * left - 1) * (1 - width)), 1)
     down = torch.stack((zero, height, (2 * top - 1) * (1 - height)), 1)
-    grid = F.affine_grid(torch.stack((across, down), 1), list(images.shape), align_corners=False)
+    grid = F.affine_grid(torch.stack((across, down), 1), [len(images), 3, side, side], align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
@@ -91,7 +94,7 @@ def another_photograph(images: Tensor, seed: int) -> Tensor:
     """
     size, left, top, light = torch.rand(4, len(images), generator=torch.Generator().manual_seed(seed))
     area, square = ANOTHER_AREA + (1 - ANOTHER_AREA) * size, torch.full_like(size, 0.5)
-    images = _crop(images, area, square, left, top, torch.zeros_like(area, dtype=torch.bool))
+    images = _crop(images, area, square, left, top, torch.zeros_like(area, dtype=torch.bool), images.shape[-1])
     images = images * (1 + ANOTHER_LIGHT * (2 * light - 1))[:, None, None, None]
     pixels = images.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
     decoded = []

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from maskbench.models.heads import Contrast, one_hot
 from maskbench.models.layers import SLOPE, BatchNorm, channels_last, convolve, multiply
+from maskbench.models.patches import SmallConvolution
 from maskbench.models.sizes import PRESETS, depth, has_bfloat16
 
 # of batch normalisation: with 1e-5, seven layers on images that are all the same have infinite gradients
@@ -111,8 +112,8 @@ class PooledFeatures(nn.Module):
             after = width * min(2 ** (stage + 1), 8)
             first, kernel = (width, 4) if stage == 0 else (after, 3)
             for convolution in (
-                nn.Conv2d(before, first, kernel, stride=2, padding=1, bias=False),
-                nn.Conv2d(first, after, 3, padding=1, bias=False),
+                SmallConvolution(before, first, kernel, stride=2, padding=1, bias=False),
+                SmallConvolution(first, after, 3, padding=1, bias=False),
             ):
                 layers += [convolution, BatchNorm(convolution.out_channels, EPSILON), nn.ReLU(inplace=True)]
             before = after
