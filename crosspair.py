@@ -7,16 +7,20 @@ For each pair the mean squared error of every image is taken on black and white 
 training and on the validation images of the autoencoders (paper, Eqs 1-12). Mean and standard deviation run over
 all images of all matched pairs (an encoder with its own decoder), and over those of all unmatched pairs.
 
-With --audit, what a mask really gives away: attacks under four threat models, on CIFAR-10 and CIFAR-100.
+With --audit, what a mask really gives away: attacks under five threat models, on CIFAR-10 and CIFAR-100.
 
     python crosspair.py --audit                                    # -> runs/audit: audit.md, audit.csv, pictures
 
   masks-only       the attacker has masks, and public images of the same kind
   known-pairs      also k = 10 to 10,000 of the masks' images
   oracle           instead may have n images of their choice masked
+  two-releases     has masks of the same images from two releases, and no image
   stolen-encoder   has encoder.pt (but not the key of mask_dataset.py --key)
 
-Instance 0 is the victim, instance 1 the attacker's own autoencoder; so it is in each folder of --more-models.
+Instance 0 is the victim, instance 1 the attacker's own autoencoder; so it is in each folder of --more-models. A page
+for the person who signs, release.html, judges masks by thresholds that are given before:
+
+    python crosspair.py --audit --release masked/cifar100.pt --recipient "Lab B" --most-ssim 0.3 --most-named 0.2
 
 A stopped run resumes when it is started again: finished sets of images are kept and skipped.
 """
@@ -62,6 +66,7 @@ def main() -> None:
 def audit_all(args: argparse.Namespace, folders: list[Path], device: torch.device) -> None:
     import classify
     from maskbench.leakage import audit, frontier
+    from maskbench.leakage.settings import Release
 
     audit.audit(
         victim=folders[0],
@@ -79,6 +84,16 @@ def audit_all(args: argparse.Namespace, folders: list[Path], device: torch.devic
         workers=args.workers,
         skip_corrupt=args.skip_corrupt,
         reading=Reading.of(args),
+        masks=audit.BESIDE if args.masks is None else args.masks,
+        terms=Release(
+            masked=args.release,
+            recipient=args.recipient,
+            pairs=args.known_pairs,
+            most_ssim=args.most_ssim,
+            most_named=args.most_named,
+            most_linked=args.most_linked,
+            most_inferred=args.most_inferred,
+        ),
     )
 
 
@@ -224,6 +239,21 @@ def parse_arguments() -> argparse.Namespace:
     add("--private", metavar="DATASET", help=private)
     more = "audit: folders of autoencoders of other sizes or presets, for the picture of accuracy against leakage"
     add("--more-models", type=command_line.path, nargs="+", default=[], metavar="FOLDER", help=more)
+    masks = "audit: masks beside the autoencoder's own; default: with a key, and four baselines; without a name: none"
+    add("--masks", nargs="*", metavar="MASK", help=masks)
+    release = "audit: what release.html is about: a masked file, or the name of its shards"
+    add("--release", type=command_line.path, metavar="FILE", help=release)
+    add("--recipient", default="", help="audit: who gets the release")
+    known = "audit: images behind masks that an attacker may know, in release.html"
+    add("--known-pairs", type=command_line.integer(0), default=1000, help=known)
+    for name, what in (
+        ("ssim", "the SSIM of the best reconstruction"),
+        ("named", "the share of masks whose image is named among candidates"),
+        ("linked", "the share whose other photograph is named"),
+        ("inferred", "the accuracy of a withheld label"),
+    ):
+        accepted = f"audit: {what} that is accepted, 0 to 1; a line of release.html passes or fails by it"
+        add(f"--most-{name}", type=command_line.share, metavar="SHARE", help=accepted)
     add("--batch-size", type=command_line.integer(1), default=500, help="images encoded at once")
     add("--limit", type=command_line.integer(4), help="keep the first LIMIT training and LIMIT // 4 validation images")
     parser.add_data()

@@ -13,6 +13,7 @@ from conftest import ROOT
 from maskbench.leakage import audit, frontier, plan, report, scores, threats
 from maskbench.leakage.attacks import decoders
 from maskbench.leakage.knowledge import Knowledge, Oracle, OracleRefused
+from maskbench.leakage.table import COLUMNS, Table
 from maskbench.leakage.world import Images, Victim, World
 from maskbench.masking import Autoencoder
 from maskbench.masking.key import Keyed, KeyedTransform
@@ -20,21 +21,20 @@ from maskbench.models import Decoder, Encoder, checkpoints
 from maskbench.storage import pt
 from maskbench.storage.ledger import Ledger
 
-COLUMNS = ["mask", "images", "threat", "attack", "pairs", "measure", "mean", "low", "high"]
 ATTACKS = {
     *("mismatched-decoder", "ridge", "procrustes", "latent-ridge", "unpaired", "inverse-decoder"),
     *("scratch-decoder", "gradient-inversion", "membership"),
     *("re-identification", "re-identification-by-transport", "linkage", "linkage-by-transport"),
-    *("mean-image", "label-mean-image", "matched-decoder"),
+    *("two-releases", "two-releases-by-transport", "retrieval"),
+    *plan.ANCHORS,
 }
 
 
 def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(audit, "MASKS", ("aae", "aae+key", "identity"))
     monkeypatch.setattr(frontier, "DRAWS", 1)
     monkeypatch.setattr(decoders, "FEWEST", 30)
     monkeypatch.setattr(decoders, "EPOCHS", (1, 3))
-    monkeypatch.setattr(decoders, "INVERTED", 8)
+    monkeypatch.setattr(decoders, "INVERTED", 12)
     monkeypatch.setattr(decoders, "gradient_inversion", functools.partial(decoders.gradient_inversion, steps=20))
     small = ("--image-size", 16, "--preset", "paper", "--gaussian-dim", 64, "--epochs", 2, "--instances", 2)
     photos = ("--dataset", "photos", "--limit", 256)
@@ -43,19 +43,21 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     other += ("--epochs", 1, "--instances", 2)
     run_here("train_aae.py", *photos, *other, "--output-dir", "other")
     arguments = ("--audit", *photos, "--private", "digits", "--more-models", "other", "--output-dir", "audit")
+    arguments += ("--masks", "aae+key", "identity", "--most-ssim", 0.001, "--recipient", "Lab B")
     run_here("crosspair.py", *arguments)
     folder = tmp_path / "audit"
     with open(folder / "audit.csv") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == COLUMNS and {row["attack"] for row in rows} == ATTACKS
+    assert tuple(rows[0]) == COLUMNS and {row["attack"] for row in rows} == ATTACKS
     assert {row["mask"] for row in rows} == {"aae", "aae+key", "identity"}
     assert {row["images"] for row in rows} == {"photos", "digits"}
     assert {row["threat"] for row in rows} == set(threats.THREATS)
     assert {row["pairs"] for row in rows} >= {"0", "10", "30"}
     assert {row["measure"] for row in rows} == {
-        *scores.IMAGE_MEASURES,
+        *scores.RECONSTRUCTION.measures,
         *scores.REIDENTIFICATION.measures,
         *scores.LINKAGE.measures,
+        *scores.RELEASES.measures,
         "accuracy",
     }
     cells = {tuple(row[name] for name in COLUMNS[:6]): row for row in rows}
@@ -84,7 +86,7 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     points = list(dict.fromkeys((row["mask"], row["gaussian_dim"]) for row in accuracies))
     assert points == [("aae", "64"), ("aae+key", "64"), ("identity", "64"), ("aae-invariant", "32")]
     for row in accuracies:
-        assert 0 <= float(row["named_without_pairs"]) <= float(row["named_with_pairs"]) <= 1
+        assert 0 <= float(row["named_without_pairs"]) <= 1 and 0 <= float(row["named_with_pairs"]) <= 1
     linked = (folder / "audit.md").read_text().split("## Links")[1].split("\n## ")[0]
     assert "| aae-invariant | 32 |" in linked and linked.count("\n| ") == 2 + len(points)
     for name in ("attacks", "leakage", "frontier"):
@@ -95,6 +97,9 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     assert not any(
         secret.encode() in path.read_bytes() for path in folder.rglob("*") if path.name[-4:] in (".csv", ".md")
     )
+
+    signed = (folder / "release.html").read_text()
+    assert "Lab B" in signed and signed.count("fail (at most 0.001)") == 2 and "0 of 2 lines pass" in signed
 
     # given again, it keeps everything and writes the same
     before = (folder / "audit.csv").read_bytes()
@@ -123,20 +128,21 @@ def test_other_models_have_two_instances_of_one_kind(complaint, tmp_path):
 
 def given(best: dict[tuple[str, str, int], float]) -> report.Table:
     """A table in which one attack has an SSIM for each mask, threat and number of pairs."""
-    rows = [
-        ("aae", "masks-only", "mean-image", "ssim", 0, 0.2),
-        ("aae", "masks-only", "label-mean-image", "ssim", 0, 0.25),
-        ("aae", "masks-only", "matched-decoder", "ssim", 0, 0.9),
-    ]
+    kinds = scores.RECONSTRUCTION, scores.REIDENTIFICATION
+    anchors = zip(plan.ANCHORS, (0.2, 0.25, 0.3, 0.9), strict=True)
+    rows = [("aae", "masks-only", name, 0, "ssim", value) for name, value in anchors]
     for (mask, threat, pairs), value in best.items():
-        rows += [
-            (mask, threat, "ridge", "ssim", pairs, value),
-            (mask, threat, "re-identification", "reid_at_1", pairs, 0.5),
-        ]
-    return report.Table(
+        for attack, kind, result in (("ridge", kinds[0], value), ("re-identification", kinds[1], 0.5)):
+            rows += [(mask, threat, attack, pairs, measure, result) for measure in kind.measures]
+    return table_of(rows)
+
+
+def table_of(rows: list[tuple[str, str, str, int, str, float]]) -> Table:
+    """A table of mask, threat, attack, pairs, measure and value."""
+    return Table(
         [
             dict(zip(COLUMNS, (mask, "cifar10", threat, attack, str(pairs), measure, *[str(value)] * 3), strict=True))
-            for mask, threat, attack, measure, pairs, value in rows
+            for mask, threat, attack, pairs, measure, value in rows
         ]
     )
 
@@ -158,16 +164,40 @@ def test_the_verdict_follows_the_figures():
 
 def test_the_bootstrap_covers():
     ranks = torch.cat((torch.ones(300), torch.full((700,), 10.0)))
-    (first, low, high), (mean, *_), (median, *_) = scores.intervals(scores.REIDENTIFICATION, ranks)
+    (first, low, high), (mean, *_), (median, *_) = scores._figures(scores.REIDENTIFICATION, ranks)
     assert first == 0.3 and 0.26 < low < 0.3 < high < 0.34 and mean == pytest.approx(7.3) and median == 10
     views = torch.stack((ranks, (torch.arange(1000) < 250).float()), 1)
-    assert [row[0] for row in scores.intervals(scores.LINKAGE, views)] == pytest.approx([0.3, 7.3, 10, 0.25])
+    assert [row[0] for row in scores._figures(scores.LINKAGE, views)] == pytest.approx([0.3, 7.3, 10, 0.25])
     quality = torch.stack((torch.linspace(0, 1, 101), *[torch.linspace(0, 10, 101)] * 2), 1)
     found = dict(
-        zip(scores.IMAGE_MEASURES, (row[0] for row in scores.intervals(scores.RECONSTRUCTION, quality)), strict=True)
+        zip(scores.IMAGE_MEASURES, (row[0] for row in scores._figures(scores.RECONSTRUCTION, quality)), strict=True)
     )
     assert found["mse"] == pytest.approx(0.5) and found["mse_best1"] == pytest.approx(0.01)
     assert found["ssim_median"] == pytest.approx(5) and found["ssim_best1"] == pytest.approx(9.9)
+
+
+def test_an_attack_is_chosen_on_other_images_than_it_is_judged_on():
+    choice = scores.chooses(1000)
+    assert choice.sum() == 250
+    ranks = torch.where(choice, 1.0, 500.0)  # right for the images that choose, and for no other
+    at_first, *_, chosen = scores.intervals(scores.REIDENTIFICATION, ranks)
+    assert at_first == (0, 0, 0) and chosen == (1, 1, 1)
+    quality = torch.stack((torch.zeros(1000), torch.zeros(1000), torch.where(choice, 0.7, 0.2)), 1)
+    found = dict(zip(scores.RECONSTRUCTION.measures, scores.intervals(scores.RECONSTRUCTION, quality), strict=True))
+    assert found["ssim"][0] == pytest.approx(0.2) and found["choice"][0] == pytest.approx(0.7)
+    rows = [
+        ("aae", "known-pairs", attack, pairs, measure, value)
+        for attack, pairs, ssim, choice in (
+            ("ridge", 10, 0.5, 0.1),
+            ("procrustes", 100, 0.3, 0.4),
+            ("ridge", 300, 1, 1),
+        )
+        for measure, value in {**dict.fromkeys(scores.IMAGE_MEASURES, ssim), "choice": choice}.items()
+    ]
+    table = table_of([("aae", "masks-only", "unpaired", 0, "choice", 0.0), *rows])
+    assert table.best("aae", 100) == 0.3  # the better by choice, though worse by result
+    assert table.chosen(scores.RECONSTRUCTION, "aae", 100)["ssim"]["attack"] == "procrustes"
+    assert table.chosen(scores.LINKAGE, "aae", 100) == {}
 
 
 def autoencoder(seed: int, **sizes: int) -> Autoencoder:
@@ -201,7 +231,7 @@ def world():
         yield World(images, autoencoder(0), autoencoder(1), SECRET, 0)
 
 
-OPTIONAL = ("candidates", "pairs", "oracle", "stolen", "labelled", "membership")
+OPTIONAL = ("candidates", "pairs", "oracle", "stolen", "labelled", "membership", "second")
 ALLOWED = [  # mask, threat, pairs or queries, what the attacker has beside masks and public images
     ("aae", "masks-only", 0, set()),
     ("aae+key", "masks-only", 0, set()),
@@ -209,6 +239,8 @@ ALLOWED = [  # mask, threat, pairs or queries, what the attacker has beside mask
     ("aae+key", "known-pairs", 10, {"pairs", "labelled"}),
     ("aae", "oracle", 10, {"oracle"}),
     ("aae+key", "oracle", 10, {"oracle"}),
+    ("aae", "two-releases", 0, {"second"}),
+    ("aae+key", "two-releases", 0, {"second"}),
     ("aae", "stolen-encoder", 0, {"stolen", "membership"}),
     ("untrained", "stolen-encoder", 0, {"stolen"}),
     ("random-projection", "stolen-encoder", 40, {"stolen", "labelled"}),
@@ -323,7 +355,6 @@ def test_one_line_of_the_table_is_an_attack(world, tmp_path, monkeypatch):
     cheap = [a for a in plan.ATTACKS if a.name in ("ridge", "re-identification", "mismatched-decoder", "unpaired")]
     toy = plan.Attack("grey", scores.RECONSTRUCTION, "masks-only", grey, plan.hidden, pairs=plan.none)
     monkeypatch.setattr(plan, "ATTACKS", (*cheap, toy))
-    monkeypatch.setattr(audit, "MASKS", ("aae", "aae+key", "identity"))
     monkeypatch.setattr(report.figures, "leakage", lambda *_arguments: None)  # a picture that cannot be drawn
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "audit-frontier.png").write_bytes(b"an earlier run's")
@@ -337,13 +368,14 @@ def test_one_line_of_the_table_is_an_attack(world, tmp_path, monkeypatch):
         data_dir=tmp_path,
         workers=0,
         skip_corrupt=False,
+        masks=("aae+key", "identity"),
     )
     assert [step.threat for step in plan.steps("aae", world.images) if toy in step.attacks] == ["masks-only"]
     audit.run(settings, autoencoder(0), autoencoder(1), Ledger(tmp_path / "audit-runs.pt", "code"), None)
     with open(tmp_path / "audit.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["attack"] == "grey"]
     assert {row["mask"] for row in rows} == {"aae", "aae+key"}
-    assert [row["measure"] for row in rows if row["mask"] == "aae"] == list(scores.IMAGE_MEASURES)
+    assert [row["measure"] for row in rows if row["mask"] == "aae"] == list(scores.RECONSTRUCTION.measures)
     page = (tmp_path / "audit.md").read_text()
     assert "| aae | masks-only | grey |" in page
     assert "(figures/audit-attacks.png)" in page and "audit-leakage.png" not in page
@@ -356,7 +388,8 @@ def test_one_line_of_the_table_is_an_attack(world, tmp_path, monkeypatch):
 def test_labels_are_judged_on_the_last_set(world, mask, threat, count):
     attacks = tuple(a for a in plan.ATTACKS if a.kind is scores.ATTRIBUTE and a.threat == threat)
     step = plan.Step(mask, threat, count, attacks)
-    assert step.rows(list(world.judged)) == [("private", "attribute", "accuracy")]
+    assert step.rows(list(world.judged)) == [("private", "attribute", measure) for measure in ("accuracy", "choice")]
     result = audit.attack(world, step)
-    assert result["values"].shape == (1, 3) and 0 <= result["values"][0, 0] <= 1
+    assert result["values"].shape == (2, 3) and 0 <= result["values"].min() <= result["values"].max() <= 1
     assert result["examples"].shape == (0, audit.EXAMPLES, 3, 16, 16)
+    assert result["worst"].shape == (0, audit.WORST)

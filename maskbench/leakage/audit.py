@@ -14,9 +14,10 @@ from maskbench.data.image_set import TEST, ImageSet, to_float
 from maskbench.data.masked_set import KEYED
 from maskbench.data.pixels import AS_IT_IS, Reading
 from maskbench.errors import InputError
-from maskbench.leakage import frontier, plan, report, scores, threats
+from maskbench.leakage import frontier, plan, release, report, scores, threats
 from maskbench.leakage.knowledge import MOST_PAIRS, Knowledge, limited_oracle
-from maskbench.leakage.settings import Accuracy, Settings
+from maskbench.leakage.settings import NOTHING_SAID, Accuracy, Release, Settings
+from maskbench.leakage.table import COLUMNS
 from maskbench.leakage.world import Images, Victim, World
 from maskbench.masking import METHODS, Autoencoder, key
 from maskbench.models import checkpoints
@@ -25,8 +26,10 @@ from maskbench.storage.ledger import Ledger, code_fingerprint
 
 EVALUATED = 1000  # images of each set
 EXAMPLES = 6  # kept for the picture
-MASKS = ("aae", "aae" + KEYED, *(name for name in METHODS if name != "aae"))
-COLUMNS = ("mask", "images", "threat", "attack", "pairs", "measure", "mean", "low", "high")
+WORST = 10  # images that an attack rebuilds best, kept for the report: of 1,000 the worst 1%
+PICTURES = ("examples", "worst", "worst_examples")  # of a step's result
+# masks that are audited beside the autoencoder's own
+BESIDE = ("aae" + KEYED, *(name for name in METHODS if name != "aae"))
 
 
 def audit(
@@ -43,6 +46,8 @@ def audit(
     workers: int = 0,
     skip_corrupt: bool = False,
     reading: Reading = AS_IT_IS,
+    masks: Sequence[str] = BESIDE,
+    terms: Release = NOTHING_SAID,
 ) -> None:
     """Measure what the masks of trained autoencoders leak; ``audit.md`` in ``output_dir`` says it.
 
@@ -56,11 +61,12 @@ def audit(
         private: a labelled set that is judged, too.
         accuracy: classifies masks of the private set, such as ``classify.mean_accuracies``; without it,
             ``frontier.csv`` is left out.
-        limit, seed, more_models, data_dir, workers, skip_corrupt, reading: see
+        limit, seed, more_models, data_dir, workers, skip_corrupt, reading, masks, terms: see
             :class:`maskbench.leakage.settings.Settings`.
 
     Raises:
-        InputError: no trained instances or not of one kind, too few images, or another audit is writing there.
+        InputError: no trained instances or not of one kind, too few images, a mask that there is not, a release of
+            other masks, or another audit is writing there.
     """
     settings = Settings(
         dataset=dataset,
@@ -73,7 +79,12 @@ def audit(
         workers=workers,
         skip_corrupt=skip_corrupt,
         reading=reading,
+        masks=masks,
+        terms=terms,
     )
+    for mask in masks:
+        if mask not in BESIDE:
+            raise InputError(f"--masks {mask}: there is no such mask; choose among {', '.join(BESIDE)}")
     owner, own = load_instances(Path(victim), Path(attacker))
     classifiers = [inspect.getfile(getattr(accuracy, "func", accuracy))] if accuracy else []
     with atomic.output_folder(settings.output_dir):
@@ -116,13 +127,17 @@ def run(
     secret = key.load(key_file)
     world = World(images, owner, attacker, secret, settings.seed)
 
-    steps = [step for mask in MASKS for step in plan.steps(mask, images)]
-    table, examples = attack_all(world, steps, ledger, inputs, settings.output_dir)
+    leaving = release.leaving(settings.terms, owner)
+    masks = list(dict.fromkeys(("aae", *settings.masks)))
+    if leaving.mask not in masks:
+        masks.append(leaving.mask)
+    steps = [step for mask in masks for step in plan.steps(mask, images)]
+    table, pictures = attack_all(world, steps, ledger, inputs, settings.output_dir)
     tables.write_csv(settings.output_dir / "audit.csv", COLUMNS, table)
     if private is None:
         print(f"--dataset {settings.dataset} has no labels and no --private set is given: no accuracy, no attributes")
     elif accuracy is not None:
-        points = [frontier.audited(world, mask, table, inputs) for mask in MASKS]
+        points = [frontier.audited(world, mask, table, inputs) for mask in masks]
         for instances in others:
             other = World(images, *instances, secret, settings.seed)
             rows, _ = attack_all(other, frontier.steps(images), ledger, inputs, settings.output_dir)
@@ -130,8 +145,13 @@ def run(
         rows = frontier.trade_off(points, settings, private, ledger, accuracy)
         tables.write_csv(settings.output_dir / "frontier.csv", frontier.COLUMNS, rows)
     originals = images.judged[world.first]
+    examples = {key: of_attack.examples for key, of_attack in pictures.items()}
     print(f"\n{report.write(settings.output_dir, originals[:EXAMPLES], examples, len(originals))}\n")
-    print(f"tables: {settings.output_dir}/audit.csv, audit.md; pictures: {settings.output_dir}/figures")
+    release.write(settings.output_dir, settings.terms, leaving, pictures, originals, images.label_means[world.first])
+    print(
+        f"tables: {settings.output_dir}/audit.csv, audit.md; for whom signs: release.html; "
+        f"pictures: {settings.output_dir}/figures"
+    )
 
 
 def load_images(settings: Settings, image_size: int, numbers: int) -> tuple[Images, ImageSet | None]:
@@ -187,7 +207,7 @@ def label_means(images: ImageSet, others: Tensor, rows: Tensor) -> Tensor:
 @torch.no_grad()
 def attack_all(
     world: World, steps: list[plan.Step], ledger: Ledger, inputs: dict, folder: Path
-) -> tuple[list[list], dict[tuple[str, str, str, int], Tensor]]:
+) -> tuple[list[list], dict[tuple[str, str, str, int], release.Pictures]]:
     """Every step, or what the ledger keeps of it.
 
     Args:
@@ -195,23 +215,25 @@ def attack_all(
         folder: where the ledger is, for the message.
 
     Returns:
-        The rows of ``audit.csv``; pictures, uint8 ``[EXAMPLES, 3, S, S]`` by mask, threat, attack and count.
+        The rows of ``audit.csv``; pictures by mask, threat, attack and count.
     """
     images, judged = world.images, list(world.judged)
     inputs = inputs | {"networks": world.networks}
-    table, examples, kept = [], {}, 0
+    table, pictures, kept = [], {}, 0
     with tqdm(total=len(steps), unit="step") as progress:
         for step in steps:
             progress.set_description(f"{step.mask}, {step.threat}, {step.count} pairs")
             run = inputs | {"mask": step.mask, "threat": step.threat, "pairs": step.count}
             run["attacks"] = [name for name, _ in step.results()]
-            pictures = [name for name, kind in step.results() if kind is scores.RECONSTRUCTION]
-            rows = step.rows(judged)
+            drawn = [name for name, kind in step.results() if kind is scores.RECONSTRUCTION]
+            rows, shape = step.rows(judged), images.public.shape[1:]
             result = ledger.get(
                 run,
                 {
                     "values": torch.empty(len(rows), 3, dtype=torch.float64),
-                    "examples": torch.empty(len(pictures), EXAMPLES, *images.public.shape[1:], dtype=torch.uint8),
+                    "examples": torch.empty(len(drawn), EXAMPLES, *shape, dtype=torch.uint8),
+                    "worst": torch.empty(len(drawn), WORST, dtype=torch.int64),
+                    "worst_examples": torch.empty(len(drawn), WORST, *shape, dtype=torch.uint8),
                 },
             )
             kept += result is not None
@@ -220,12 +242,12 @@ def attack_all(
                 ledger.add(run, result)
             for (of_set, name, measure), values in zip(rows, result["values"].tolist(), strict=True):
                 table.append([step.mask, of_set, step.threat, name, step.count, measure, *values])
-            for name, pixels in zip(pictures, result["examples"], strict=True):
-                examples[step.mask, step.threat, name, step.count] = pixels
+            for name, *of_attack in zip(drawn, *(result[part] for part in PICTURES), strict=True):
+                pictures[step.mask, step.threat, name, step.count] = release.Pictures(*of_attack)
             progress.update()
     if kept:
         print(f"{kept} of {len(steps)} steps were finished before and kept ({folder}/audit-runs.pt)")
-    return table, examples
+    return table, pictures
 
 
 def given(knowledge: Knowledge, attack: plan.Attack, world: World, victim: Victim) -> Knowledge:
@@ -245,18 +267,24 @@ def attack(world: World, step: plan.Step) -> dict[str, Tensor]:
 
     Returns:
         ``values`` float64 ``[rows, 3]``: each row of :meth:`plan.Step.rows` with its 95% bootstrap interval over
-        images; ``examples`` uint8 ``[reconstructions, EXAMPLES, 3, S, S]``: pictures of the first judged images.
+        images; ``examples`` uint8 ``[reconstructions, EXAMPLES, 3, S, S]``: pictures of the first judged images;
+        ``worst`` int64 ``[reconstructions, WORST]`` and ``worst_examples``: of those that are rebuilt best by SSIM.
     """
     victim = world.victim(step.mask)
     knowledge = threats.THREATS[step.threat].knowledge(world, victim, step.count)
     found = [attack.run(given(knowledge, attack, world, victim)) for attack in step.attacks]
     if len(step.results()) > len(found):
         found = [*(victim.anchors()[name] for name in plan.ANCHORS), *found]
-    values, examples = [], [torch.empty(0, EXAMPLES, *world.images.public.shape[1:], dtype=torch.uint8)]
+    values, none = [], torch.empty(0, EXAMPLES, *world.images.public.shape[1:], dtype=torch.uint8)
+    pictures = [[none], [torch.empty(0, WORST, dtype=torch.int64)], [none.new_empty(0, WORST, *none.shape[2:])]]
     for (_, kind), result in zip(step.results(), found, strict=True):
         of_sets = scores.judged(kind, result, world)
         for name in kind.sets(list(world.judged)):
             values += scores.intervals(kind, of_sets[name])
         if kind is scores.RECONSTRUCTION:
-            examples.append(result[world.first][None, :EXAMPLES].mul(255).round().to(torch.uint8))
-    return {"values": torch.tensor(values, dtype=torch.float64), "examples": torch.cat(examples)}
+            pixels = result[world.first].mul(255).round().to(torch.uint8)
+            worst = of_sets[world.first][:, 2].topk(WORST).indices  # SSIM
+            for kept, one in zip(pictures, (pixels[:EXAMPLES], worst, pixels[worst]), strict=True):
+                kept.append(one[None])
+    parts = dict(zip(PICTURES, map(torch.cat, pictures), strict=True))
+    return {"values": torch.tensor(values, dtype=torch.float64), **parts}

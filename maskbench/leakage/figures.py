@@ -124,7 +124,7 @@ def leakage(
         axis.set_xticks(places, [f"{count:,}" for count in pairs])
         axis.set(xlabel="known pairs of image and mask", ylim=(-0.03, 1.05))
         axis.grid(alpha=0.3)
-    for (name, value), style in zip(anchors.items(), (":", "-.", "--"), strict=True):
+    for (name, value), style in zip(anchors.items(), (":", "-.", (0, (1, 4)), "--"), strict=True):
         axes[0].axhline(value, color="black", linestyle=style, linewidth=1, label=name.replace("-", " "))
     axes[0].set_ylabel("SSIM of the best reconstruction")
     axes[1].set_ylabel("images re-identified at the first guess")

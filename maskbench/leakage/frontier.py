@@ -9,8 +9,10 @@ from tqdm import tqdm
 from maskbench.data import datasets
 from maskbench.data.image_set import ImageSet
 from maskbench.data.masked_set import MaskedSet
-from maskbench.leakage import plan, threats
+from maskbench.leakage import plan, scores, threats
 from maskbench.leakage.settings import Accuracy, Settings
+from maskbench.leakage.table import COLUMNS as AUDIT_COLUMNS
+from maskbench.leakage.table import Table
 from maskbench.leakage.world import Images, World
 from maskbench.masking import Autoencoder, MaskingMethod
 from maskbench.masking.shards import Shard, Work
@@ -82,14 +84,12 @@ def leaks(table: list[list], mask: str, images: Images) -> list[float]:
         table: rows of ``audit.csv``.
 
     Returns:
-        SSIM of the best attack with them, and its interval; the share of images that are named without a pair, and with
-        as many or fewer.
+        SSIM of the best attack with as many or fewer, and its interval; the share of images that are named without a
+        pair, and with as many or fewer.
     """
-    first, pairs = next(iter(images.judged)), most_pairs(images)
-    rows = [row for row in table if row[:2] == [mask, first] and row[2] in ("masks-only", "known-pairs")]
-    seen = [row[6:] for row in rows if row[2] == "known-pairs" and row[4] == pairs and row[5] == "ssim"]
-    named = [max(row[6] for row in rows if row[5] == "reid_at_1" and row[4] <= most) for most in (0, pairs)]
-    return [*max(seen, key=lambda values: values[0]), *named]
+    audited, pairs = Table([dict(zip(AUDIT_COLUMNS, row, strict=True)) for row in table]), most_pairs(images)
+    seen = audited.chosen(scores.RECONSTRUCTION, mask, pairs, ("known-pairs",))["ssim"]
+    return [seen["mean"], seen["low"], seen["high"], *(audited.best_reid(mask, most) for most in (0, pairs))]
 
 
 def trade_off(
@@ -103,7 +103,7 @@ def trade_off(
     rows = []
     by = getattr(accuracy, "func", accuracy)  # behind functools.partial
     for number, point in enumerate(tqdm(points, desc="accuracy", unit="mask")):
-        classifiers = ["mlp", "forest", *(["adaboost"] if number < 2 else [])]
+        classifiers = ["mlp", "forest", *(["adaboost"] if number < 2 and point.name.startswith("aae") else [])]
         step = point.inputs | {"methods": classifiers, "draws": DRAWS}
         step |= {"private": settings.private, "limit": settings.limit, "by": f"{by.__module__}.{by.__qualname__}"}
         result = ledger.get(step, {"values": [[0.0] * 2] * len(classifiers)})

@@ -78,6 +78,7 @@ class Instance:
         """Of ``public.some``."""
         return batched(self.encode, self.public.some)
 
+    @functools.cached_property
     def every_code(self) -> Tensor:
         """Of all public images."""
         return batched(self.encode, to_float(self.public.images))
@@ -169,6 +170,7 @@ class Knowledge:
         stolen: the owner's encoder without the key, and without a decoder.
         labelled: masks with labels.
         membership: what is known of images that may have trained the encoder.
+        second: another release of the images behind ``masks``, codes ``[N, E]`` in an order that says nothing.
     """
 
     masks: Mapping[str, Tensor]
@@ -181,6 +183,7 @@ class Knowledge:
     stolen: Instance | None = None
     labelled: Labelled | None = None
     membership: Membership | None = None
+    second: Mapping[str, Tensor] | None = None
 
     @functools.cached_property
     def mean(self) -> Tensor:

@@ -7,9 +7,17 @@ from torch import Tensor
 
 from maskbench.data.masked_set import KEYED
 from maskbench.leakage import threats
-from maskbench.leakage.attacks import alignment, decoders, inference, oracle, reidentification, ridge
+from maskbench.leakage.attacks import alignment, decoders, inference, oracle, reidentification, retrieval, ridge
 from maskbench.leakage.knowledge import MOST_PAIRS, Knowledge
-from maskbench.leakage.scores import ATTRIBUTE, LINKAGE, MEMBERSHIP, RECONSTRUCTION, REIDENTIFICATION, Kind
+from maskbench.leakage.scores import (
+    ATTRIBUTE,
+    LINKAGE,
+    MEMBERSHIP,
+    RECONSTRUCTION,
+    REIDENTIFICATION,
+    RELEASES,
+    Kind,
+)
 from maskbench.leakage.world import Images
 
 
@@ -35,6 +43,10 @@ def plain(mask: str) -> bool:
 
 def plain_and_hidden(mask: str) -> bool:
     return plain(mask) and hidden(mask)
+
+
+def trained(mask: str) -> bool:
+    return mask.split("+")[0] == "aae"
 
 
 def fitted(mask: str) -> bool:
@@ -81,7 +93,7 @@ class Attack:
 
 
 # the audit's own rows beside those of masks-only: they need no attack
-ANCHORS = ("mean-image", "label-mean-image", "matched-decoder")
+ANCHORS = ("mean-image", "label-mean-image", "nearest-public-image", "matched-decoder")
 # in the order of a table's rows
 ATTACKS = (
     Attack("mismatched-decoder", RECONSTRUCTION, "masks-only", decoders.mismatched, pairs=none),
@@ -103,11 +115,21 @@ ATTACKS = (
     Attack("latent-ridge", RECONSTRUCTION, "known-pairs", ridge.latent_from_pairs, hidden),
     Attack("inverse-decoder", RECONSTRUCTION, "known-pairs", decoders.inverse_from_pairs, hidden),
     Attack("scratch-decoder", RECONSTRUCTION, "known-pairs", decoders.scratch_from_pairs, hidden, many),
+    Attack("retrieval", RECONSTRUCTION, "known-pairs", retrieval.from_pairs, hidden, pictured=False),
     Attack("re-identification", REIDENTIFICATION, "known-pairs", reidentification.from_pairs, hidden),
     Attack("linkage", LINKAGE, "known-pairs", reidentification.from_pairs, hidden),
     Attack("attribute", ATTRIBUTE, "known-pairs", inference.attributes),
     Attack("ridge", RECONSTRUCTION, "oracle", oracle.reconstructed, hidden),
     Attack("re-identification", REIDENTIFICATION, "oracle", reidentification.from_oracle, hidden),
+    Attack("two-releases", RELEASES, "two-releases", reidentification.from_releases, trained, pairs=none),
+    Attack(
+        "two-releases-by-transport",
+        RELEASES,
+        "two-releases",
+        reidentification.from_releases_by_transport,
+        trained,
+        pairs=none,
+    ),
     # the encoder of plain masks
     Attack("gradient-inversion", RECONSTRUCTION, "stolen-encoder", decoders.inverted, plain_and_hidden, pairs=none),
     Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_stolen, plain, pairs=none),
@@ -118,6 +140,7 @@ ATTACKS = (
     Attack(
         "scratch-decoder", RECONSTRUCTION, "stolen-encoder", decoders.scratch_from_stolen, plain_and_hidden, all_pairs
     ),
+    Attack("retrieval", RECONSTRUCTION, "stolen-encoder", retrieval.from_stolen, plain_and_hidden, all_pairs),
     Attack("attribute", ATTRIBUTE, "stolen-encoder", inference.attributes, plain),
     # the encoder of keyed masks: the key is missing
     Attack(

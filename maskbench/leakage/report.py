@@ -8,6 +8,7 @@ from maskbench.classification.scores import NAMES, standard_error
 from maskbench.data.masked_set import KEYED
 from maskbench.leakage import figures, plan, scores
 from maskbench.leakage.plan import ANCHORS
+from maskbench.leakage.table import Table
 from maskbench.leakage.threats import THREATS
 from maskbench.storage import atomic
 from maskbench.storage.tables import Row, markdown, read
@@ -50,61 +51,13 @@ def write(folder: Path, originals: Tensor, examples: dict[tuple[str, str, str, i
     return said
 
 
-class Table:
-    """The rows of ``audit.csv``; figures are of the first set of images unless a set is named."""
-
-    def __init__(self, rows: list[Row]):
-        names = ("mask", "images", "threat", "attack", "measure")
-        self.cells = {(*(row[name] for name in names), int(row["pairs"])): row for row in rows}
-        self.masks, self.sets, self.threats = (list(dict.fromkeys(row[name] for row in rows)) for name in names[:3])
-        self.pairs = sorted({int(row["pairs"]) for row in rows if row["threat"] in ("masks-only", "known-pairs")})
-        self.all_pairs = sorted({int(row["pairs"]) for row in rows})  # also those that a stolen encoder makes
-        self.fewest = min((k for k in self.pairs if k), default=0)  # but none
-        self.few, self.many = (max(k for k in self.pairs if k <= most) for most in (100, 1000))
-
-    def value(self, mask: str, threat: str, attack: str, measure: str, pairs: int, images: str = "") -> float | None:
-        row = self.cells.get((mask, images or self.sets[0], threat, attack, measure, pairs))
-        return None if row is None else float(row["mean"])
-
-    def of_kind(self, kind: scores.Kind, mask: str, threat: str, images: str, pairs: int) -> list[Row]:
-        """The row of each attack of a kind, by its first measure."""
-        keys = [(mask, images, threat, attack, kind.measures[0], pairs) for attack in plan.named(kind)]
-        return [self.cells[key] for key in keys if key in self.cells]
-
-    def anchor(self, name: str, mask: str = "aae") -> float:
-        return self.value(mask, "masks-only", name, "ssim", 0)
-
-    def with_encoder(self, mask: str) -> float:
-        """SSIM of the best attack of somebody who has the encoder, but of keyed masks neither key nor pairs."""
-        return self.best(mask, 0 if mask.endswith(KEYED) else self.all_pairs[-1], ("stolen-encoder",))
-
-    def best(self, mask: str, pairs: int, threats: tuple[str, ...] = ("masks-only", "known-pairs")) -> float:
-        """SSIM of the best attack with so many pairs or fewer."""
-        return max(
-            float(row["mean"])
-            for (name, images, threat, attack, measure, count), row in self.cells.items()
-            if (name, images, measure) == (mask, self.sets[0], "ssim")
-            and threat in threats
-            and attack not in ANCHORS
-            and count <= pairs
-        )
-
-    def best_reid(self, mask: str, pairs: int, threats: tuple[str, ...] = ("masks-only", "known-pairs")) -> float:
-        """Share of images that are re-identified at the first guess, with so many pairs or fewer."""
-        return max(
-            float(row["mean"])
-            for (name, images, threat, _, measure, count), row in self.cells.items()
-            if (name, images, measure) == (mask, self.sets[0], "reid_at_1") and threat in threats and count <= pairs
-        )
-
-
 def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
     """Plain words that follow from the figures by fixed rules, and say no more than they do.
 
     Args:
         candidates: among how many images the right one was to be found.
     """
-    nothing, label, everything = (table.anchor(name) for name in ANCHORS)
+    nothing, label, look_alike, everything = (table.anchor(name) for name in ANCHORS)
 
     def recovered(ssim: float) -> str:
         share = (ssim - nothing) / max(everything - nothing, 1e-9)
@@ -121,7 +74,7 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
         "What follows is what the attacks tried here find; that they fail proves nothing about others. "
         "Pictures and links are two things. "
         f"Pictures: the mean image, which needs no mask, has SSIM {nothing:.2f}, that of the true label {label:.2f}, "
-        f"and the owner's own decoder {everything:.2f}. "
+        f"the public image most like the true one {look_alike:.2f}, and the owner's own decoder {everything:.2f}. "
         f"From the masks of the autoencoder, somebody with masks alone recovers {recovered(table.best('aae', 0))}; "
         f"with {few} known pairs {recovered(table.best('aae', few))}; with {many} "
         f"{recovered(table.best('aae', many))}; with the encoder {recovered(table.with_encoder('aae'))}."
@@ -139,20 +92,32 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
         f"{table.best_reid('aae', 0, ('stolen-encoder',)):.1%} with the encoder itself."
     )
     linked = [
-        (text, max(float(row["mean"]) for row in rows))
+        (text, float(rows["linked_at_1"]["mean"]))
         for text, threat, pairs in (
             ("without a pair", "masks-only", 0),
             (f"with {many:,} known pairs", "known-pairs", many),
             ("with the encoder itself", "stolen-encoder", 0),
         )
-        if (rows := table.of_kind(scores.LINKAGE, "aae", threat, table.sets[0], pairs))
+        if (rows := table.chosen(scores.LINKAGE, "aae", pairs, (threat,)))
     ]
     if linked:
         said.append(
             "Who has another photograph of each, cropped a little, brighter or darker and saved as JPEG, names the one "
             "of a mask for " + ", ".join(f"{share:.1%} {text}" for text, share in linked) + "."
         )
-    said.append(key_verdict(table, frontier, recovered))
+    joined = [
+        (text, float(rows["joined_at_1"]["mean"]))
+        for text, mask in (("another encoder", "aae"), ("another key", "aae" + KEYED))
+        if (rows := table.chosen(scores.RELEASES, mask, 0, ("two-releases",)))
+    ]
+    if joined:
+        said.append(
+            "Who has the same images masked twice, and neither images nor encoder, joins the two masks of an image for "
+            + ", ".join(f"{share:.1%} where the other time it was {text}" for text, share in joined)
+            + "."
+        )
+    if "aae" + KEYED in table.masks:
+        said.append(key_verdict(table, frontier, recovered))
     for member in table.of_kind(scores.MEMBERSHIP, "aae", "stolen-encoder", table.sets[0], 0):
         low, mean, high = (float(member[name]) for name in ("low", "mean", "high"))
         told = "is not shown to be told" if low <= 0.5 else "is told"
@@ -224,12 +189,13 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
         f"Made by `python crosspair.py --audit`. {said}\n",
         "The words of this verdict follow a rule: of the way from the mean image's SSIM to the matched decoder's, \"a "
         'little" is a tenth, "most" is half, and "as much" is 95%. A key "no longer helps" where the best attack comes '
-        f"within {EQUAL} of SSIM of the best without it. The best attack of several is picked by its result, which an "
-        "attacker cannot quite do.\n",
+        f"within {EQUAL} of SSIM of the best without it. The best attack of several is chosen on every fourth image "
+        "(measure `choice`); all other figures are of the other images.\n",
         *(f"![{PICTURES[name]}](figures/{name})\n" for name in pictures),
         "## Pictures\n",
         f"SSIM of the best attack with so many pairs or fewer on {table.sets[0]}, between answers that need no attack: "
-        "the mean of public images, their mean of the true label, and the owner's own decoder.\n",
+        "the mean of public images, their mean of the true label, of public images the one most like the true image, "
+        "and the owner's own decoder.\n",
         picture_table(table),
         "## Links\n",
         f"Share of masks whose image is named among {candidates:,} candidates at the first guess, by somebody with an "
@@ -245,15 +211,15 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
     )
     for images in table.sets:
         lines += [f"## SSIM of reconstructions: {images}\n", reconstruction_table(table, images)]
-        for kind in (scores.REIDENTIFICATION, scores.LINKAGE):
-            if any(key[4] == kind.measures[0] for key in table.cells):
+        for kind in (scores.REIDENTIFICATION, scores.LINKAGE, scores.RELEASES):
+            if any(key[4] == kind.main for key in table.cells):
                 lines += [
                     f"## {kind.name.capitalize()} at the first guess: {images}\n",
                     guess_table(table, images, kind),
                 ]
     for kind, chance in ((scores.ATTRIBUTE, "1 of 20 superclasses, 0.05"), (scores.MEMBERSHIP, "0.5")):
         names = plan.named(kind)
-        rows = [row for key, row in table.cells.items() if key[3] in names]
+        rows = [row for key, row in table.cells.items() if key[3] in names and key[4] == kind.main]
         if rows:
             lines += [f"## {kind.name.capitalize()}\n", f"Accuracy; chance is {chance}.\n"]
             cells = [[row["mask"], row["threat"], row["pairs"], with_interval(row)] for row in rows]
@@ -318,15 +284,16 @@ def reconstruction_table(table: Table, images: str) -> str:
 
 
 def guess_table(table: Table, images: str, kind: scores.Kind) -> str:
-    """Masks and threats down, pairs across; of several attacks the best."""
-    rows, (at_first, _, median, *_) = [], kind.measures
+    """Masks and threats down, pairs across; of several attacks the best, with as many pairs or fewer."""
+    rows, (at_first, _, median, *_) = [], kind.figures
     for mask, threat in dict.fromkeys((key[0], key[2]) for key in table.cells if key[4] == at_first):
         cells = []
         for k in table.pairs:
-            found = table.of_kind(kind, mask, threat, images, k)
-            attack = max(found, key=lambda row: float(row["mean"]))["attack"] if found else ""
-            first, guesses = (table.value(mask, threat, attack, name, k, images) for name in (at_first, median))
-            cells.append("" if first is None else f"{first:.3f} ({guesses:.0f})")
+            cells.append("")
+            if table.of_kind(kind, mask, threat, images, k):
+                found = table.chosen(kind, mask, k, (threat,), images)
+                first, guesses = (float(found[name]["mean"]) for name in (at_first, median))
+                cells[-1] = f"{first:.3f} ({guesses:.0f})"
         rows.append([mask, threat, *cells])
     columns = ["mask, in parentheses the median of guesses needed", "threat", *(f"{k:,}" for k in table.pairs)]
     return markdown(columns, rows)

@@ -13,6 +13,7 @@ from maskbench.leakage.world import World
 
 RESAMPLES = 500  # of the bootstrap
 FALSE_POSITIVES = 1e-3  # the rate at which true positives are counted
+CHOICE = 4  # every fourth image serves to choose among attacks, the others to judge them
 IMAGE_MEASURES = tuple(f"{name}{kind}" for name in ("mse", "psnr", "ssim") for kind in ("", "_median", "_best1"))
 
 
@@ -22,27 +23,38 @@ class Kind:
 
     Attributes:
         name: for readers.
-        measures: its rows in ``audit.csv``.
+        figures: what is measured.
+        main: of these, the one that attacks are compared by.
         of: the judged sets that it is measured on: all of them, the first, or the last.
     """
 
     name: str
-    measures: tuple[str, ...]
+    figures: tuple[str, ...]
+    main: str
     of: str = "all"
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Its rows in ``audit.csv``: the figures, and the main one of the images that serve to choose an attack."""
+        return *self.figures, "choice"
 
     def sets(self, judged: list[str]) -> list[str]:
         """Of all judged sets those that it is measured on."""
         return {"all": judged, "first": judged[:1], "last": judged[-1:]}[self.of]
 
 
-RECONSTRUCTION = Kind("reconstruction", IMAGE_MEASURES)
-REIDENTIFICATION = Kind("re-identification", ("reid_at_1", "mean_rank", "median_rank"))
+RECONSTRUCTION = Kind("reconstruction", IMAGE_MEASURES, "ssim")
+REIDENTIFICATION = Kind("re-identification", ("reid_at_1", "mean_rank", "median_rank"), "reid_at_1")
 # as re-identification, by another photograph of each image: the attacker has not the image itself
 LINKAGE = Kind(
-    "linkage of another photograph", ("linked_at_1", "linked_mean_rank", "linked_median_rank", "linked_at_fpr")
+    "linkage of another photograph",
+    ("linked_at_1", "linked_mean_rank", "linked_median_rank", "linked_at_fpr"),
+    "linked_at_1",
 )
-ATTRIBUTE = Kind("attribute inference", ("accuracy",), "last")  # labels are of the last set
-MEMBERSHIP = Kind("membership inference", ("accuracy",), "first")  # members are of the first set's kind
+# as re-identification, of masks of the same images in another release
+RELEASES = Kind("linkage of two releases", ("joined_at_1", "joined_mean_rank", "joined_median_rank"), "joined_at_1")
+ATTRIBUTE = Kind("attribute inference", ("accuracy",), "accuracy", "last")  # labels are of the last set
+MEMBERSHIP = Kind("membership inference", ("accuracy",), "accuracy", "first")  # members are of the first set's kind
 
 
 def judged(kind: Kind, found: dict[str, Tensor], world: World) -> dict[str, Tensor]:
@@ -58,7 +70,7 @@ def judged(kind: Kind, found: dict[str, Tensor], world: World) -> dict[str, Tens
     if kind is RECONSTRUCTION:
         originals = world.judged
         return {name: image_quality.image_quality(x, originals[name][: len(x)]) for name, x in found.items()}
-    if kind is REIDENTIFICATION:
+    if kind in (REIDENTIFICATION, RELEASES):
         places = world.answers()
         return {name: ranks_of(distances, places[name]) for name, distances in found.items()}
     if kind is LINKAGE:
@@ -73,15 +85,26 @@ def judged(kind: Kind, found: dict[str, Tensor], world: World) -> dict[str, Tens
     return {name: (said == truth[order])[order.argsort()] for name, said in found.items()}
 
 
+def chooses(count: int) -> Tensor:
+    """Which of so many judged images serve to choose an attack, bool ``[count]``; what is reported is of the others."""
+    return torch.arange(count) % CHOICE == 0
+
+
 def intervals(kind: Kind, results: Tensor) -> list[tuple[float, float, float]]:
     """Each measure of an attack and the 2.5% and 97.5% points of its bootstrap over images.
 
     Args:
         results: of every image, what :func:`judged` says.
     """
+    choice = chooses(len(results))
+    main = kind.figures.index(kind.main)
+    return [*_figures(kind, results[~choice]), _figures(kind, results[choice])[main]]
+
+
+def _figures(kind: Kind, results: Tensor) -> list[tuple[float, float, float]]:
     results = results.double().numpy()
     drawn = np.random.RandomState(0).randint(len(results), size=(RESAMPLES, len(results)))
-    if kind is REIDENTIFICATION:
+    if kind in (REIDENTIFICATION, RELEASES):
         figures = [(results == 1, np.mean), (results, np.mean), (results, np.median)]
     elif kind is LINKAGE:
         ranks, told = results.T

@@ -12,6 +12,32 @@ Accuracy = Callable[[MaskedSet, Sequence[str]], dict[str, tuple[float, float]]]
 
 
 @dataclass(frozen=True)
+class Release:
+    """What an owner who hands out masks says before the audit; the report judges by it.
+
+    Attributes:
+        masked: the file, or the name of its shards, that is to be handed out; or None.
+        recipient: who gets it.
+        pairs: how many of the images behind masks an attacker may know.
+        most_ssim: the SSIM of the best reconstruction that is accepted; None where nothing was said.
+        most_named: the share of images named among candidates, likewise.
+        most_linked: the share of other photographs that are linked, likewise.
+        most_inferred: the accuracy of a withheld label, likewise.
+    """
+
+    masked: Path | None = None
+    recipient: str = ""
+    pairs: int = 1000
+    most_ssim: float | None = None
+    most_named: float | None = None
+    most_linked: float | None = None
+    most_inferred: float | None = None
+
+
+NOTHING_SAID = Release()
+
+
+@dataclass(frozen=True)
 class Settings:
     """What an audit is of, and where it goes.
 
@@ -23,6 +49,8 @@ class Settings:
         output_dir: an existing folder.
         more_models: folders of other trained autoencoders, instances 0 and 1 in each, for accuracy against leakage.
         data_dir, workers, skip_corrupt, reading: as for :func:`maskbench.data.datasets.load`.
+        masks: which are audited beside the autoencoder's own, in ``maskbench.leakage.audit.BESIDE``.
+        terms: of the release that the report is for.
     """
 
     dataset: str
@@ -35,3 +63,5 @@ class Settings:
     workers: int
     skip_corrupt: bool
     reading: Reading = AS_IT_IS
+    masks: Sequence[str] = ()
+    terms: Release = NOTHING_SAID

@@ -57,6 +57,11 @@ def stolen_encoder(world: World, victim: Victim, count: int) -> Knowledge:
     return masks_only(world, victim, **more)
 
 
+def two_releases(world: World, victim: Victim, _count: int = 0) -> Knowledge:
+    """Masks of the same images from two releases: by other keys or, without a key, by other encoders."""
+    return masks_only(world, victim, second=victim.second_release())
+
+
 def _stolen_counts(mask: str, some: list[int], public: int) -> list[int]:
     return [0, *some] if mask.endswith(KEYED) else sorted({0, min(MOST_PAIRS, public), public})
 
@@ -92,6 +97,11 @@ THREATS = {
         text="no known pairs, but may have n images of their choice masked",
         knowledge=oracle,
         counts=lambda mask, some, public: some,
+    ),
+    "two-releases": Threat(
+        text="masks of the same images twice: by other encoders, or of keyed masks by other keys; none of these",
+        knowledge=two_releases,
+        counts=lambda mask, some, public: [0],
     ),
     "stolen-encoder": Threat(
         text="the encoder's weights (of keyed masks: without the key), so unlimited pairs of public images",

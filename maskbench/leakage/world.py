@@ -7,6 +7,7 @@ validation images are what the attacker takes statistics of.
 """
 
 import functools
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from maskbench.data import image_quality
 from maskbench.data.image_set import to_float
 from maskbench.data.masked_set import KEYED
 from maskbench.data.views import another_photograph
+from maskbench.leakage.attacks import retrieval
 from maskbench.leakage.attacks.ridge import Ridge
 from maskbench.leakage.knowledge import MOST_PAIRS, Instance, Labelled, Map, Membership, Pairs, Public, batched
 from maskbench.masking import Autoencoder, MaskingMethod, Recipe, make
@@ -74,6 +76,15 @@ class World:
         return {name: another_photograph(pixels, self.seed) for name, pixels in self.candidates.items()}
 
     @functools.cached_property
+    def nearest_public(self) -> dict[str, Tensor]:
+        """Of each judged image the public image that is nearest to it, pixel by pixel: ``[N, 3, S, S]`` by set."""
+        public = self.images.public
+        return {
+            name: to_float(public[retrieval.nearest(images.flatten(1), public.flatten(1))])
+            for name, images in self.judged.items()
+        }
+
+    @functools.cached_property
     def networks(self) -> list[str]:
         """Fingerprints of both autoencoders."""
         sides = self.owner, self.attacker
@@ -110,8 +121,11 @@ class World:
 
     def _victim(self, name: str) -> "Victim":
         owner, attacker, own, stolen = self._methods(name.removesuffix(KEYED))
-        method = Keyed(owner, self._secret) if name.endswith(KEYED) else owner
-        return Victim(self, method, reading(method, attacker), own, stolen)
+        if not name.endswith(KEYED):
+            return Victim(self, owner, reading(owner, attacker), own, stolen, own.encode)
+        keys = self._secret, hashlib.sha256(self._secret).digest()
+        method, elsewhere = (Keyed(owner, secret) for secret in keys)
+        return Victim(self, method, reading(method, attacker), own, stolen, reading(elsewhere, attacker))
 
 
 class Victim:
@@ -123,11 +137,14 @@ class Victim:
         encode: images to codes as the attacker reads them.
         own: the attacker's instance of the method.
         stolen: the owner's encoder, without key and decoder.
+        elsewhere: images to codes of another release: under another key or, without one, of another encoder.
     """
 
-    def __init__(self, world: World, method: MaskingMethod, encode: Map, own: Instance, stolen: Instance):
+    def __init__(
+        self, world: World, method: MaskingMethod, encode: Map, own: Instance, stolen: Instance, elsewhere: Map
+    ):
         self.world, self.method, self.encode, self.own, self.stolen = world, method, encode, own, stolen
-        self.name = method.name
+        self.elsewhere, self.name = elsewhere, method.name
 
     @functools.cached_property
     def masks(self) -> dict[str, Tensor]:
@@ -147,6 +164,10 @@ class Victim:
         """The first known pairs."""
         # a view would lead to the pairs that are not known
         return Pairs(self._known[:count].clone(), self.world.known[:count].clone())
+
+    def second_release(self) -> dict[str, Tensor]:
+        """Codes of the same images as the owner masks them elsewhere, by set, in the candidates' order."""
+        return {name: batched(self.elsewhere, images) for name, images in self.world.candidates.items()}
 
     def labelled(self, count: int) -> Labelled | None:
         """The first labelled masks, where there are labels."""
@@ -181,11 +202,15 @@ class Victim:
         return lambda images: decode(self.encode(images))
 
     def anchors(self) -> dict[str, dict[str, Tensor]]:
-        """What needs no attack: the mean image, that of the true label, the owner's own decoder; by name and set."""
+        """What needs no attack, by name and set.
+
+        The mean image, that of the true label, the public image most like the true one, and the owner's own decoder.
+        """
         judged, mean = self.world.judged, self.world.public.mean
         return {
             "mean-image": {name: mean.expand_as(images) for name, images in judged.items()},
             "label-mean-image": self.world.images.label_means,
+            "nearest-public-image": self.world.nearest_public,
             "matched-decoder": {name: self.rebuild(images) for name, images in judged.items()},
         }
 

@@ -25,6 +25,8 @@ GAUSSIAN_DIMS = (96, 192, MAIN_GAUSSIAN_DIM, 768)
 ESTIMATORS = (100, 200, 400)  # the first is Table 1's
 IMAGE_SIZES = (32, 64, 96)
 PRIOR_WEIGHTS = (0, 0.1, 1, 3)
+# of an example of a release report: what its owner would accept
+THRESHOLDS = {"--most-ssim": 0.23, "--most-named": 0.2, "--most-linked": 0.2, "--most-inferred": 0.3}
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,10 @@ def _audit_step(commands: _Commands) -> Step:
     folders = [*presets, *(f"gaussian-{size}" for size in others)]
     work = commands.pair(runs / DEFAULT_PRESET, runs / "audit", "--audit")
     work += ["--more-models", *(str(runs / folder / "aae") for folder in folders)]
+    work += ["--release", str(runs / DEFAULT_PRESET / "cifar100.pt"), "--recipient", "a laboratory, for example"]
+    work += [str(word) for threshold in THRESHOLDS.items() for word in threshold]
     needs = *(f"train {preset}" for preset in PRESETS), *(f"latent size {size}" for size in others)
+    needs += (f"mask {DEFAULT_PRESET} cifar100",)
     return Step("audit", 90, [work], needs)
 
 

@@ -150,7 +150,7 @@ def _whitening(codes: Tensor, width: int) -> tuple[Map, Map]:
 @functools.lru_cache(maxsize=1)
 def by_statistics(collection: Tensor, instance: Instance) -> Map:
     """The owner's codes to those of an instance that the attacker has, without a pair."""
-    return unpaired(collection, instance.every_code())
+    return unpaired(collection, instance.every_code)
 
 
 @functools.lru_cache(maxsize=1)

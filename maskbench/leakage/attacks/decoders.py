@@ -190,7 +190,7 @@ def inverse_of_stolen(stolen: Instance, own: Instance) -> Map:
 @functools.lru_cache(maxsize=1)
 def scratch_of_stolen(stolen: Instance) -> Map:
     """A decoder of a stolen encoder, trained from scratch on all public images: codes to images."""
-    return scratch_decoder(stolen.every_code(), to_float(stolen.public.images))
+    return scratch_decoder(stolen.every_code, to_float(stolen.public.images))
 
 
 def of_stolen(stolen: Instance, own: Instance) -> Map:

@@ -224,6 +224,16 @@ def from_keyed_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     return _best(knowledge, knowledge.stolen, [*INVARIANT, lambda codes, candidates: (align(codes), candidates)])
 
 
+def from_releases(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Two releases of the same images: which mask of one is of which of the other, by every way that needs no pair."""
+    return {name: _matched(codes, knowledge.second[name]) for name, codes in knowledge.masks.items()}
+
+
+def from_releases_by_transport(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Two releases of the same images: as :func:`from_masks_by_transport`."""
+    return {name: matched_by_transport(codes, knowledge.second[name]) for name, codes in knowledge.masks.items()}
+
+
 def _as_they_are(codes: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
     return codes, candidates
 
@@ -244,10 +254,18 @@ def _best(
     others: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
 ) -> dict[str, Tensor]:
     """Of several ways to compare, and others that give distances, what looks best to somebody who knows no answer."""
-    best = {}
-    for name, codes in knowledge.masks.items():
-        candidates = batched(instance.encode, knowledge.candidates[name])
-        found = [distances(*way(codes, candidates)) for way in ways]
-        found += [other(codes, candidates) for other in others]
-        best[name] = max(found, key=named_once)
-    return best
+    return {
+        name: _matched(codes, batched(instance.encode, knowledge.candidates[name]), ways, others)
+        for name, codes in knowledge.masks.items()
+    }
+
+
+def _matched(
+    codes: Tensor,
+    candidates: Tensor,
+    ways: Sequence[Comparison] = (_as_they_are, *INVARIANT),
+    others: Sequence[Callable[[Tensor, Tensor], Tensor]] = (matched_in_turns,),
+) -> Tensor:
+    found = [distances(*way(codes, candidates)) for way in ways]
+    found += [other(codes, candidates) for other in others]
+    return max(found, key=named_once)

@@ -1,0 +1,72 @@
+"""The table ``audit.csv``, and what its rows say."""
+
+from collections.abc import Sequence
+
+from maskbench.data.masked_set import KEYED
+from maskbench.leakage import plan, scores
+from maskbench.storage.tables import Row
+
+COLUMNS = ("mask", "images", "threat", "attack", "pairs", "measure", "mean", "low", "high")
+WITHOUT_ENCODER = ("masks-only", "known-pairs")
+
+
+class Table:
+    """The rows of ``audit.csv``; figures are of the first set of images unless a set is named."""
+
+    def __init__(self, rows: Sequence[Row]):
+        names = ("mask", "images", "threat", "attack", "measure")
+        self.cells = {(*(row[name] for name in names), int(row["pairs"])): row for row in rows}
+        self.masks, self.sets, self.threats = (list(dict.fromkeys(row[name] for row in rows)) for name in names[:3])
+        self.pairs = sorted({int(row["pairs"]) for row in rows if row["threat"] in WITHOUT_ENCODER})
+        self.all_pairs = sorted({int(row["pairs"]) for row in rows})  # also those that a stolen encoder makes
+        self.fewest = min((k for k in self.pairs if k), default=0)  # but none
+        self.few, self.many = (max(k for k in self.pairs if k <= most) for most in (100, 1000))
+
+    def value(self, mask: str, threat: str, attack: str, measure: str, pairs: int, images: str = "") -> float | None:
+        row = self.cells.get((mask, images or self.sets[0], threat, attack, measure, pairs))
+        return None if row is None else float(row["mean"])
+
+    def of_kind(self, kind: scores.Kind, mask: str, threat: str, images: str, pairs: int) -> list[Row]:
+        """The row of each attack of a kind, by its main measure."""
+        keys = [(mask, images, threat, attack, kind.main, pairs) for attack in plan.named(kind)]
+        return [self.cells[key] for key in keys if key in self.cells]
+
+    def chosen(
+        self, kind: scores.Kind, mask: str, pairs: int, threats: Sequence[str] = WITHOUT_ENCODER, images: str = ""
+    ) -> dict[str, Row]:
+        """The attack of a kind that does best with so many pairs or fewer: its rows by measure; empty without any.
+
+        It is chosen by its ``choice``, which is of other images than its other measures.
+        """
+        attacks, images = plan.named(kind), images or self.sets[0]
+        found = {
+            key: float(row["mean"])
+            for key, row in self.cells.items()
+            if key[:2] == (mask, images)
+            and key[2] in threats
+            and key[3] in attacks
+            and key[4] == "choice"
+            and key[5] <= pairs
+        }
+        if not found:
+            return {}
+        best = max(found, key=found.get)
+        return {measure: self.cells[*best[:4], measure, best[5]] for measure in kind.measures}
+
+    def best(self, mask: str, pairs: int, threats: Sequence[str] = WITHOUT_ENCODER) -> float:
+        """SSIM of the best attack with so many pairs or fewer."""
+        return self._main(scores.RECONSTRUCTION, mask, pairs, threats)
+
+    def best_reid(self, mask: str, pairs: int, threats: Sequence[str] = WITHOUT_ENCODER) -> float:
+        """Share of images that the best attack re-identifies at the first guess, with so many pairs or fewer."""
+        return self._main(scores.REIDENTIFICATION, mask, pairs, threats)
+
+    def _main(self, kind: scores.Kind, mask: str, pairs: int, threats: Sequence[str]) -> float:
+        return float(self.chosen(kind, mask, pairs, threats)[kind.main]["mean"])
+
+    def anchor(self, name: str, mask: str = "aae") -> float:
+        return self.value(mask, "masks-only", name, "ssim", 0)
+
+    def with_encoder(self, mask: str) -> float:
+        """SSIM of the best attack of somebody who has the encoder, but of keyed masks neither key nor pairs."""
+        return self.best(mask, 0 if mask.endswith(KEYED) else self.all_pairs[-1], ("stolen-encoder",))
