@@ -239,7 +239,10 @@ def parse_arguments() -> argparse.Namespace:
     add("--private", metavar="DATASET", help=private)
     more = "audit: folders of autoencoders of other sizes or presets, for the picture of accuracy against leakage"
     add("--more-models", type=command_line.path, nargs="+", default=[], metavar="FOLDER", help=more)
-    masks = "audit: masks beside the autoencoder's own; default: with a key, and four baselines; without a name: none"
+    masks = (
+        "audit: masks beside the autoencoder's own, such as aae+noise0.5 for --noise 0.5 of mask_dataset.py; default: "
+        "with a key, and four baselines; without a name: none"
+    )
     add("--masks", nargs="*", metavar="MASK", help=masks)
     release = "audit: what release.html is about: a masked file, or the name of its shards"
     add("--release", type=command_line.path, metavar="FILE", help=release)

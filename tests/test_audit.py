@@ -241,6 +241,10 @@ ALLOWED = [  # mask, threat, pairs or queries, what the attacker has beside mask
     ("aae+key", "oracle", 10, {"oracle"}),
     ("aae", "two-releases", 0, {"second"}),
     ("aae+key", "two-releases", 0, {"second"}),
+    ("aae+noise0.5", "known-pairs", 10, {"pairs", "labelled"}),
+    ("aae+noise0.5", "two-releases", 0, {"second"}),
+    ("aae+noise0.5", "stolen-encoder", 0, {"stolen"}),
+    ("aae+noise0.5+key", "stolen-encoder", 10, {"stolen", "pairs"}),
     ("aae", "stolen-encoder", 0, {"stolen", "membership"}),
     ("untrained", "stolen-encoder", 0, {"stolen"}),
     ("random-projection", "stolen-encoder", 40, {"stolen", "labelled"}),
@@ -292,6 +296,29 @@ def test_an_attacker_has_what_the_threat_allows_and_nothing_else(world, mask, th
         if isinstance(item, torch.Tensor):
             same = [secret for secret in secrets if secret.numel() == item.numel() and secret.dtype == item.dtype]
             assert not any(torch.allclose(item.flatten(), secret) for secret in same)
+
+
+def test_noise_is_on_what_is_released_and_on_what_is_learned_from(world):
+    """a z + sqrt(1 - a^2) e of clipped codes: without it, who has the encoder would name every image."""
+    kept, clean = 0.5, world.victim("aae")
+    victim = world.victim("aae+noise0.5")
+    gaussian = world.owner.encode(world.judged["photos"])[0]
+    expected = kept * gaussian * (4 / gaussian.norm(dim=1, keepdim=True)).clamp(max=1)
+    stolen = threats.stolen_encoder(world, victim, 0).stolen
+    torch.testing.assert_close(stolen.encode(world.judged["photos"]), expected)
+    noises = [
+        victim.masks["photos"] - expected,
+        victim.second_release()["photos"][world.answers()["photos"]] - expected,
+        stolen.codes - stolen.encode(world.public.some),
+    ]
+    for noise in noises:
+        assert abs(noise.std() - 0.75**0.5) < 0.08 and abs(noise.mean()) < 0.15
+    assert abs(torch.corrcoef(torch.stack([noise.flatten() for noise in noises[:2]]))[0, 1]) < 0.2
+    assert clean.stolen.deviation == 0
+    for name in ("aae", "aae+noise0.5", "aae+noise1+key", "pca"):
+        assert audit.is_mask(name)
+    for name in ("pca+noise0.5", "pca+key", "aae+noise2", "AAE", "nothing"):
+        assert not audit.is_mask(name)
 
 
 def test_candidates_are_for_re_identification_and_every_attack_has_an_oracle_of_its_own(world):

@@ -175,7 +175,7 @@ def test_what_leaves_is_what_the_file_holds(owner, tmp_path):
     masked_set.save(masks("aae+noise0.5", owner.fingerprint, width=0), tmp_path / "b.pt")
     left = release.leaving(Release(masked=tmp_path / "b.pt"), owner)
     facts = dict(left.facts)
-    assert left.mask == "aae" and left.noise and facts["bound"] == bounds.stated(0.5, 16, 2)
+    assert left.mask == "aae+noise0.5" and left.noise and facts["bound"] == bounds.stated(0.5, 16, 2)
     assert "at most 3.3 bits" in facts["a mask"]
     table = Table(tables.read(_table(tmp_path)))
     assert any("noise" in said for said, _ in release.assumptions(table, Release(), left))
@@ -187,6 +187,6 @@ def test_what_leaves_is_what_the_file_holds(owner, tmp_path):
 
 
 def _table(folder):
-    rows = [("aae", "cifar10", "masks-only", name, 0, "ssim", 0.2, 0.2, 0.2) for name in plan.ANCHORS]
+    rows = [("aae+noise0.5", "cifar10", "masks-only", name, 0, "ssim", 0.2, 0.2, 0.2) for name in plan.ANCHORS]
     tables.write_csv(folder / "audit.csv", COLUMNS, rows)
     return folder / "audit.csv"

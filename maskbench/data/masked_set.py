@@ -70,13 +70,12 @@ class MaskedSet:
     @property
     def base_method(self) -> str:
         """The masking method's name, without noise and key."""
-        return _METHOD.fullmatch(self.method)["base"]
+        return parts_of(self.method)[0]
 
     @property
     def kept(self) -> float | None:
         """What noise left of each code, 0 to 1; None without noise."""
-        kept = _METHOD.fullmatch(self.method)["kept"]
-        return None if kept is None else float(kept)
+        return parts_of(self.method)[1]
 
     @property
     def width(self) -> int:
@@ -122,6 +121,18 @@ class MaskedSet:
         if self.dataset in ("cifar100", "mnist"):
             count = min(count, 10_000)
         return (self.split == TRAIN) & torch.isin(self.source, training[:count])
+
+
+def parts_of(method: str) -> tuple[str, float | None, bool]:
+    """What a method's name is made of: the masking method, what noise kept of each code or None, whether it is keyed.
+
+    Raises:
+        ValueError: not the name of a method.
+    """
+    found = _METHOD.fullmatch(method)
+    if not found:
+        raise ValueError(f"{method}: not the name of a method")
+    return found["base"], None if found["kept"] is None else float(found["kept"]), method.endswith(KEYED)
 
 
 def save(masked: MaskedSet, path: Path | str) -> None:

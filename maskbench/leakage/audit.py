@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from maskbench.data import cifar100, datasets
 from maskbench.data.image_set import TEST, ImageSet, to_float
-from maskbench.data.masked_set import KEYED
+from maskbench.data.masked_set import KEYED, parts_of
 from maskbench.data.pixels import AS_IT_IS, Reading
 from maskbench.errors import InputError
 from maskbench.leakage import frontier, plan, release, report, scores, threats
@@ -83,13 +83,22 @@ def audit(
         terms=terms,
     )
     for mask in masks:
-        if mask not in BESIDE:
-            raise InputError(f"--masks {mask}: there is no such mask; choose among {', '.join(BESIDE)}")
+        if not is_mask(mask):
+            raise InputError(f"--masks {mask}: there is no such mask; choose among {', '.join(BESIDE)}, aae+noise0.5")
     owner, own = load_instances(Path(victim), Path(attacker))
     classifiers = [inspect.getfile(getattr(accuracy, "func", accuracy))] if accuracy else []
     with atomic.output_folder(settings.output_dir):
         ledger = Ledger(settings.output_dir / "audit-runs.pt", code_fingerprint(*classifiers))
         run(settings, owner, own, ledger, accuracy)
+
+
+def is_mask(name: str) -> bool:
+    """Whether a mask of this name can be audited: the autoencoder's own, one of ``BESIDE``, or one in noise."""
+    try:
+        base, kept, _ = parts_of(name)
+    except ValueError:
+        return False
+    return name in ("aae", *BESIDE) or (base == "aae" and kept is not None)
 
 
 def load_instances(victim: Path, attacker: Path) -> tuple[Autoencoder, Autoencoder]:

@@ -67,21 +67,28 @@ class Instance:
         encode: float32 images ``[N, 3, S, S]`` -> codes ``[N, D]`` as the attacker reads them; differentiable.
         public: the public images.
         decode: a module, codes -> images ``[N, 3, S, S]``; None where it was not stolen with the encoder.
+        deviation: of the noise that is released with such codes; what is learned from them should have it, too.
     """
 
     encode: Map
     public: Public
     decode: nn.Module | None = None
+    deviation: float = 0.0
 
     @functools.cached_property
     def codes(self) -> Tensor:
-        """Of ``public.some``."""
-        return batched(self.encode, self.public.some)
+        """Of ``public.some``, in noise."""
+        return self._in_noise(batched(self.encode, self.public.some))
 
     @functools.cached_property
     def every_code(self) -> Tensor:
-        """Of all public images."""
-        return batched(self.encode, to_float(self.public.images))
+        """Of all public images, in noise."""
+        return self._in_noise(batched(self.encode, to_float(self.public.images)))
+
+    def _in_noise(self, codes: Tensor) -> Tensor:
+        if self.deviation == 0:
+            return codes
+        return codes + self.deviation * torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
 
 
 @dataclass(frozen=True, eq=False)

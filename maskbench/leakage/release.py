@@ -78,8 +78,7 @@ def leaving(terms: Release, owner: Autoencoder) -> Leaving:
     facts = _facts(data)
     if terms.masked.is_file():
         facts.append(("sha256 of the file", atomic.digest(terms.masked)))
-    mask = "aae" + (KEYED if data.method.endswith(KEYED) else "")
-    return Leaving(mask, [("file", str(terms.masked)), recipient, *facts], data.kept is not None)
+    return Leaving(data.method, [("file", str(terms.masked)), recipient, *facts], data.kept is not None)
 
 
 def _facts(data: MaskedSet) -> list[tuple[str, str]]:
@@ -189,8 +188,6 @@ def assumptions(table: Table, terms: Release, left: Leaving) -> Iterator[tuple[s
         f"With {table.pairs[-1]:,}: {found('known-pairs', table.pairs[-1], *kinds[:3])}.",
     )
     yield "No attack is better than those tried.", "That they fail proves nothing about others."
-    if left.noise:
-        yield "The attacks above are on masks without noise.", "With noise they find less. Its bound is proven."
 
 
 def write(

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from maskbench.data import image_quality
 from maskbench.data.image_set import to_float
-from maskbench.data.masked_set import KEYED
+from maskbench.data.masked_set import parts_of
 from maskbench.data.views import another_photograph
 from maskbench.leakage.attacks import retrieval
 from maskbench.leakage.attacks.ridge import Ridge
 from maskbench.leakage.knowledge import MOST_PAIRS, Instance, Labelled, Map, Membership, Pairs, Public, batched
 from maskbench.masking import Autoencoder, MaskingMethod, Recipe, make
 from maskbench.masking.key import Keyed
+from maskbench.masking.noise import Noised, clipped
 from maskbench.models import Decoder
 from maskbench.storage import pt
 
@@ -120,12 +121,20 @@ class World:
         return Recipe(public=lambda: self.images.public, seed=seed, preset=preset, **sizes)
 
     def _victim(self, name: str) -> "Victim":
-        owner, attacker, own, stolen = self._methods(name.removesuffix(KEYED))
-        if not name.endswith(KEYED):
-            return Victim(self, owner, reading(owner, attacker), own, stolen, own.encode)
-        keys = self._secret, hashlib.sha256(self._secret).digest()
-        method, elsewhere = (Keyed(owner, secret) for secret in keys)
-        return Victim(self, method, reading(method, attacker), own, stolen, reading(elsewhere, attacker))
+        base, kept, keyed = parts_of(name)
+        owner, attacker, own, stolen = self._methods(base)
+        reader, releases = attacker, [owner, owner]
+        secrets = self._secret, hashlib.sha256(self._secret).digest()  # the second is of another release
+        if kept is not None:
+            releases = [Noised(owner, kept, secret) for secret in secrets]
+            reader = AsReleased()
+            bare = Autoencoder(owner.encoder, owner.fingerprint)
+            stolen = Instance(lambda x: kept * clipped(bare, x), self.public, deviation=(1 - kept**2) ** 0.5)
+        if keyed:
+            releases = [Keyed(method, secret) for method, secret in zip(releases, secrets, strict=True)]
+        method, elsewhere = releases
+        again = reading(elsewhere, reader) if keyed or kept is not None else own.encode  # or of another encoder
+        return Victim(self, method, reading(method, reader), own, stolen, again)
 
 
 class Victim:
@@ -137,7 +146,7 @@ class Victim:
         encode: images to codes as the attacker reads them.
         own: the attacker's instance of the method.
         stolen: the owner's encoder, without key and decoder.
-        elsewhere: images to codes of another release: under another key or, without one, of another encoder.
+        elsewhere: images to codes of another release: under another key or in other noise, or else of another encoder.
     """
 
     def __init__(
@@ -247,7 +256,14 @@ def instance(method: MaskingMethod, public: Public) -> Instance:
     return Instance(encode, public, linear_decoder(Instance(encode, public)))
 
 
-def reading(method: MaskingMethod, attacker: MaskingMethod) -> Map:
+class AsReleased:
+    """Reads codes as they are: in noise, undoing the contrast would only bend it."""
+
+    def read(self, gaussian: Tensor, categorical: Tensor) -> Tensor:
+        return torch.cat((gaussian, categorical), 1)
+
+
+def reading(method: MaskingMethod, attacker: MaskingMethod | AsReleased) -> Map:
     """Images to codes, read by what the attacker knows of his own instance of the method."""
     read, encode = attacker.read, method.encode
     return lambda images: read(*encode(images))

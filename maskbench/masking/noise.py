@@ -41,10 +41,8 @@ class Noised(MaskingMethod):
             )
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        gaussian, categorical = self.method.encode(images)
-        radius = gaussian.shape[1] ** 0.5
-        clipped = gaussian * (radius / gaussian.norm(dim=1, keepdim=True)).clamp(max=1)
-        return self.add_noise(clipped).to(gaussian.dtype), categorical[:, :0]
+        codes = clipped(self.method, images)
+        return self.add_noise(codes).to(codes.dtype), codes[:, :0]
 
     def add_noise(self, codes: Tensor) -> Tensor:
         """a z + sqrt(1 - a^2) e of clipped codes ``[N, G]``: float64 ``[N, G]``, to be rounded once.
@@ -71,6 +69,12 @@ class Noised(MaskingMethod):
     def to(self, device: torch.device) -> "Noised":
         self.method.to(device)
         return self
+
+
+def clipped(method: MaskingMethod, images: Tensor) -> Tensor:
+    """A method's codes before noise, ``[N, G]``: the Gaussian part, clipped to the radius sqrt(G)."""
+    gaussian, _ = method.encode(images)
+    return gaussian * (gaussian.shape[1] ** 0.5 / gaussian.norm(dim=1, keepdim=True)).clamp(max=1)
 
 
 def secret_order(secret: bytes, what: str, count: int) -> Tensor:

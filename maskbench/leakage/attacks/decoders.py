@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from maskbench.data.image_set import to_float
 from maskbench.leakage.attacks import ridge
-from maskbench.leakage.knowledge import Instance, Knowledge, Map, batched
+from maskbench.leakage.knowledge import Instance, Knowledge, Map
 from maskbench.models.sizes import depth, has_bfloat16
 
 FEWEST = 1000  # known pairs that a decoder is trained from scratch with
@@ -195,8 +195,8 @@ def scratch_of_stolen(stolen: Instance) -> Map:
 
 def of_stolen(stolen: Instance, own: Instance) -> Map:
     """The better of both on public images that neither was trained on, where these are more than ``public.some``."""
-    images = to_float(stolen.public.images[-len(stolen.public.images) // 10 :])
-    codes = batched(stolen.encode, images)
+    rows = slice(-len(stolen.public.images) // 10, None)
+    images, codes = to_float(stolen.public.images[rows]), stolen.every_code[rows]
     return min((inverse_of_stolen(stolen, own), scratch_of_stolen(stolen)), key=lambda x: _error(x, codes, images))
 
 
