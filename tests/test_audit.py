@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from maskbench.leakage import audit, frontier, plan, report, scores, threats
+from maskbench.leakage import audit, frontier, perceptual, plan, report, scores, threats
 from maskbench.leakage.attacks import decoders
 from maskbench.leakage.knowledge import Knowledge, Oracle, OracleRefused
 from maskbench.leakage.table import COLUMNS, Table
@@ -28,6 +28,11 @@ ATTACKS = {
     *("two-releases", "two-releases-by-transport", "retrieval"),
     *plan.ANCHORS,
 }
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    monkeypatch.setattr(perceptual, "STEPS", 5)
 
 
 def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
@@ -168,12 +173,13 @@ def test_the_bootstrap_covers():
     assert first == 0.3 and 0.26 < low < 0.3 < high < 0.34 and mean == pytest.approx(7.3) and median == 10
     views = torch.stack((ranks, (torch.arange(1000) < 250).float()), 1)
     assert [row[0] for row in scores._figures(scores.LINKAGE, views)] == pytest.approx([0.3, 7.3, 10, 0.25])
-    quality = torch.stack((torch.linspace(0, 1, 101), *[torch.linspace(0, 10, 101)] * 2), 1)
+    quality = torch.stack((torch.linspace(0, 1, 101), *[torch.linspace(0, 10, 101)] * 3), 1)
     found = dict(
         zip(scores.IMAGE_MEASURES, (row[0] for row in scores._figures(scores.RECONSTRUCTION, quality)), strict=True)
     )
     assert found["mse"] == pytest.approx(0.5) and found["mse_best1"] == pytest.approx(0.01)
     assert found["ssim_median"] == pytest.approx(5) and found["ssim_best1"] == pytest.approx(9.9)
+    assert found["perceptual_best1"] == pytest.approx(0.1)
 
 
 def test_an_attack_is_chosen_on_other_images_than_it_is_judged_on():
@@ -182,7 +188,7 @@ def test_an_attack_is_chosen_on_other_images_than_it_is_judged_on():
     ranks = torch.where(choice, 1.0, 500.0)  # right for the images that choose, and for no other
     at_first, *_, chosen = scores.intervals(scores.REIDENTIFICATION, ranks)
     assert at_first == (0, 0, 0) and chosen == (1, 1, 1)
-    quality = torch.stack((torch.zeros(1000), torch.zeros(1000), torch.where(choice, 0.7, 0.2)), 1)
+    quality = torch.stack((*torch.zeros(2, 1000), torch.where(choice, 0.7, 0.2), torch.zeros(1000)), 1)
     found = dict(zip(scores.RECONSTRUCTION.measures, scores.intervals(scores.RECONSTRUCTION, quality), strict=True))
     assert found["ssim"][0] == pytest.approx(0.2) and found["choice"][0] == pytest.approx(0.7)
     rows = [

@@ -235,7 +235,8 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
         ]
         lines.append(markdown(["mask", "Gaussian part", "classifier", "accuracy", "standard deviation", "SSIM"], cells))
     lines.append(
-        "MSE, PSNR, medians, the best 1% of the images (the 1% or 99% quantile), ranks, other photographs that are "
+        "MSE, PSNR, a learned distance (`perceptual`), medians, the best 1% of the images (the 1% or 99% quantile), "
+        "ranks, other photographs that are "
         f"told at a false positive rate of {scores.FALSE_POSITIVES} (`linked_at_fpr`), and 95% bootstrap intervals "
         "over images: [audit.csv](audit.csv). Gradient inversion is judged on the first 100 images of each set.\n"
     )

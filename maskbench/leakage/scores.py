@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 from maskbench.data import image_quality
+from maskbench.leakage import perceptual
 from maskbench.leakage.attacks.reidentification import accepted, ranks_of
 from maskbench.leakage.world import World
 
 RESAMPLES = 500  # of the bootstrap
 FALSE_POSITIVES = 1e-3  # the rate at which true positives are counted
 CHOICE = 4  # every fourth image serves to choose among attacks, the others to judge them
-IMAGE_MEASURES = tuple(f"{name}{kind}" for name in ("mse", "psnr", "ssim") for kind in ("", "_median", "_best1"))
+# the best 1% of images: those with a small MSE or distance, a high PSNR or SSIM
+BEST = {"mse": 0.01, "psnr": 0.99, "ssim": 0.99, "perceptual": 0.01}
+IMAGE_MEASURES = tuple(f"{name}{kind}" for name in BEST for kind in ("", "_median", "_best1"))
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,11 @@ def judged(kind: Kind, found: dict[str, Tensor], world: World) -> dict[str, Tens
         found: an attack's result by set: images, distances, labels, or whether images are members.
 
     Returns:
-        By set: of images ``[N, 3]`` MSE, PSNR and SSIM; ``[N]`` ranks; of other photographs ``[N, 2]`` ranks and
-        whether they are accepted; ``[N]`` whether the answer was right.
+        By set: of images ``[N, 4]`` MSE, PSNR, SSIM and perceptual distance; ``[N]`` ranks; of other photographs
+        ``[N, 2]`` ranks and whether they are accepted; ``[N]`` whether the answer was right.
     """
     if kind is RECONSTRUCTION:
-        originals = world.judged
-        return {name: image_quality.image_quality(x, originals[name][: len(x)]) for name, x in found.items()}
+        return {name: _quality(x, world.judged[name][: len(x)], world) for name, x in found.items()}
     if kind in (REIDENTIFICATION, RELEASES):
         places = world.answers()
         return {name: ranks_of(distances, places[name]) for name, distances in found.items()}
@@ -83,6 +85,11 @@ def judged(kind: Kind, found: dict[str, Tensor], world: World) -> dict[str, Tens
         return {name: labels == world.images.labelled[2] for name, labels in found.items()}
     truth, order = world.asked_members()
     return {name: (said == truth[order])[order.argsort()] for name, said in found.items()}
+
+
+def _quality(images: Tensor, originals: Tensor, world: World) -> Tensor:
+    apart = perceptual.distance(world.features, images, originals)
+    return torch.cat((image_quality.image_quality(images, originals), apart[:, None]), 1)
 
 
 def chooses(count: int) -> Tensor:
@@ -111,7 +118,7 @@ def _figures(kind: Kind, results: Tensor) -> list[tuple[float, float, float]]:
         figures = [(ranks == 1, np.mean), (ranks, np.mean), (ranks, np.median), (told, np.mean)]
     elif kind is RECONSTRUCTION:
         figures = []
-        for column, best in zip(results.T, (0.01, 0.99, 0.99), strict=True):  # the best 1%: small MSE, high PSNR, SSIM
+        for column, best in zip(results.T, BEST.values(), strict=True):
             at_best = functools.partial(np.quantile, q=best)
             figures += [(column, np.mean), (column, np.median), (column, at_best)]
     else:
