@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from maskbench.leakage import plan, scores
-from maskbench.leakage.attacks import alignment, decoders
+from maskbench.leakage import perceptual, plan, scores
+from maskbench.leakage.attacks import alignment, decoders, retrieval
 from maskbench.leakage.attacks.alignment import match_axes, procrustes, unpaired
 from maskbench.leakage.attacks.decoders import gradient_inversion, inverse_decoder, scratch_decoder
 from maskbench.leakage.attacks.inference import attribute, membership_rule
@@ -384,15 +384,16 @@ def given(attack: plan.Attack, generator: torch.Generator, noise: bool) -> tuple
     def draw(count: int) -> torch.Tensor:
         return planted.images(sources(count, NUMBERS, generator))
 
-    def mask(images: torch.Tensor) -> torch.Tensor:
-        codes = (planted.turned if turned else planted.encode)(images)
+    def mask(images: torch.Tensor, again: bool = False) -> torch.Tensor:
+        codes = (planted.turned if turned or again else planted.encode)(images)
         return 3 * torch.randn(codes.shape, generator=generator) if noise else codes
 
     planted = Planted(generator)
     turned = attack.threat in ("known-pairs", "oracle") or attack.name == "unpaired" or attack.masks is plan.keyed
     public = Public(draw(5000).mul(255).round().to(torch.uint8))
     own = Instance(planted.encode, public, PlantedDecoder(planted))
-    secret, known, others = draw(100), draw(300), draw(5000)
+    # who answers with a known image needs many
+    secret, known, others = draw(100), draw(3000 if attack.name == "retrieval" else 300), draw(5000)
     order = torch.randperm(100, generator=generator)
     labels = planted.encode(known)[:, 0] > planted.encode(known)[:, 1]
     told = 0.0 if noise else 3.0  # how much more members' codes differ
@@ -406,6 +407,7 @@ def given(attack: plan.Attack, generator: torch.Generator, noise: bool) -> tuple
         pairs=Pairs(mask(known), known) if attack.pairs is not plan.none else None,
         oracle=limited_oracle(mask, 12) if attack.threat == "oracle" else None,
         stolen=Instance(planted.encode, public) if attack.threat == "stolen-encoder" else None,
+        second={"set": mask(secret[order], again=True)} if attack.threat == "two-releases" else None,
         labelled=Labelled(mask(known), labels.long(), "set"),
         membership=Membership(members[0][:200], members[1][:200], torch.cat([x[200:] for x in members]), "set"),
     )
@@ -425,7 +427,7 @@ def found(attack: plan.Attack, knowledge: Knowledge, truth: dict[str, torch.Tens
         images = truth["images"][: len(result)]
         of_mean = F.mse_loss(knowledge.public.mean.expand_as(images), images)
         return 1 - (F.mse_loss(result, images) / of_mean).item()
-    if attack.kind is scores.REIDENTIFICATION:
+    if attack.kind in (scores.REIDENTIFICATION, scores.RELEASES):
         return (ranks_of(result, truth["places"]) == 1).double().mean().item()
     truth = truth["labels" if attack.kind is scores.ATTRIBUTE else "members"]
     return 2 * (result == truth).double().mean().item() - 1
@@ -433,6 +435,11 @@ def found(attack: plan.Attack, knowledge: Knowledge, truth: dict[str, torch.Tens
 
 # one of each function and threat: linkage runs the functions of re-identification
 DIFFERENT = list({(attack.run, attack.threat): attack for attack in reversed(plan.ATTACKS)}.values())
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    monkeypatch.setattr(perceptual, "STEPS", 5)
 
 
 @pytest.mark.parametrize("attack", DIFFERENT, ids=[f"{a.threat}-{a.name}-{a.run.__name__}" for a in DIFFERENT])
@@ -464,3 +471,13 @@ def test_procrustes_is_that_of_the_whole_decomposition(generator, pairs):
     rank = min(pairs, 30)
     rotation = values.sum() / codes.square().sum() * left[:, :rank] @ right[:rank]
     torch.testing.assert_close(procrustes(codes, own, zero, zero)(torch.eye(30, dtype=torch.float64)), rotation)
+
+
+def test_the_nearest_is_found_in_parts(generator, monkeypatch):
+    codes, others = torch.randn(30, 5, generator=generator), torch.randn(200, 5, generator=generator)
+    wanted = torch.cdist(codes, others).argmin(1)
+    assert torch.equal(retrieval.nearest(codes, others), wanted)
+    monkeypatch.setattr(retrieval, "_NUMBERS", 5 * 7)  # seven at once
+    assert torch.equal(retrieval.nearest(codes, others), wanted)
+    pixels = torch.randint(256, (200, 5), generator=generator, dtype=torch.uint8)
+    assert torch.equal(retrieval.nearest(pixels[50:80] / 255, pixels), torch.arange(50, 80))

@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from maskbench.data.image_set import to_float
+from maskbench.leakage import perceptual
 
 Map = Callable[[Tensor], Tensor]
 
@@ -44,6 +45,11 @@ class Public:
     def mean(self) -> Tensor:
         """The mean image, ``[3, S, S]``."""
         return self.some.mean(0)
+
+    @functools.cached_property
+    def features(self) -> perceptual.Features:
+        """What the perceptual distance compares."""
+        return perceptual.learn(self.images)
 
     @functools.cached_property
     def principal(self) -> tuple[Tensor, Tensor]:

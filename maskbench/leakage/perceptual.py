@@ -63,9 +63,8 @@ def learn(images: Tensor) -> Features:
     return network.eval().requires_grad_(False)
 
 
-@torch.no_grad()
 def distance(features: Features, one: Tensor, two: Tensor) -> Tensor:
-    """Of each pair of images, ``[N, 3, S, S]`` twice, in [0, 1] -> ``[N]``: 0 for the same, at most 4.
+    """Of each pair of images, ``[N, 3, S, S]`` twice, in [0, 1] -> ``[N]``: 0 for the same, at most 4; differentiable.
 
     The channels of a place are a direction; the squared distance of both directions is averaged over the places of a
     layer, and then over the layers.

@@ -49,6 +49,10 @@ def trained(mask: str) -> bool:
     return mask.split("+")[0] == "aae"
 
 
+def trained_and_plain(mask: str) -> bool:
+    return trained(mask) and plain(mask)
+
+
 def fitted(mask: str) -> bool:
     return mask in threats.FITTED
 
@@ -115,6 +119,7 @@ ATTACKS = (
     Attack("latent-ridge", RECONSTRUCTION, "known-pairs", ridge.latent_from_pairs, hidden),
     Attack("inverse-decoder", RECONSTRUCTION, "known-pairs", decoders.inverse_from_pairs, hidden),
     Attack("scratch-decoder", RECONSTRUCTION, "known-pairs", decoders.scratch_from_pairs, hidden, many),
+    Attack("perceptual-decoder", RECONSTRUCTION, "known-pairs", decoders.perceptual_from_pairs, trained, all_pairs),
     Attack("retrieval", RECONSTRUCTION, "known-pairs", retrieval.from_pairs, hidden, pictured=False),
     Attack("re-identification", REIDENTIFICATION, "known-pairs", reidentification.from_pairs, hidden),
     Attack("linkage", LINKAGE, "known-pairs", reidentification.from_pairs, hidden),
@@ -139,6 +144,14 @@ ATTACKS = (
     Attack("inverse-decoder", RECONSTRUCTION, "stolen-encoder", decoders.inverse_from_stolen, plain_and_hidden),
     Attack(
         "scratch-decoder", RECONSTRUCTION, "stolen-encoder", decoders.scratch_from_stolen, plain_and_hidden, all_pairs
+    ),
+    Attack(
+        "perceptual-decoder",
+        RECONSTRUCTION,
+        "stolen-encoder",
+        decoders.perceptual_from_stolen,
+        trained_and_plain,
+        all_pairs,
     ),
     Attack("retrieval", RECONSTRUCTION, "stolen-encoder", retrieval.from_stolen, plain_and_hidden, all_pairs),
     Attack("attribute", ATTRIBUTE, "stolen-encoder", inference.attributes, plain),

@@ -88,7 +88,7 @@ def judged(kind: Kind, found: dict[str, Tensor], world: World) -> dict[str, Tens
 
 
 def _quality(images: Tensor, originals: Tensor, world: World) -> Tensor:
-    apart = perceptual.distance(world.features, images, originals)
+    apart = perceptual.distance(world.public.features, images, originals)
     return torch.cat((image_quality.image_quality(images, originals), apart[:, None]), 1)
 
 

@@ -17,7 +17,6 @@ from maskbench.data import image_quality
 from maskbench.data.image_set import to_float
 from maskbench.data.masked_set import parts_of
 from maskbench.data.views import another_photograph
-from maskbench.leakage import perceptual
 from maskbench.leakage.attacks import retrieval
 from maskbench.leakage.attacks.ridge import Ridge
 from maskbench.leakage.knowledge import MOST_PAIRS, Instance, Labelled, Map, Membership, Pairs, Public, batched
@@ -76,11 +75,6 @@ class World:
     def other_photographs(self) -> dict[str, Tensor]:
         """Another photograph of each candidate, in the candidates' order."""
         return {name: another_photograph(pixels, self.seed) for name, pixels in self.candidates.items()}
-
-    @functools.cached_property
-    def features(self) -> perceptual.Features:
-        """What the perceptual distance compares."""
-        return perceptual.learn(self.images.public)
 
     @functools.cached_property
     def nearest_public(self) -> dict[str, Tensor]:
