@@ -1,12 +1,15 @@
 """What does noise on masks cost, and what does it prove?
 
-    python benchmarks/noise.py                                        # the encoder in results/weights
-    python benchmarks/noise.py --encoder runs/aae/0/encoder.pt --save # also results/noise.csv
+    python benchmarks/noise.py                                                   # encoders 0 and 1 of runs/aae
+    python benchmarks/noise.py --encoder A/encoder.pt --own B/encoder.pt --save  # also results/noise.csv
 
-For every amount: accuracy on CIFAR-100 without augmented copies, of the MLP at 2, 3 and 4 classes, of trees at 3; how
-many of the first 1,000 test images somebody names who has the encoder and these images, by the likeliest code; the
-bound on that; the bits of a mask.
+For every amount: accuracy on CIFAR-100 without augmented copies, of the MLP at 2, 3 and 4 classes, of trees at 3. How
+many of the first 1,000 test images somebody names who has these images and an encoder of the same kind (linked: by
+transport, without a known pair), or the encoder itself (named: by the likeliest code). The bound on that; the bits of a
+mask.
 """
+
+from pathlib import Path
 
 import common
 import torch
@@ -16,24 +19,26 @@ from classify import mean_accuracies
 from maskbench.data import datasets
 from maskbench.data.image_set import TEST, TRAIN, to_float
 from maskbench.leakage import bounds
+from maskbench.leakage.attacks.reidentification import matched_by_transport, ranks_of
 from maskbench.masking import Recipe, make
 from maskbench.masking.noise import Noised
 from maskbench.masking.shards import Shard, Work
 from maskbench.runtime import command_line
 from maskbench.storage import tables
 
-KEPT = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
+KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3, 0.2, 0.1)
 CANDIDATES = 1000
 DRAWS = 5
 SCORES = (("mlp", 2), ("mlp", 3), ("mlp", 4), ("forest", 3), ("adaboost", 3))
-COLUMNS = ("kept", *(f"{name}_{classes}" for name, classes in SCORES), "named", "bound", "bits")
+COLUMNS = ("kept", *(f"{name}_{classes}" for name, classes in SCORES), "linked", "named", "bound", "bits")
 SECRET = bytes(32)  # none at all: a figure is to be made again
 
 
 def main() -> None:
     parser = common.parser(__doc__)
-    default = common.RESULTS / "weights" / "encoder.pt"
-    parser.add_argument("--encoder", type=command_line.path, default=default, help="what masks")
+    for flag, number, what in (("--encoder", 0, "what masks"), ("--own", 1, "the attacker's own, of another seed")):
+        default = Path("runs/aae") / str(number) / "encoder.pt"
+        parser.add_argument(flag, type=command_line.path, default=default, help=what)
     parser.add_argument("--data-dir", type=command_line.path, default="data", help="where CIFAR-100 is")
     args = parser.parse_args()
     torch.set_flush_denormal(True)
@@ -41,10 +46,10 @@ def main() -> None:
     images = datasets.load("cifar100", args.data_dir, 32)
     train, test = (torch.nonzero(images.split == part).flatten() for part in (TRAIN, TEST))
     pixels = to_float(images.images[test[:CANDIDATES]])
-    encoder = make("aae", Recipe(public=list, encoder=args.encoder))
-    rows = []
+    encoder, own = (make("aae", Recipe(public=list, encoder=path)) for path in (args.encoder, args.own))
+    rows, places = [], torch.arange(CANDIDATES)
     with torch.inference_mode():
-        codes = Noised(encoder, 1.0, SECRET).encode(pixels)[0]
+        codes, own_codes = (Noised(method, 1.0, SECRET).encode(pixels)[0] for method in (encoder, own))
     for kept in KEPT:
         method = Noised(encoder, kept, SECRET)
         data = Shard(Work(method, images, train, test), 0).mask()
@@ -53,6 +58,7 @@ def main() -> None:
             [
                 kept,
                 *(mean_accuracies(data, [name], classes, DRAWS)[name][0] for name, classes in SCORES),
+                (ranks_of(matched_by_transport(released, own_codes), places) == 1).double().mean().item(),
                 named(released, codes, kept),
                 bounds.naming_bound(kept, size, 1, CANDIDATES),
                 bounds.mask_bits(kept, size),
