@@ -49,6 +49,8 @@ COLUMNS = ("images", "pair", "mean", "std", "paper_mean", "paper_std")
 PAIR_COLUMNS = ("images", "encoder", "decoder", "mean", "std")
 GRID_PATTERNS = ("checkers", "rings", "cross")
 GRID_IMAGES = 3
+AUDIT_FLAGS = ("private", "more_models", "masks", "release", "recipient")
+AUDIT_FLAGS += ("most_ssim", "most_named", "most_linked", "most_inferred")
 
 
 def main() -> None:
@@ -262,6 +264,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_data()
     parser.add_common()
     args = parser.parse_args()
+    told = [flag for flag in AUDIT_FLAGS if getattr(args, flag) not in (None, "", [])]
+    if told and not args.audit:
+        parser.error(f"argument --{told[0].replace('_', '-')}: is of the audit; add --audit, or leave it out")
     if args.output_dir is None:
         args.output_dir = Path("runs/audit" if args.audit else "runs/crosspair")
     if args.audit and args.private is None and args.dataset == "cifar10":

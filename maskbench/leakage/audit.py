@@ -121,6 +121,7 @@ def run(
         ledger: keeps finished steps.
         accuracy: classifies the masked private set; None leaves accuracy against leakage out.
     """
+    leaving = release.leaving(settings.terms, owner)
     others = [load_instances(folder / "0", folder / "1") for folder in settings.more_models]
     for folder, (other, _) in zip(settings.more_models, others, strict=True):
         if other.image_size != owner.image_size:
@@ -136,7 +137,6 @@ def run(
     secret = key.load(key_file)
     world = World(images, owner, attacker, secret, settings.seed)
 
-    leaving = release.leaving(settings.terms, owner)
     masks = list(dict.fromkeys(("aae", *settings.masks)))
     if leaving.mask not in masks:
         masks.append(leaving.mask)
