@@ -132,7 +132,7 @@ def test_other_models_have_two_instances_of_one_kind(complaint, tmp_path):
     audit = ("crosspair.py", "--audit", "--models", "a", "--dataset", "photos")
     assert "--masks pca+key: there is no such mask; choose among" in complaint(*audit, "--masks", "pca+key")
     assert "none.pt: no such file" in complaint(*audit, "--release", "none.pt")
-    assert "--most-ssim: high is not a number" in complaint(*audit, "--most-ssim", "high")
+    assert "--most-ssim: 'high' is not a number" in complaint(*audit, "--most-ssim", "high")
     assert "--most-named: is of the audit; add --audit" in complaint("crosspair.py", "--most-named", 0.2)
     assert not (tmp_path / "runs" / "audit" / "release.html").exists()
 
