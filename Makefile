@@ -20,7 +20,7 @@ demo: .venv/ready
 	$(BIN)/python crosspair.py --models $(DEMO)/aae --dataset photos --limit 10000 --output-dir $(DEMO)/crosspair
 	$(BIN)/python crosspair.py --audit --models $(DEMO)/aae --dataset photos --limit 400 --masks \
 		--recipient "a demonstration" --most-ssim 0.5 --most-named 0.5 --output-dir $(DEMO)/audit
-	@echo "a report for whom signs: $(DEMO)/audit/release.html; pictures:" && find $(DEMO) -name '*.png' | sort
+	@echo "a report for the person who signs: $(DEMO)/audit/release.html; pictures:" && find $(DEMO) -name '*.png' | sort
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

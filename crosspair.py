@@ -18,7 +18,7 @@ With --audit, what a mask really gives away: attacks under five threat models, o
   stolen-encoder   has encoder.pt (but not the key of mask_dataset.py --key)
 
 Instance 0 is the victim, instance 1 the attacker's own autoencoder; so it is in each folder of --more-models. A page
-for the person who signs, release.html, judges masks by thresholds that are given before:
+for the person who signs, release.html, judges masks by thresholds:
 
     python crosspair.py --audit --release masked/cifar100.pt --recipient "Lab B" --most-ssim 0.3 --most-named 0.2
 
@@ -49,7 +49,7 @@ COLUMNS = ("images", "pair", "mean", "std", "paper_mean", "paper_std")
 PAIR_COLUMNS = ("images", "encoder", "decoder", "mean", "std")
 GRID_PATTERNS = ("checkers", "rings", "cross")
 GRID_IMAGES = 3
-AUDIT_FLAGS = ("private", "more_models", "masks", "release", "recipient")
+AUDIT_FLAGS = ("private", "more_models", "masks", "release", "recipient", "known_pairs")
 AUDIT_FLAGS += ("most_ssim", "most_named", "most_linked", "most_inferred")
 
 
@@ -81,7 +81,7 @@ def audit_all(args: argparse.Namespace, folders: list[Path], device: torch.devic
         ),
         limit=args.limit,
         seed=args.seed,
-        more_models=args.more_models,
+        more_models=args.more_models or (),
         data_dir=args.data_dir,
         workers=args.workers,
         skip_corrupt=args.skip_corrupt,
@@ -89,8 +89,8 @@ def audit_all(args: argparse.Namespace, folders: list[Path], device: torch.devic
         masks=audit.BESIDE if args.masks is None else args.masks,
         terms=Release(
             masked=args.release,
-            recipient=args.recipient,
-            pairs=args.known_pairs,
+            recipient=args.recipient or "",
+            pairs=1000 if args.known_pairs is None else args.known_pairs,
             most_ssim=args.most_ssim,
             most_named=args.most_named,
             most_linked=args.most_linked,
@@ -240,7 +240,7 @@ def parse_arguments() -> argparse.Namespace:
     private = "audit: also judge masks of this labelled set, and their accuracy; default: cifar100 beside cifar10"
     add("--private", metavar="DATASET", help=private)
     more = "audit: folders of autoencoders of other sizes or presets, for the picture of accuracy against leakage"
-    add("--more-models", type=command_line.path, nargs="+", default=[], metavar="FOLDER", help=more)
+    add("--more-models", type=command_line.path, nargs="+", metavar="FOLDER", help=more)
     masks = (
         "audit: masks beside the autoencoder's own, such as aae+noise0.5 for --noise 0.5 of mask_dataset.py; default: "
         "with a key, and four baselines; without a name: none"
@@ -248,11 +248,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--masks", nargs="*", metavar="MASK", help=masks)
     release = "audit: what release.html is about: a masked file, or the name of its shards"
     add("--release", type=command_line.path, metavar="FILE", help=release)
-    add("--recipient", default="", help="audit: who gets the release")
-    known = "audit: images behind masks that an attacker may know, in release.html"
-    add("--known-pairs", type=command_line.integer(0), default=1000, help=known)
+    add("--recipient", help="audit: who gets the release")
+    known = "audit: images behind masks that an attacker may know, in release.html (default: 1000)"
+    add("--known-pairs", type=command_line.integer(0), help=known)
     for name, what in (
-        ("ssim", "the SSIM of the best reconstruction"),
+        ("ssim", "the mean SSIM of the best reconstruction"),
         ("named", "the share of masks whose image is named among candidates"),
         ("linked", "the share whose other photograph is named"),
         ("inferred", "the accuracy of a withheld label"),
@@ -264,7 +264,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_data()
     parser.add_common()
     args = parser.parse_args()
-    told = [flag for flag in AUDIT_FLAGS if getattr(args, flag) not in (None, "", [])]
+    told = [flag for flag in AUDIT_FLAGS if getattr(args, flag) is not None]
     if told and not args.audit:
         parser.error(f"argument --{told[0].replace('_', '-')}: is of the audit; add --audit, or leave it out")
     if args.output_dir is None:

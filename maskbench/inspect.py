@@ -64,7 +64,7 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
         if data.method.endswith(masked_set.KEYED):
             details.append(("key", "turned by a secret key: the decoder alone does not fit"))
         if data.kept is not None:
-            details += _noise(data)
+            details += bounds.facts(data.kept, data.gaussian.shape[1], int(data.view.max()) + 1)
         if data.base_method == "identity":
             give_to = "whom you would give the images: these are their pixels"
     elif found == checkpoints.ENCODER_FORMAT:
@@ -84,16 +84,6 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
     else:
         details, give_to = [("holds", f"{len(ledger.Ledger(path))} runs")], "nobody: it serves these scripts alone"
     return [("is a", _FORMATS[found]), *details, ("give it to", give_to)], fingerprint
-
-
-def _noise(data: masked_set.MaskedSet) -> list[tuple[str, str]]:
-    """What the noise of a masked set proves."""
-    size, views = data.gaussian.shape[1], int(data.view.max()) + 1
-    bits = f"{bounds.mask_bits(data.kept, size):,.1f} bits"
-    return [
-        ("noise", f"{data.kept:g} of each code is kept; a mask tells at most {bits} of its image on average"),
-        ("bound", bounds.stated(data.kept, size, views)),
-    ]
 
 
 def _sizes(values: dict) -> str:

@@ -15,48 +15,55 @@ from maskbench.data.masked_set import MaskedSet
 from maskbench.errors import InputError
 from maskbench.leakage import bounds, plan, release, scores
 from maskbench.leakage.settings import Release
-from maskbench.leakage.table import COLUMNS, Table
+from maskbench.leakage.table import COLUMNS
 from maskbench.masking import Autoencoder
 from maskbench.models import Decoder, Encoder
-from maskbench.storage import atomic, pt, tables
+from maskbench.storage import pt, tables
 
-# mask, images, threat, attack, pairs, main figure, and what it is chosen by
+# images, threat, attack, pairs, main figure, and what it is chosen by; pages are about the last images
 ATTACKS = [
-    *(("aae", "cifar10", "masks-only", name, 0, 0.1 + 0.05 * n, 0) for n, name in enumerate(plan.ANCHORS)),
-    ("aae", "cifar10", "masks-only", "unpaired", 0, 0.12, 0.12),
-    ("aae", "cifar10", "masks-only", "re-identification", 0, 0.61, 0.6),
-    ("aae", "cifar10", "masks-only", "linkage", 0, 0.33, 0.3),
-    ("aae", "cifar10", "known-pairs", "ridge", 1000, 0.22, 0.2),
-    ("aae", "cifar10", "known-pairs", "ridge", 3000, 0.24, 0.3),
-    ("aae", "cifar10", "known-pairs", "re-identification", 1000, 0.9, 0.9),
-    ("aae", "cifar10", "known-pairs", "linkage", 1000, 0.7, 0.7),
-    ("aae", "cifar100", "known-pairs", "attribute", 1000, 0.2, 0.2),
-    ("aae", "cifar10", "two-releases", "two-releases", 0, 0.99, 1.0),
-    ("aae", "cifar10", "stolen-encoder", "scratch-decoder", 40000, 0.26, 0.26),
-    ("aae", "cifar10", "stolen-encoder", "membership", 0, 0.57, 0.5),
+    ("cifar10", "masks-only", "unpaired", 0, 0.9, 0.9),
+    *(("cifar100", "masks-only", name, 0, 0.1 + 0.05 * n, 0) for n, name in enumerate(plan.ANCHORS)),
+    ("cifar100", "masks-only", "unpaired", 0, 0.12, 0.12),
+    ("cifar100", "masks-only", "re-identification", 0, 0.61, 0.6),
+    ("cifar100", "masks-only", "linkage", 0, 0.33, 0.3),
+    ("cifar100", "known-pairs", "ridge", 300, 0.22, 0.2),
+    ("cifar100", "known-pairs", "ridge", 3000, 0.24, 0.3),
+    ("cifar100", "known-pairs", "re-identification", 300, 0.9, 0.9),
+    ("cifar100", "known-pairs", "linkage", 300, 0.7, 0.7),
+    ("cifar100", "known-pairs", "attribute", 300, 0.2, 0.2),
+    ("cifar100", "two-releases", "two-releases", 0, 0.99, 1.0),
+    ("cifar100", "stolen-encoder", "scratch-decoder", 40000, 0.26, 0.26),
+    ("cifar10", "stolen-encoder", "membership", 0, 0.57, 0.5),
 ]
 KINDS = {attack.name: attack.kind for attack in plan.ATTACKS}
 
 
+def write_table(folder, masks=("aae",), without: str = "") -> None:
+    """An ``audit.csv`` whose intervals are 0.01 to both sides."""
+    rows = []
+    for mask in masks:
+        for images, threat, attack, pairs, value, choice in ATTACKS:
+            kind = KINDS.get(attack, scores.RECONSTRUCTION)
+            for measure in kind.measures if attack != without else ():
+                mean = choice if measure == "choice" else 0.5 if measure == "ssim_best1" else value
+                rows.append((mask, images, threat, attack, pairs, measure, mean, mean - 0.01, mean + 0.01))
+    tables.write_csv(folder / "audit.csv", COLUMNS, rows)
+
+
 @pytest.fixture
 def folder(tmp_path):
-    """One with an ``audit.csv``: intervals are 0.01 to both sides."""
-    rows = []
-    for mask, images, threat, attack, pairs, value, choice in ATTACKS:
-        kind = KINDS.get(attack, scores.RECONSTRUCTION)
-        for measure in kind.measures:
-            mean = choice if measure == "choice" else value
-            rows.append((mask, images, threat, attack, pairs, measure, mean, mean - 0.01, mean + 0.01))
-    tables.write_csv(tmp_path / "audit.csv", COLUMNS, rows)
+    write_table(tmp_path)
     return tmp_path
 
 
-def written(folder, terms: Release, left: release.Leaving | None = None) -> str:
+def written(folder, terms: Release, released: release.Released | None = None) -> str:
     pixels = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(20, 3, 4, 4).contiguous()
     of_best = release.Pictures(pixels[:6], torch.arange(9, -1, -1), pixels[10:])
-    pictures = {("aae", *key): of_best for key in [("known-pairs", "ridge", 1000), ("masks-only", "unpaired", 0)]}
-    left = left or release.Leaving("aae", [("recipient", "<Lab & B>")])
-    release.write(folder, terms, left, pictures, pixels, torch.full((20, 3, 4, 4), 0.5))
+    released = released or release.Released("aae", [("recipient", "<Lab & B>")])
+    keys = [("known-pairs", "ridge", 300), ("masks-only", "unpaired", 0)]
+    pictures = {(released.mask, *key): of_best for key in keys}
+    release.write(folder, terms, released, pictures, pixels, torch.full((20, 3, 4, 4), 0.5))
     return (folder / release.NAME).read_text()
 
 
@@ -85,36 +92,48 @@ class Reader(html.parser.HTMLParser):
 def test_figures_are_those_of_the_table_and_thresholds_turn_lines(folder):
     page = Reader(written(folder, Release(recipient="Lab B")))
     rows = [row for row in page.rows if row]
-    assert [row[4] for row in rows] == [
+    assert [row[4].split(";")[0] for row in rows] == [
         *("0.120 (0.110 to 0.130)", "0.220 (0.210 to 0.230)"),
         *("0.610 (0.600 to 0.620)", "0.900 (0.890 to 0.910)"),
         *("0.330 (0.320 to 0.340)", "0.700 (0.690 to 0.710)"),
         "0.200 (0.190 to 0.210)",
     ]
+    assert rows[0][4].endswith("of the best 1% of images 0.500 or more")
     assert all(row[-1] == "no threshold given" for row in rows) and "decides nothing" in page.text
     assert [row[3] for row in rows][:2] == ["unpaired", "ridge"]
-    assert "mean image 0.100, label mean image 0.150, nearest public image 0.200" in rows[0][5]
-    assert "guessing 0.050" in rows[2][5]  # of twenty candidates
+    assert rows[1][2] == "300 known pairs, of cifar10"
+    assert "label mean image 0.150 (0.140 to 0.160); nearest public image 0.200" in rows[0][5]
+    assert rows[2][5] == "guessing 0.050" and "measured on 20 images of cifar100" in page.text
 
-    thresholds = Release(most_ssim=0.25, most_named=0.615, most_linked=0.34, most_inferred=0.215)
+    thresholds = Release(most_ssim=0.25, most_named=0.615, most_linked=0.345, most_inferred=0.215)
     page = Reader(written(folder, thresholds))
     verdicts = [row[-1].split(" (")[0] for row in page.rows if row]
     # the upper end of the interval counts: 0.62 is more than 0.615, where 0.61 is not
     assert verdicts == ["pass", "pass", "fail", "fail", "pass", "fail", "pass"]
-    assert "4 of 7 lines pass" in page.text
+    assert "4 of 7 lines pass; 0 have no threshold" in page.text
     wider = dataclasses.replace(thresholds, most_ssim=0.125)
     assert [row[-1][:4] for row in Reader(written(folder, wider)).rows if row][:2] == ["fail", "fail"]
-    most = Reader(written(folder, Release(pairs=0, most_ssim=0.13)))
-    assert [row[2] for row in most.rows if row] == ["masks alone"] * 3
+    most = Reader(written(folder, Release(pairs=0, most_ssim=0.135)))
+    assert [row[2] for row in most.rows if row] == ["masks alone"] * 4
+
+
+def test_what_was_not_measured_passes_no_threshold(folder):
+    write_table(folder, without="attribute")
+    page = Reader(written(folder, Release(most_inferred=0.9)))
+    last = [row for row in page.rows if row][-1]
+    assert (
+        last[4] == "not measured" and last[-1] == "fail (at most 0.9)" and "0 of 1 lines pass; 6 have no" in page.text
+    )
 
 
 def test_what_the_page_supposes_is_measured(folder):
     text = Reader(written(folder, Release())).text
-    assert "With it: SSIM 0.260, membership told 0.570." in text  # the encoder; what was not attacked is left out
+    # with the encoder; what was not attacked is left out
+    assert "With it: SSIM 0.260; whether an image trained it is told in 0.570 of cases." in text
     assert "With them: SSIM 0.250." in text  # the decoder
-    assert "by another key or encoder: joined 0.990" in text
-    assert "With 3,000: SSIM 0.240" in text
-    assert "With up to 1,000 of them: not measured." in text
+    assert "by another encoder: joined 0.990" in text
+    assert "No more than 300 images behind masks are known.With 3,000: SSIM 0.240" in text
+    assert "With up to 0 of them: not measured." in text
 
 
 def test_the_page_needs_nothing_else(folder):
@@ -165,28 +184,33 @@ def masks(method: str, encoder: str, width: int = 4) -> MaskedSet:
 
 def test_what_leaves_is_what_the_file_holds(owner, tmp_path):
     masked_set.save(masks("aae+key", owner.fingerprint), tmp_path / "a.pt")
-    left = release.leaving(Release(masked=tmp_path / "a.pt", recipient="Lab B"), owner)
-    facts = dict(left.facts)
-    assert left.mask == "aae+key" and not left.noise and facts["recipient"] == "Lab B"
+    released = release.released_data(Release(masked=tmp_path / "a.pt", recipient="Lab B"), owner)
+    facts = dict(released.facts)
+    assert released.mask == "aae+key" and facts["recipient"] == "Lab B"
     assert facts["images"] == "8 of digits, in up to 2 views: 12 masks"
     assert facts["a mask"].startswith("20 numbers, 640 bits") and facts["labels"].endswith("naught, one")
-    assert facts["encoder"] == owner.fingerprint and facts["sha256 of the file"] == atomic.digest(tmp_path / "a.pt")
+    assert facts["encoder"] == owner.fingerprint and facts["sha256"] == masked_set.digest(tmp_path / "a.pt")
+    write_table(tmp_path, masks=("aae", "aae+key"))
+    text = Reader(written(tmp_path, Release(), released)).text
+    assert "guessing 0.050, with the label 0.100" in text and "by another key: joined 0.990" in text
+    assert "told in 0.570 of cases" in text  # of the encoder, whatever the key
+    assert "Each figure is of one mask of an image." in text and "not on digits" in text
 
     masked_set.save(masks("aae+noise0.5", owner.fingerprint, width=0), tmp_path / "b.pt")
-    left = release.leaving(Release(masked=tmp_path / "b.pt"), owner)
-    facts = dict(left.facts)
-    assert left.mask == "aae+noise0.5" and left.noise and facts["bound"] == bounds.stated(0.5, 16, 2)
-    assert "at most 3.3 bits" in facts["a mask"]
-    table = Table(tables.read(_table(tmp_path)))
-    assert any("noise" in said for said, _ in release.assumptions(table, Release(), left))
+    released = release.released_data(Release(masked=tmp_path / "b.pt"), owner)
+    facts = dict(released.facts)
+    assert released.mask == "aae+noise0.5" and facts["bound"].startswith(bounds.stated(0.5, 16, 2))
+    assert "at most 3.3 bits" in facts["noise"] and "2 views together 6.6" in facts["noise"]
+    write_table(tmp_path, masks=("aae", "aae+noise0.5"))
+    page = Reader(written(tmp_path, Release(), released))
+    bound = bounds.naming_bound(0.5, 16, 1, 20)
+    assert [row for row in page.rows if row][2][4].endswith(f"with the encoder at most {bound:.3f} (proven)")
+    assert "The secret of the noise stays secret." in page.text and "by other noise: joined" in page.text
 
-    for method, encoder in (("aae", "0" * 64), ("pca", owner.fingerprint)):
+    for method, encoder, message in (
+        ("aae", "0" * 64, "not masked by the audited encoder"),
+        ("pca", owner.fingerprint, "masks of pca; the report is for an autoencoder's"),
+    ):
         masked_set.save(masks(method, encoder), tmp_path / "c.pt")
-        with pytest.raises(InputError, match=r"c\.pt: not masked by the audited encoder"):
-            release.leaving(Release(masked=tmp_path / "c.pt"), owner)
-
-
-def _table(folder):
-    rows = [("aae+noise0.5", "cifar10", "masks-only", name, 0, "ssim", 0.2, 0.2, 0.2) for name in plan.ANCHORS]
-    tables.write_csv(folder / "audit.csv", COLUMNS, rows)
-    return folder / "audit.csv"
+        with pytest.raises(InputError, match=message):
+            release.released_data(Release(masked=tmp_path / "c.pt"), owner)

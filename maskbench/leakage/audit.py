@@ -1,5 +1,6 @@
 """The leakage audit behind ``crosspair.py --audit``: every attack on every mask, then tables, pictures and verdict."""
 
+import contextlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from maskbench.data import cifar100, datasets
 from maskbench.data.image_set import TEST, ImageSet, to_float
-from maskbench.data.masked_set import KEYED, parts_of
+from maskbench.data.masked_set import KEYED, NOISY, parts_of
 from maskbench.data.pixels import AS_IT_IS, Reading
 from maskbench.errors import InputError
 from maskbench.leakage import frontier, plan, release, report, scores, threats
@@ -20,6 +21,7 @@ from maskbench.leakage.settings import NOTHING_SAID, Accuracy, Release, Settings
 from maskbench.leakage.table import COLUMNS
 from maskbench.leakage.world import Images, Victim, World
 from maskbench.masking import METHODS, Autoencoder, key
+from maskbench.masking.noise import written
 from maskbench.models import checkpoints
 from maskbench.storage import atomic, pt, tables
 from maskbench.storage.ledger import Ledger, code_fingerprint
@@ -79,12 +81,9 @@ def audit(
         workers=workers,
         skip_corrupt=skip_corrupt,
         reading=reading,
-        masks=masks,
+        masks=[mask_name(mask) for mask in masks],
         terms=terms,
     )
-    for mask in masks:
-        if not is_mask(mask):
-            raise InputError(f"--masks {mask}: there is no such mask; choose among {', '.join(BESIDE)}, aae+noise0.5")
     owner, own = load_instances(Path(victim), Path(attacker))
     classifiers = [inspect.getfile(getattr(accuracy, "func", accuracy))] if accuracy else []
     with atomic.output_folder(settings.output_dir):
@@ -92,13 +91,19 @@ def audit(
         run(settings, owner, own, ledger, accuracy)
 
 
-def is_mask(name: str) -> bool:
-    """Whether a mask of this name can be audited: the autoencoder's own, one of ``BESIDE``, or one in noise."""
-    try:
-        base, kept, _ = parts_of(name)
-    except ValueError:
-        return False
-    return name in ("aae", *BESIDE) or (base == "aae" and kept is not None)
+def mask_name(name: str) -> str:
+    """The name of a mask that can be audited, as a masked file has it: the autoencoder's, ``BESIDE``, or one in noise.
+
+    Raises:
+        InputError: there is no such mask.
+    """
+    with contextlib.suppress(ValueError):
+        base, kept, keyed = parts_of(name)
+        if base == "aae" and kept is not None:
+            return f"aae{NOISY}{written(kept)}" + (KEYED if keyed else "")
+    if name not in ("aae", *BESIDE):
+        raise InputError(f"--masks {name}: there is no such mask; choose among {', '.join(BESIDE)}, aae{NOISY}0.5")
+    return name
 
 
 def load_instances(victim: Path, attacker: Path) -> tuple[Autoencoder, Autoencoder]:
@@ -121,7 +126,7 @@ def run(
         ledger: keeps finished steps.
         accuracy: classifies the masked private set; None leaves accuracy against leakage out.
     """
-    leaving = release.leaving(settings.terms, owner)
+    released = release.released_data(settings.terms, owner)
     others = [load_instances(folder / "0", folder / "1") for folder in settings.more_models]
     for folder, (other, _) in zip(settings.more_models, others, strict=True):
         if other.image_size != owner.image_size:
@@ -138,10 +143,12 @@ def run(
     world = World(images, owner, attacker, secret, settings.seed)
 
     masks = list(dict.fromkeys(("aae", *settings.masks)))
-    if leaving.mask not in masks:
-        masks.append(leaving.mask)
+    if released.mask not in masks:
+        masks.append(released.mask)
     steps = [step for mask in masks for step in plan.steps(mask, images)]
     table, pictures = attack_all(world, steps, ledger, inputs, settings.output_dir)
+    for name in (release.NAME, "frontier.csv"):  # an earlier run's would not belong to this table
+        (settings.output_dir / name).unlink(missing_ok=True)
     tables.write_csv(settings.output_dir / "audit.csv", COLUMNS, table)
     if private is None:
         print(f"--dataset {settings.dataset} has no labels and no --private set is given: no accuracy, no attributes")
@@ -156,9 +163,11 @@ def run(
     originals = images.judged[world.first]
     examples = {key: of_attack.examples for key, of_attack in pictures.items()}
     print(f"\n{report.write(settings.output_dir, originals[:EXAMPLES], examples, len(originals))}\n")
-    release.write(settings.output_dir, settings.terms, leaving, pictures, originals, images.label_means[world.first])
+    last = list(images.judged)[-1]
+    of_last = images.judged[last], images.label_means[last]
+    release.write(settings.output_dir, settings.terms, released, pictures, *of_last)
     print(
-        f"tables: {settings.output_dir}/audit.csv, audit.md; for whom signs: release.html; "
+        f"tables: {settings.output_dir}/audit.csv, audit.md; for the person who signs a release: release.html; "
         f"pictures: {settings.output_dir}/figures"
     )
 
@@ -275,9 +284,9 @@ def attack(world: World, step: plan.Step) -> dict[str, Tensor]:
     """A step's figures and pictures; every attack is given the knowledge of its threat, and nothing else.
 
     Returns:
-        ``values`` float64 ``[rows, 3]``: each row of :meth:`plan.Step.rows` with its 95% bootstrap interval over
+        ``values`` float64 ``[rows, 3]``: each row of :meth:`plan.Step.rows` with its 95% interval over
         images; ``examples`` uint8 ``[reconstructions, EXAMPLES, 3, S, S]``: pictures of the first judged images;
-        ``worst`` int64 ``[reconstructions, WORST]`` and ``worst_examples``: of those that are rebuilt best by SSIM.
+        ``worst`` int64 ``[reconstructions, WORST]`` and ``worst_examples``: the best rebuilt of the last set.
     """
     victim = world.victim(step.mask)
     knowledge = threats.THREATS[step.threat].knowledge(world, victim, step.count)
@@ -291,9 +300,9 @@ def attack(world: World, step: plan.Step) -> dict[str, Tensor]:
         for name in kind.sets(list(world.judged)):
             values += scores.intervals(kind, of_sets[name])
         if kind is scores.RECONSTRUCTION:
-            pixels = result[world.first].mul(255).round().to(torch.uint8)
-            worst = of_sets[world.first][:, 2].topk(WORST).indices  # SSIM
-            for kept, one in zip(pictures, (pixels[:EXAMPLES], worst, pixels[worst]), strict=True):
+            first, last = (result[name].mul(255).round().to(torch.uint8) for name in (world.first, world.last))
+            worst = of_sets[world.last][:, 2].topk(WORST).indices  # SSIM
+            for kept, one in zip(pictures, (first[:EXAMPLES], worst, last[worst]), strict=True):
                 kept.append(one[None])
     parts = dict(zip(PICTURES, map(torch.cat, pictures), strict=True))
     return {"values": torch.tensor(values, dtype=torch.float64), **parts}

@@ -55,3 +55,19 @@ def stated(kept: float, gaussian_dim: int, views: int, candidates: int = 1000) -
         for count, chance in chances.items()
     ]
     return f"who has the encoder names the image behind a mask, one of {candidates:,}, in at most {'; in '.join(said)}"
+
+
+def facts(kept: float, gaussian_dim: int, views: int) -> list[tuple[str, str]]:
+    """What the noise of a masked set proves, as names and texts.
+
+    Args:
+        views: of an image, at most.
+    """
+    if kept == 1:
+        return [("noise", "all of each code is kept: nothing is proven")]
+    bits = mask_bits(kept, gaussian_dim)
+    tells = f"{kept:g} of each code is kept; a mask tells at most {bits:,.1f} bits of its image on average"
+    if views > 1:
+        tells += f", its {views} views together {views * bits:,.1f}"
+    aside = "the masks of other images aside, and among candidates that nothing else tells apart, such as labels"
+    return [("noise", tells), ("bound", f"{stated(kept, gaussian_dim, views)}: {aside}")]

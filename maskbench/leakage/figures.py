@@ -63,7 +63,8 @@ def attack_grid(
     def side_by_side(images: Tensor) -> Tensor:
         return torch.cat(list(to_float(images[:shown])), 2)
 
-    figure, axes = subplots(len(rows) + 1, len(pairs), size=(1.15 * len(pairs) + 1.9, 0.64 * (len(rows) + 1) + 0.3))
+    columns = max(len(pairs), 1 + len(anchors))
+    figure, axes = subplots(len(rows) + 1, columns, size=(1.15 * columns + 1.9, 0.64 * (len(rows) + 1) + 0.3))
     for axis in axes.flat:
         axis.axis("off")
     top = [("original", originals), *((name, examples["masks-only", name, 0]) for name in anchors)]
@@ -73,10 +74,10 @@ def attack_grid(
     for row, (threat, attack) in zip(axes[1:], rows, strict=True):
         label = f"{attack.replace('-', ' ')}\n({threat.replace('-', ' ')})"
         row[0].text(-0.08, 0.5, label, ha="right", va="center", fontsize=8, transform=row[0].transAxes)
-        for axis, count in zip(row, pairs, strict=True):
+        for axis, count in zip(row, pairs, strict=False):
             if (threat, attack, count) in examples:
                 show(axis, side_by_side(examples[threat, attack, count]))
-    for axis, count in zip(axes[1], pairs, strict=True):
+    for axis, count in zip(axes[1], pairs, strict=False):
         axis.set_title("no pairs" if count == 0 else f"{count:,} pairs", fontsize=8)
     write(figure, path)
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
+from maskbench.classification.scores import NAMES
 from maskbench.data import datasets
 from maskbench.data.image_set import ImageSet
-from maskbench.data.masked_set import MaskedSet
+from maskbench.data.masked_set import KEYED, MaskedSet
 from maskbench.leakage import plan, scores, threats
 from maskbench.leakage.settings import Accuracy, Settings
 from maskbench.leakage.table import COLUMNS as AUDIT_COLUMNS
@@ -37,6 +38,7 @@ class Point:
         method: makes it; called only where the accuracy is not known yet.
         leaks: the last five columns, see :func:`leaks`.
         inputs: what determines it, for the ledger.
+        classifiers: which read it.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Point:
     method: Callable[[], MaskingMethod]
     leaks: list[float]
     inputs: dict
+    classifiers: tuple[str, ...] = ("mlp", "forest")
 
 
 def kind_of(encoder: Encoder) -> str:
@@ -55,7 +58,9 @@ def audited(world: World, mask: str, table: list[list], inputs: dict) -> Point:
     """A mask of the audit; ``table`` are the rows of ``audit.csv``."""
     which = inputs | {"networks": world.networks, "accuracy": mask}
     victim = torch.no_grad()(world.victim)
-    return Point(mask, world.owner.widths[0], lambda: victim(mask).method, leaks(table, mask, world.images), which)
+    classifiers = tuple(NAMES) if mask in ("aae", "aae" + KEYED) else Point.classifiers  # AdaBoost is slow
+    leaked = leaks(table, mask, world.images)
+    return Point(mask, world.owner.widths[0], lambda: victim(mask).method, leaked, which, classifiers)
 
 
 def beside(world: World, owner: Autoencoder, table: list[list], inputs: dict) -> Point:
@@ -97,13 +102,12 @@ def trade_off(
 ) -> list[list]:
     """Rows of ``frontier.csv``: accuracy on the private set beside what is leaked.
 
-    Of the first two points, the audited autoencoder with and without the key, all three classifiers' accuracies;
-    elsewhere without the slow AdaBoost.
+    Of the audited autoencoder with and without the key all three classifiers' accuracies, elsewhere of two.
     """
     rows = []
     by = getattr(accuracy, "func", accuracy)  # behind functools.partial
-    for number, point in enumerate(tqdm(points, desc="accuracy", unit="mask")):
-        classifiers = ["mlp", "forest", *(["adaboost"] if number < 2 and point.name.startswith("aae") else [])]
+    for point in tqdm(points, desc="accuracy", unit="mask"):
+        classifiers = list(point.classifiers)
         step = point.inputs | {"methods": classifiers, "draws": DRAWS}
         step |= {"private": settings.private, "limit": settings.limit, "by": f"{by.__module__}.{by.__qualname__}"}
         result = ledger.get(step, {"values": [[0.0] * 2] * len(classifiers)})

@@ -70,7 +70,8 @@ class Instance:
     """A masking method as somebody can run it.
 
     Attributes:
-        encode: float32 images ``[N, 3, S, S]`` -> codes ``[N, D]`` as the attacker reads them; differentiable.
+        encode: float32 images ``[N, 3, S, S]`` -> codes ``[N, D]`` as the attacker reads them, without noise;
+            differentiable.
         public: the public images.
         decode: a module, codes -> images ``[N, 3, S, S]``; None where it was not stolen with the encoder.
         deviation: of the noise that is released with such codes; what is learned from them should have it, too.
@@ -84,14 +85,15 @@ class Instance:
     @functools.cached_property
     def codes(self) -> Tensor:
         """Of ``public.some``, in noise."""
-        return self._in_noise(batched(self.encode, self.public.some))
+        return self.in_noise(batched(self.encode, self.public.some))
 
     @functools.cached_property
     def every_code(self) -> Tensor:
         """Of all public images, in noise."""
-        return self._in_noise(batched(self.encode, to_float(self.public.images)))
+        return self.in_noise(batched(self.encode, to_float(self.public.images)))
 
-    def _in_noise(self, codes: Tensor) -> Tensor:
+    def in_noise(self, codes: Tensor) -> Tensor:
+        """Codes as they would be released, with noise of the attacker's own."""
         if self.deviation == 0:
             return codes
         return codes + self.deviation * torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
@@ -175,7 +177,8 @@ class Knowledge:
             :meth:`maskbench.masking.MaskingMethod.read`.
         collection: codes ``[M, D]`` of one set of the owner's masks, for statistics.
         public: images of the same kind.
-        own: the attacker's own instance of the method: of another seed, without a key, with a decoder.
+        own: the attacker's own instance of the method: of another seed, without a key, with a decoder. None where he
+            has none.
         candidates: for re-identification alone, the images behind ``masks``, float32 ``[N, 3, S, S]`` in an order that
             says nothing; for linkage, another photograph of each.
         pairs: known plaintexts.
@@ -189,7 +192,7 @@ class Knowledge:
     masks: Mapping[str, Tensor]
     collection: Tensor
     public: Public
-    own: Instance
+    own: Instance | None
     candidates: Mapping[str, Tensor] | None = None
     pairs: Pairs | None = None
     oracle: Oracle | None = None

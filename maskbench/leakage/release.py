@@ -23,10 +23,11 @@ from maskbench.leakage.settings import Release
 from maskbench.leakage.table import Table
 from maskbench.masking import Autoencoder
 from maskbench.storage import atomic
-from maskbench.storage.tables import read
+from maskbench.storage.tables import Row, read
 
 NAME = "release.html"
 ENLARGED = 3  # pixels of the page a side of a pixel
+CLASSES = 8  # named on the page, at most
 VERDICTS = {None: "no threshold given", True: "pass", False: "fail"}
 
 
@@ -35,8 +36,8 @@ class Pictures:
     """What an attack made of some images.
 
     Attributes:
-        examples: uint8 ``[E, 3, S, S]``, of the first judged images.
-        worst: int64 ``[W]``, which judged images it rebuilds best, the best first.
+        examples: uint8 ``[E, 3, S, S]``, of the first judged images of the first set.
+        worst: int64 ``[W]``, which judged images of the last set it rebuilds best, the best first.
         worst_examples: uint8 ``[W, 3, S, S]``, what it made of them.
     """
 
@@ -46,57 +47,53 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Leaving:
+class Released:
     """What leaves the house.
 
     Attributes:
         mask: its name in ``audit.csv``.
         facts: name and text of each.
-        noise: whether the bound of noise is among them.
+        data: the masked set; None where no file was named.
     """
 
     mask: str
     facts: list[tuple[str, str]]
-    noise: bool = False
+    data: MaskedSet | None = None
 
 
-def leaving(terms: Release, owner: Autoencoder) -> Leaving:
+def released_data(terms: Release, owner: Autoencoder) -> Released:
     """What the owner is to hand out, by the file itself.
 
     Raises:
-        InputError: no masked file, or another encoder's.
+        InputError: no masked file, another encoder's, or a baseline's.
     """
     recipient = ("recipient", terms.recipient or "not named (--recipient)")
     if terms.masked is None:
         facts = [("masks", "no file was named (--release): this page is about masks of the encoder in general")]
-        return Leaving("aae", [*facts, recipient, ("encoder", owner.fingerprint)])
+        return Released("aae", [*facts, recipient, ("encoder", owner.fingerprint)])
     data = masked_set.load(terms.masked)
-    if data.base_method != "aae" or data.encoder != owner.fingerprint:
+    if data.base_method != "aae":
+        raise InputError(f"--release {terms.masked}: masks of {data.base_method}; the report is for an autoencoder's")
+    if data.encoder != owner.fingerprint:
         raise InputError(
             f"--release {terms.masked}: not masked by the audited encoder; name its instances with --models"
         )
-    facts = _facts(data)
-    if terms.masked.is_file():
-        facts.append(("sha256 of the file", atomic.digest(terms.masked)))
-    return Leaving(data.method, [("file", str(terms.masked)), recipient, *facts], data.kept is not None)
-
-
-def _facts(data: MaskedSet) -> list[tuple[str, str]]:
-    images, views = len(data.source.unique()), int(data.view.max()) + 1
-    size, numbers = data.gaussian.shape[1], data.width
-    bits = f"{32 * numbers:,} bits as a file holds them; what of them tells of the image has no bound"
-    noise = []
-    if data.kept is not None:
-        bits = f"at most {bounds.mask_bits(data.kept, size):,.1f} bits of the image on average (proven)"
-        noise = [("noise", f"{data.kept:g} of each code is kept"), ("bound", bounds.stated(data.kept, size, views))]
-    return [
+    images, views, size = len(data.source.unique()), int(data.view.max()) + 1, data.gaussian.shape[1]
+    names = ", ".join(data.classes[:CLASSES])
+    more = f" and {len(data.classes) - CLASSES} more" if len(data.classes) > CLASSES else ""
+    noise = [] if data.kept is None else bounds.facts(data.kept, size, views)
+    facts = [
+        ("file", str(terms.masked)),
+        ("sha256", masked_set.digest(terms.masked)),
+        recipient,
         ("images", f"{images:,} of {data.dataset}, in up to {views} views: {len(data.labels):,} masks"),
-        ("a mask", f"{numbers} numbers, {bits}"),
-        *noise,
-        ("labels", f"one of {len(data.classes)} an image, as they are: {', '.join(data.classes[:8])}"[:200]),
+        ("a mask", f"{data.width} numbers, {32 * data.width:,} bits as the file holds them"),
+        *(noise or [("noise", "none: what a mask tells of its image has no bound")]),
+        ("labels", f"one of {len(data.classes)} an image, as they are: {names}{more}"),
         ("key", "turned by a secret key" if data.method.endswith(KEYED) else "none"),
         ("encoder", data.encoder),
     ]
+    return Released(data.method, facts, data)
 
 
 @dataclass(frozen=True)
@@ -107,8 +104,9 @@ class Line:
         criterion: of WP216.
         question: what the attacker finds out.
         attacker: what he has.
-        attack: the one that does best, chosen on other images.
-        figures: mean, and both ends of its 95% interval.
+        attack: the one that does best, chosen on other images; empty where none was tried.
+        figures: mean, and both ends of its 95% interval; None where no attack was tried.
+        beside: more about the figure, or nothing.
         control: what can be had without masks.
         most: that is accepted; None where nothing was said.
     """
@@ -117,83 +115,143 @@ class Line:
     question: str
     attacker: str
     attack: str
-    figures: tuple[float, float, float]
+    figures: tuple[float, float, float] | None
+    beside: str
     control: str
     most: float | None
 
     @property
     def holds(self) -> bool | None:
-        """Whether the upper end of the interval is accepted."""
-        return None if self.most is None else self.figures[2] <= self.most
+        """Whether the upper end of the interval is accepted; what was not measured is not."""
+        if self.most is None:
+            return None
+        return self.figures is not None and self.figures[2] <= self.most
+
+    @property
+    def found(self) -> str:
+        """The figures in words."""
+        return f"{_shown(self.figures)}{self.beside}" if self.figures else "not measured"
 
 
-def lines(table: Table, terms: Release, mask: str, candidates: int) -> Iterator[Line]:
-    """Every figure that is judged, in the order of the page.
+def lines(table: Table, terms: Release, released: Released, candidates: int) -> Iterator[Line]:
+    """Every figure that is judged, in the order of the page; of the last judged set.
 
     Args:
-        mask: that leaves.
         candidates: among how many images the right one was to be found.
     """
-    below = ", ".join(f"{name.replace('-', ' ')} {table.anchor(name, mask):.3f}" for name in plan.ANCHORS[:-1])
-    guess, labels = f"guessing {1 / candidates:.3f}", "guessing a superclass 0.050"
-    if raw := table.chosen(scores.ATTRIBUTE, "identity", terms.pairs, images=table.sets[-1]):
-        labels += f", from raw pixels {float(raw['accuracy']['mean']):.3f}"
+    mask, images = released.mask, table.sets[-1]
+    known = tried(table, "known-pairs", terms.pairs)
+    attackers = {"masks alone": 0} | ({f"{known:,} known pairs, of {table.sets[0]}": known} if known else {})
+
+    def of_pixels(kind: scores.Kind, threat: str, count: int) -> str:
+        rows = table.chosen(kind, "identity", count, (threat,), images)
+        return f"; from raw pixels {_shown(_figures(rows[kind.main]))}" if rows else ""
+
+    anchors = [table.cells[mask, images, "masks-only", name, "ssim", 0] for name in plan.ANCHORS[:-1]]
+    below = "; ".join(f"{row['attack'].replace('-', ' ')} {_shown(_figures(row))}" for row in anchors)
+    guess = f"guessing {1 / candidates:.3f}"
+    if released.data is not None:
+        guess += f", with the label {min(1.0, len(released.data.classes) / candidates):.3f}"
     questions = (
-        ("singling out", "how much of the picture is seen (SSIM)", scores.RECONSTRUCTION, below, terms.most_ssim),
-        ("singling out", f"which of {candidates:,} images it is", scores.REIDENTIFICATION, guess, terms.most_named),
-        ("linkability", "which other photograph shows the same", scores.LINKAGE, guess, terms.most_linked),
-        ("inference", "a label that was withheld", scores.ATTRIBUTE, labels, terms.most_inferred),
+        ("singling out", "how much of a picture is seen (mean SSIM)", scores.RECONSTRUCTION, below, terms.most_ssim),
+        (
+            "singling out",
+            f"which of {candidates:,} images it is",
+            scores.REIDENTIFICATION,
+            guess + of_pixels(scores.REIDENTIFICATION, "masks-only", 0),
+            terms.most_named,
+        ),
+        (
+            "linkability",
+            "which other photograph shows the same",
+            scores.LINKAGE,
+            guess + of_pixels(scores.LINKAGE, "stolen-encoder", 0),
+            terms.most_linked,
+        ),
+        (
+            "inference",
+            "a label that was withheld: the superclass stands for any that does not follow from those released",
+            scores.ATTRIBUTE,
+            "guessing 0.050" + of_pixels(scores.ATTRIBUTE, "known-pairs", known),
+            terms.most_inferred,
+        ),
     )
-    known = max((count for count in table.pairs if count <= terms.pairs), default=0)
-    attackers = {"masks alone": 0} | ({f"{known:,} known pairs": known} if known else {})
     for criterion, question, kind, control, most in questions:
-        for attacker, count in attackers.items():
-            rows = table.chosen(kind, mask, count, images=table.sets[-1 if kind.of == "last" else 0])
-            if rows:
-                yield Line(criterion, question, attacker, *_figures(rows[kind.main]), control, most)
+        # a label is learned from masks that come with it
+        tries = list(attackers.items())[-1:] if kind is scores.ATTRIBUTE else attackers.items()
+        for attacker, count in tries:
+            rows = table.chosen(kind, mask, count, images=images)
+            attack, figures = (rows[kind.main]["attack"], _figures(rows[kind.main])) if rows else ("", None)
+            beside = _beside(kind, rows, released, candidates)
+            yield Line(criterion, question, attacker, attack, figures, beside, control, most)
 
 
-def _figures(row: Mapping[str, str]) -> tuple[str, tuple[float, float, float]]:
-    return row["attack"], tuple(float(row[name]) for name in ("mean", "low", "high"))
+def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, candidates: int) -> str:
+    """What is said beside a figure: of pictures the best hundredth, of names the bound."""
+    if kind is scores.RECONSTRUCTION and rows:
+        return f"; of the best 1% of images {float(rows['ssim_best1']['mean']):.3f} or more"
+    if kind is scores.REIDENTIFICATION and released.data is not None and released.data.kept is not None:
+        size = released.data.gaussian.shape[1]
+        return f"; with the encoder at most {bounds.naming_bound(released.data.kept, size, 1, candidates):.3f} (proven)"
+    return ""
 
 
-def assumptions(table: Table, terms: Release, left: Leaving) -> Iterator[tuple[str, str]]:
+def tried(table: Table, threat: str, most: int) -> int:
+    """The largest number of pairs or queries, up to ``most``, that a threat was tried with."""
+    return max((key[5] for key in table.cells if key[2] == threat and key[5] <= most), default=0)
+
+
+def _figures(row: Row) -> tuple[float, float, float]:
+    return tuple(float(row[name]) for name in ("mean", "low", "high"))
+
+
+def _shown(figures: Sequence[float]) -> str:
+    return "{:.3f} ({:.3f} to {:.3f})".format(*figures)
+
+
+def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tuple[str, str]]:
     """What the page supposes, and what is found where it does not hold."""
+    mask, data, images = released.mask, released.data, table.sets[-1]
+    keyed, noisy = mask.endswith(KEYED), data is not None and data.kept is not None
+    words = {"ssim": "SSIM", "reid_at_1": "named", "linked_at_1": "linked", "joined_at_1": "joined"}
 
     def found(threat: str, count: int, *kinds: scores.Kind) -> str:
-        words = {"ssim": "SSIM", "reid_at_1": "named", "linked_at_1": "linked", "joined_at_1": "joined"}
-        words |= {"accuracy": "membership told"}
-        said = []
-        for kind in kinds:
-            if rows := table.chosen(kind, left.mask, count, (threat,)):
-                said.append(f"{words[kind.main]} {float(rows[kind.main]['mean']):.3f}")
+        rows = [(kind, table.chosen(kind, mask, count, (threat,), images)) for kind in kinds]
+        said = [f"{words[kind.main]} {float(of_kind[kind.main]['mean']):.3f}" for kind, of_kind in rows if of_kind]
         return ", ".join(said) or "not measured"
 
-    most = table.all_pairs[-1]
-    kinds = scores.RECONSTRUCTION, scores.REIDENTIFICATION, scores.LINKAGE, scores.MEMBERSHIP
-    stolen = found("stolen-encoder", 0 if KEYED in left.mask else most, *kinds)
-    yield "The encoder stays inside.", f"With it: {stolen}."
-    matched = table.anchor("matched-decoder", left.mask)
+    three = scores.RECONSTRUCTION, scores.REIDENTIFICATION, scores.LINKAGE
+    known, asked = (tried(table, threat, terms.pairs) for threat in ("known-pairs", "oracle"))
+    stolen = f"With it: {found('stolen-encoder', known if keyed else table.all_pairs[-1], *three)}"
+    if members := table.chosen(scores.MEMBERSHIP, "aae", 0, ("stolen-encoder",)):
+        stolen += f"; whether an image trained it is told in {float(members['accuracy']['mean']):.3f} of cases"
+    yield "The encoder stays inside.", f"{stolen}."
+    matched = table.value(mask, "masks-only", "matched-decoder", "ssim", 0, images)
     yield "The decoder and the checkpoints stay inside.", f"With them: SSIM {matched:.3f}."
-    if KEYED in left.mask:
+    if keyed:
         yield "The key stays secret.", "With it and the encoder, the masks are masks without a key."
-    if left.noise:
+    if noisy:
         yield "The secret of the noise stays secret.", "With it, the noise is taken away, and its bound proves nothing."
-    asked = found("oracle", terms.pairs, scores.RECONSTRUCTION, scores.REIDENTIFICATION)
-    yield "Nobody has images of their choice masked.", f"With up to {terms.pairs:,} of them: {asked}."
+    queries = found("oracle", asked, *three[:2])
+    yield "Nobody has images of their choice masked.", f"With up to {asked:,} of them: {queries}."
+    again = "another key" if keyed else "other noise" if noisy else "another encoder"
     twice = found("two-releases", 0, scores.RELEASES)
-    yield "The images are released once.", f"With a second release, by another key or encoder: {twice}."
-    yield (
-        f"No more than {terms.pairs:,} images behind masks are known (--known-pairs).",
-        f"With {table.pairs[-1]:,}: {found('known-pairs', table.pairs[-1], *kinds[:3])}.",
-    )
+    yield "The images are released once.", f"With a second release, by {again}: {twice}."
+    most = tried(table, "known-pairs", table.all_pairs[-1])
+    more = found("known-pairs", most, *three)
+    yield f"No more than {known:,} images behind masks are known.", f"With {most:,}: {more}."
+    yield "Labels are not used to tell images apart.", "Who uses them has fewer candidates: those of the same label."
+    if data is not None and int(data.view.max()) > 0:
+        yield "Each figure is of one mask of an image.", "Who takes its copies together may find more."
+    if data is not None and data.dataset.split(":")[0].split(",")[0] not in images:
+        yield f"The images are like those of {images}.", f"The attacks were judged on these, not on {data.dataset}."
     yield "No attack is better than those tried.", "That they fail proves nothing about others."
 
 
 def write(
     folder: Path,
     terms: Release,
-    left: Leaving,
+    released: Released,
     pictures: Mapping[tuple[str, str, str, int], Pictures],
     originals: Tensor,
     label_means: Tensor,
@@ -202,67 +260,74 @@ def write(
 
     Args:
         pictures: of every attack, by mask, threat, attack and pairs.
-        originals: judged images of the first set, uint8 ``[N, 3, S, S]``.
+        originals: judged images of the last set, uint8 ``[N, 3, S, S]``.
         label_means: of each the mean image of its label, float32 ``[N, 3, S, S]``.
     """
     table = Table(read(folder / "audit.csv"))
-    judged = list(lines(table, terms, left.mask, len(originals)))
-    seen = table.chosen(scores.RECONSTRUCTION, left.mask, terms.pairs)["ssim"]
-    of_best = pictures[left.mask, seen["threat"], seen["attack"], int(seen["pairs"])]
+    judged = list(lines(table, terms, released, len(originals)))
+    known = tried(table, "known-pairs", terms.pairs)
+    seen = table.chosen(scores.RECONSTRUCTION, released.mask, known, images=table.sets[-1])["ssim"]
+    attack, pairs = seen["attack"], int(seen["pairs"])
+    of_best = pictures[released.mask, seen["threat"], attack, pairs]
     rows = {
         "the images": originals[of_best.worst],
-        f"what the attack makes of them ({seen['attack']}, {int(seen['pairs']):,} pairs)": (of_best.worst_examples),
+        f"what the attack makes of them ({attack}, {pairs:,} pairs)": of_best.worst_examples,
         "what their label alone shows": label_means[of_best.worst].mul(255).round().to(torch.uint8),
     }
-    facts = list(assumptions(table, terms, left))
-    atomic.write_text(folder / NAME, page(left, judged, rows, facts, table, len(originals)))
+    supposed = list(assumptions(table, terms, released))
+    atomic.write_text(folder / NAME, page(released, judged, rows, supposed, table.sets[-1], len(originals)))
 
 
 def page(
-    left: Leaving,
+    released: Released,
     judged: Sequence[Line],
     pictures: Mapping[str, Tensor],
     supposed: Sequence[tuple[str, str]],
-    table: Table,
+    images: str,
     candidates: int,
 ) -> str:
-    """The report as HTML: no script, no style or font from elsewhere."""
-    failed, said = [line for line in judged if line.holds is False], [line for line in judged if line.holds is not None]
-    verdict = "no threshold was given: this page measures, and decides nothing"
+    """The report as HTML: no script, no style or font from elsewhere.
+
+    Args:
+        pictures: rows of images by what they are, uint8 ``[W, 3, S, S]`` each.
+        supposed: what the page supposes, and what is found where it does not hold.
+        images: the set that the attacks were judged on.
+    """
+    said = [line.holds for line in judged if line.holds is not None]
+    verdict = "No threshold was given: this page measures, and decides nothing."
     if said:
-        verdict = f"{len(said) - len(failed)} of {len(said)} lines pass the thresholds that were given before"
-    state = "fail" if failed else "pass" if said else "none"
-    head = ("criterion", "the attacker finds out", "and has", "best attack", "found (95% interval)", "without masks")
+        verdict = f"{sum(said)} of {len(said)} lines pass; {len(judged) - len(said)} have no threshold."
+    state = "none" if not said else "pass" if all(said) else "fail"
+    columns = ("criterion", "the attacker finds out", "and has", "best attack", "found (95% interval)", "without masks")
     cells = [
         (
             line.criterion,
             line.question,
             line.attacker,
             line.attack,
-            "{:.3f} ({:.3f} to {:.3f})".format(*line.figures),
+            line.found,
             line.control,
             VERDICTS[line.holds] + ("" if line.most is None else f" (at most {line.most:g})"),
         )
         for line in judged
     ]
     strips = "".join(
-        f"<figure><img alt={_attribute(text)} src='{_strip(images)}'>"
-        f"<figcaption>{html.escape(text)}</figcaption></figure>"
-        for text, images in pictures.items()
+        f"<figure><img alt={_attribute(text)} src='{_strip(row)}'><figcaption>{html.escape(text)}</figcaption></figure>"
+        for text, row in pictures.items()
     )
-    count = len(next(iter(pictures.values())))
+    count, name = len(next(iter(pictures.values()))), html.escape(images)
     body = [
         "<h1>Release of masked images: report</h1>",
-        f"<p class='verdict {state}'>{html.escape(verdict[0].upper() + verdict[1:])}.</p>",
+        f"<p class='verdict {state}'>{html.escape(verdict)}</p>",
         "<h2>What leaves</h2>",
-        _definitions(left.facts),
+        _definitions(released.facts),
         "<h2>Singling out, linkability, inference</h2>",
-        "<p>The criteria of the Article 29 Working Party (WP216). Each attack was chosen on a quarter of the images "
-        "and judged on the others. A line passes where the upper end of its interval is accepted.</p>",
-        _rows((*head, "verdict"), cells, [VERDICTS[line.holds].split()[0] for line in judged]),
+        f"<p>The criteria of the Article 29 Working Party (WP216), measured on {candidates:,} images of {name}. Each "
+        "attack was chosen on a quarter of them and judged on the others. A line passes where the upper end of its "
+        "interval is accepted, and fails where nothing was measured.</p>",
+        _rows((*columns, "verdict"), cells, [VERDICTS[line.holds].split()[0] for line in judged]),
         "<h2>The images that an attack rebuilds best</h2>",
-        f"<p>The worst {count} of {candidates:,} images of {html.escape(table.sets[0])}, for an attacker who has what "
-        "the table above allows.</p>",
+        f"<p>The worst {count} of {candidates:,}, for an attacker who has what the table above allows.</p>",
         strips,
         "<h2>What this page supposes</h2>",
         _definitions(supposed),

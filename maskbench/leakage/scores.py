@@ -1,6 +1,8 @@
 """How good an attack's answer is: measured against the truth, which only the audit holds."""
 
 import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,7 +100,7 @@ def chooses(count: int) -> Tensor:
 
 
 def intervals(kind: Kind, results: Tensor) -> list[tuple[float, float, float]]:
-    """Each measure of an attack and the 2.5% and 97.5% points of its bootstrap over images.
+    """Each measure of an attack and its 95% interval: of shares Wilson's, of others by bootstrap over images.
 
     Args:
         results: of every image, what :func:`judged` says.
@@ -110,17 +112,32 @@ def intervals(kind: Kind, results: Tensor) -> list[tuple[float, float, float]]:
 
 def _figures(kind: Kind, results: Tensor) -> list[tuple[float, float, float]]:
     results = results.double().numpy()
-    drawn = np.random.RandomState(0).randint(len(results), size=(RESAMPLES, len(results)))
+    rows = np.random.RandomState(0).randint(len(results), size=(RESAMPLES, len(results)))
+
+    def drawn(values: np.ndarray, figure: Callable) -> tuple[float, float, float]:
+        low, high = np.quantile(figure(values[rows], axis=1), (0.025, 0.975))
+        return float(figure(values, axis=0)), float(low), float(high)
+
     if kind in (REIDENTIFICATION, RELEASES):
-        figures = [(results == 1, np.mean), (results, np.mean), (results, np.median)]
-    elif kind is LINKAGE:
+        return [wilson(results == 1), drawn(results, np.mean), drawn(results, np.median)]
+    if kind is LINKAGE:
         ranks, told = results.T
-        figures = [(ranks == 1, np.mean), (ranks, np.mean), (ranks, np.median), (told, np.mean)]
-    elif kind is RECONSTRUCTION:
+        return [wilson(ranks == 1), drawn(ranks, np.mean), drawn(ranks, np.median), wilson(told == 1)]
+    if kind is RECONSTRUCTION:
         figures = []
         for column, best in zip(results.T, BEST.values(), strict=True):
             at_best = functools.partial(np.quantile, q=best)
-            figures += [(column, np.mean), (column, np.median), (column, at_best)]
-    else:
-        figures = [(results, np.mean)]
-    return [(float(f(x, axis=0)), *map(float, np.quantile(f(x[drawn], axis=1), (0.025, 0.975)))) for x, f in figures]
+            figures += [drawn(column, np.mean), drawn(column, np.median), drawn(column, at_best)]
+        return figures
+    return [wilson(results == 1)]
+
+
+def wilson(hits: np.ndarray) -> tuple[float, float, float]:
+    """The share of hits, bool ``[N]``, and both ends of its 95% interval by Wilson's score.
+
+    Where none is hit, or all are, a bootstrap would say that it is certain.
+    """
+    count, share, z = len(hits), float(hits.mean()), 1.959964
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))

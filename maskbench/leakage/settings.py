@@ -49,7 +49,7 @@ class Settings:
         output_dir: an existing folder.
         more_models: folders of other trained autoencoders, instances 0 and 1 in each, for accuracy against leakage.
         data_dir, workers, skip_corrupt, reading: as for :func:`maskbench.data.datasets.load`.
-        masks: which are audited beside the autoencoder's own, see :func:`maskbench.leakage.audit.is_mask`.
+        masks: which are audited beside the autoencoder's own, see :func:`maskbench.leakage.audit.mask_name`.
         terms: of the release that the report is for.
     """
 

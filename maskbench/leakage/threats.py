@@ -2,14 +2,14 @@
 
 The victim is instance 0 of the trained autoencoders; the attacker runs the same program on public images of the same
 kind and has instance 1. He reads masks as anybody can who knows the method: with the contrast undone
-(:class:`maskbench.models.heads.Contrast`, by the two numbers of his own encoder).
+(:class:`maskbench.models.heads.Contrast`, by the two numbers of his own encoder), those in noise as they are.
 
 What an attack is given beside that follows from what it finds out, see
 :func:`maskbench.leakage.audit.given`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from maskbench.data.masked_set import KEYED
 from maskbench.leakage.knowledge import MOST_PAIRS, Knowledge, limited_oracle
@@ -58,8 +58,11 @@ def stolen_encoder(world: World, victim: Victim, count: int) -> Knowledge:
 
 
 def two_releases(world: World, victim: Victim, _count: int = 0) -> Knowledge:
-    """Masks of the same images from two releases: by other keys or, without a key, by other encoders."""
-    return masks_only(world, victim, second=victim.second_release())
+    """Masks of the same images from two releases, under other keys, in other noise, or else of other encoders.
+
+    None of these is his: an encoder of his own might be that of the second release.
+    """
+    return replace(masks_only(world, victim, second=victim.second_release()), own=None)
 
 
 def _stolen_counts(mask: str, some: list[int], public: int) -> list[int]:
@@ -99,7 +102,7 @@ THREATS = {
         counts=lambda mask, some, public: some,
     ),
     "two-releases": Threat(
-        text="masks of the same images twice: by other encoders, or of keyed masks by other keys; none of these",
+        text="masks of the same images twice: of two encoders, of one with two keys, or in noise twice; no encoder",
         knowledge=two_releases,
         counts=lambda mask, some, public: [0],
     ),

@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskbench.data import image_quality
@@ -52,7 +53,7 @@ class World:
         images: all of them.
         owner: the victim's autoencoder, with its decoder.
         attacker: the attacker's own, of the same sizes, with its decoder.
-        secret: the owner's key, 32 bytes.
+        secret: of the owner's key and noise, 32 bytes.
         seed: of baselines, and of the order of what is shuffled.
     """
 
@@ -70,6 +71,11 @@ class World:
     def first(self) -> str:
         """The name of the judged set of the public images' kind."""
         return next(iter(self.judged))
+
+    @property
+    def last(self) -> str:
+        """The name of the last judged set: of the private images, where there are any."""
+        return list(self.judged)[-1]
 
     @functools.cached_property
     def other_photographs(self) -> dict[str, Tensor]:
@@ -120,6 +126,11 @@ class World:
         preset = self.owner.encoder.config["preset"]  # an untrained encoder is one of the owner's kind
         return Recipe(public=lambda: self.images.public, seed=seed, preset=preset, **sizes)
 
+    def _in_noise(self, method: Autoencoder, kept: float) -> Instance:
+        """An autoencoder whose masks are released in noise: the codes that are expected, and the noise's deviation."""
+        decode = None if method.decoder is None else RebuildNoisy(method.decoder, kept)
+        return Instance(lambda images: kept * clipped(method, images), self.public, decode, (1 - kept**2) ** 0.5)
+
     def _victim(self, name: str) -> "Victim":
         base, kept, keyed = parts_of(name)
         owner, attacker, own, stolen = self._methods(base)
@@ -128,8 +139,8 @@ class World:
         if kept is not None:
             releases = [Noised(owner, kept, secret) for secret in secrets]
             reader = AsReleased()
-            bare = Autoencoder(owner.encoder, owner.fingerprint)
-            stolen = Instance(lambda x: kept * clipped(bare, x), self.public, deviation=(1 - kept**2) ** 0.5)
+            stolen = self._in_noise(Autoencoder(owner.encoder, owner.fingerprint), kept)
+            own = self._in_noise(attacker, kept)
         if keyed:
             releases = [Keyed(method, secret) for method, secret in zip(releases, secrets, strict=True)]
         method, elsewhere = releases
@@ -254,6 +265,18 @@ def instance(method: MaskingMethod, public: Public) -> Instance:
     if method.rebuild is not None and type(method).read is MaskingMethod.read:
         return Instance(encode, public, RebuildParts(method))
     return Instance(encode, public, linear_decoder(Instance(encode, public)))
+
+
+class RebuildNoisy(nn.Module):
+    """A decoder of codes as they are released with noise: in place of each, its mean given what was released."""
+
+    def __init__(self, decoder: Decoder, kept: float):
+        super().__init__()
+        self.decoder, self.kept = decoder, kept
+
+    def forward(self, codes: Tensor) -> Tensor:
+        categories = self.decoder.config["categories"]
+        return self.decoder(F.pad(self.kept * codes, (0, categories)))  # the category is not released
 
 
 class AsReleased:

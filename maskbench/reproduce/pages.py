@@ -141,7 +141,9 @@ def _beside_the_tables(results: Path) -> list[str]:
     """What lies in ``results`` and has no table here."""
     parts = []
     if (results / "audit.md").exists():
-        page = "The audit has a page of its own: [audit.md](audit.md); for whom signs a release: release.html.\n"
+        page = (
+            "The audit has a page of its own: [audit.md](audit.md); for the person who signs a release: release.html.\n"
+        )
         parts += ["## What masks leak\n", page]
     if (results / "weights").exists():
         pair = f"[weights](weights): instance 0 of preset {DEFAULT_PRESET}. Its key is public, it protects nobody.\n"

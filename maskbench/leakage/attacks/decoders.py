@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from maskbench.data.image_set import to_float
-from maskbench.leakage import perceptual
 from maskbench.leakage.attacks import ridge
 from maskbench.leakage.knowledge import Instance, Knowledge, Map
+from maskbench.leakage.perceptual import Features, distance
 from maskbench.models.sizes import depth, has_bfloat16
 
 FEWEST = 1000  # known pairs that a decoder is trained from scratch with
@@ -113,7 +113,7 @@ class ScratchDecoder(nn.Module):
 
 
 @torch.enable_grad()
-def scratch_decoder(codes: Tensor, images: Tensor, features: perceptual.Features | None = None) -> Map:
+def scratch_decoder(codes: Tensor, images: Tensor, features: Features | None = None) -> Map:
     """A decoder trained from scratch on k pairs: codes ``[k, D]`` and images ``[k, 3, S, S]`` -> codes to images.
 
     Threat models: known pairs, stolen encoder. It needs no decoder of the attacker's own, and so fits codes of any kind
@@ -126,11 +126,7 @@ def scratch_decoder(codes: Tensor, images: Tensor, features: perceptual.Features
 
     def loss(pictures: Tensor, wanted: Tensor) -> Tensor:
         squared = F.mse_loss(pictures, wanted)
-        return (
-            squared
-            if features is None
-            else squared + PERCEPTUAL * perceptual.distance(features, pictures, wanted).mean()
-        )
+        return squared if features is None else squared + PERCEPTUAL * distance(features, pictures, wanted).mean()
 
     batch, epochs = 100, min(EPOCHS[1], max(EPOCHS[0], PASSES // len(codes)))
     held_out = max(1, len(codes) // 10)

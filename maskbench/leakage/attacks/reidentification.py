@@ -174,7 +174,7 @@ INVARIANT: tuple[Comparison, ...] = (
 
 def from_masks(knowledge: Knowledge) -> dict[str, Tensor]:
     """Masks only: the candidates under the attacker's own instance, compared in every way that needs no pair."""
-    ways = [_as_they_are, *INVARIANT, _turned(knowledge, knowledge.own)]
+    ways = [_as_they_are, _turned(knowledge, knowledge.own)]
     return _best(knowledge, knowledge.own, ways, [matched_in_turns])
 
 
@@ -192,7 +192,7 @@ def from_masks_by_transport(knowledge: Knowledge) -> dict[str, Tensor]:
 
 def from_raw(knowledge: Knowledge) -> dict[str, Tensor]:
     """Masks only, where these are pixels: as they are, or by what no rotation changes."""
-    return _best(knowledge, knowledge.own, [_as_they_are, *INVARIANT])
+    return _best(knowledge, knowledge.own, [_as_they_are])
 
 
 def from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
@@ -215,18 +215,22 @@ def from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
 
 def from_stolen_keyed(knowledge: Knowledge) -> dict[str, Tensor]:
     """The encoder without the key or a pair: by what no key changes."""
-    return _best(knowledge, knowledge.stolen, INVARIANT)
+    return _best(knowledge, knowledge.stolen)
 
 
 def from_keyed_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """The encoder without the key, and pairs: also with the key by Procrustes."""
     align = alignment.to_stolen(knowledge)
-    return _best(knowledge, knowledge.stolen, [*INVARIANT, lambda codes, candidates: (align(codes), candidates)])
+    return _best(knowledge, knowledge.stolen, [lambda codes, candidates: (align(codes), candidates)])
 
 
 def from_releases(knowledge: Knowledge) -> dict[str, Tensor]:
     """Two releases of the same images: which mask of one is of which of the other, by every way that needs no pair."""
-    return {name: _matched(codes, knowledge.second[name]) for name, codes in knowledge.masks.items()}
+    found = {}
+    for name, codes in knowledge.masks.items():
+        second = knowledge.second[name]
+        found[name] = _matched(codes, second, second, [_as_they_are], [matched_in_turns])
+    return found
 
 
 def from_releases_by_transport(knowledge: Knowledge) -> dict[str, Tensor]:
@@ -250,22 +254,26 @@ def _compared(knowledge: Knowledge, masks: Mapping[str, Tensor], encode: Map) ->
 def _best(
     knowledge: Knowledge,
     instance: Instance,
-    ways: Sequence[Comparison],
+    ways: Sequence[Comparison] = (),
     others: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
 ) -> dict[str, Tensor]:
-    """Of several ways to compare, and others that give distances, what looks best to somebody who knows no answer."""
-    return {
-        name: _matched(codes, batched(instance.encode, knowledge.candidates[name]), ways, others)
-        for name, codes in knowledge.masks.items()
-    }
+    """By ``INVARIANT``, more ways to compare, and others that give distances: what looks best without answers."""
+    found = {}
+    for name, codes in knowledge.masks.items():
+        candidates = batched(instance.encode, knowledge.candidates[name])
+        found[name] = _matched(codes, candidates, instance.in_noise(candidates), ways, others)
+    return found
 
 
 def _matched(
     codes: Tensor,
     candidates: Tensor,
-    ways: Sequence[Comparison] = (_as_they_are, *INVARIANT),
-    others: Sequence[Callable[[Tensor, Tensor], Tensor]] = (matched_in_turns,),
+    released: Tensor,
+    ways: Sequence[Comparison],
+    others: Sequence[Callable[[Tensor, Tensor], Tensor]],
 ) -> Tensor:
-    found = [distances(*way(codes, candidates)) for way in ways]
+    """The distances that name most candidates once; lengths and distances compare with candidates as ``released``."""
+    found = [distances(*way(codes, released)) for way in INVARIANT]
+    found += [distances(*way(codes, candidates)) for way in ways]
     found += [other(codes, candidates) for other in others]
     return max(found, key=named_once)
