@@ -94,13 +94,14 @@ def take_step(
     Args:
         state: networks, prior and optimisers; all of them change.
         images: ``[N, 3, S, S]`` in [0, 1].
-        views: ``[N, 3, S, S]``, one of each image.
+        views: ``[N, 3, V, V]``, one of each image.
         batch: rows of the whole mini-batch; default: N.
         first_row: where in it the images begin.
 
     Returns:
         Losses of the whole mini-batch, ``[4]``: of reconstruction, of the Gaussian and of the categorical part's
-        discriminator, and of the encoder against both; with views ``[5]``, also of agreement.
+        discriminator, and of the encoder against both. With views ``[5]``: that of reconstruction is of every
+        ``DECODED``-th image, and the last is of agreement.
     """
     part = len(images) / (batch or len(images))
     agreement_loss = images.new_zeros(())

@@ -4,9 +4,8 @@
     python benchmarks/noise.py --encoder A/encoder.pt --own B/encoder.pt --save  # also results/noise.csv
 
 For every amount: accuracy on CIFAR-100 without augmented copies, of the MLP at 2, 3 and 4 classes, of trees at 3. How
-many of the first 1,000 test images somebody names who has these images and an encoder of the same kind (linked: by
-transport, without a known pair), or the encoder itself (named: by the likeliest code). The bound on that; the bits of a
-mask.
+many of the first 1,000 test images somebody names without a known pair who has these images and an encoder of the same
+kind (by transport), or the encoder itself (by the likeliest code). The bound on that; the bits of a mask.
 """
 
 from pathlib import Path
@@ -21,7 +20,7 @@ from maskbench.data.image_set import TEST, TRAIN, to_float
 from maskbench.leakage import bounds
 from maskbench.leakage.attacks.reidentification import matched_by_transport, ranks_of
 from maskbench.masking import Recipe, make
-from maskbench.masking.noise import Noised
+from maskbench.masking.noise import Noised, clipped
 from maskbench.masking.shards import Shard, Work
 from maskbench.runtime import command_line
 from maskbench.storage import tables
@@ -30,7 +29,10 @@ KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3, 0.2, 0.1)
 CANDIDATES = 1000
 DRAWS = 5
 SCORES = (("mlp", 2), ("mlp", 3), ("mlp", 4), ("forest", 3), ("adaboost", 3))
-COLUMNS = ("kept", *(f"{name}_{classes}" for name, classes in SCORES), "linked", "named", "bound", "bits")
+COLUMNS = (
+    *("kept", *(f"{name}_{classes}" for name, classes in SCORES)),
+    *("named_without_pairs", "named_with_encoder", "bound", "bits"),
+)
 SECRET = bytes(32)  # none at all: a figure is to be made again
 
 
@@ -49,7 +51,7 @@ def main() -> None:
     encoder, own = (make("aae", Recipe(public=list, encoder=path)) for path in (args.encoder, args.own))
     rows, places = [], torch.arange(CANDIDATES)
     with torch.inference_mode():
-        codes, own_codes = (Noised(method, 1.0, SECRET).encode(pixels)[0] for method in (encoder, own))
+        codes, own_codes = (clipped(method, pixels) for method in (encoder, own))
     for kept in KEPT:
         method = Noised(encoder, kept, SECRET)
         data = Shard(Work(method, images, train, test), 0).mask()

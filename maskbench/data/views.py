@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maskbench.ops.reference import philox4x32, uniform
 
-SIDE = 0.75  # of a view, as a part of the image's: smaller views are cheaper, and hide more
+SIDE = 0.75  # of a view, as a part of the image's: smaller views are cheaper, see docs/method.md
 AREA = 0.2  # of the image that a crop keeps at least
 RATIO = 4 / 3  # of its sides, at most
 JITTER = 0.4  # by how much brightness, contrast and saturation are multiplied, more or less

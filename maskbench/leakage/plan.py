@@ -69,6 +69,10 @@ def many(counts: list[int]) -> list[int]:
     return [count for count in counts if count >= decoders.FEWEST]
 
 
+def many_or_all(counts: list[int]) -> list[int]:
+    return [count for count in counts if count in (decoders.FEWEST, counts[-1])]
+
+
 def all_pairs(counts: list[int]) -> list[int]:
     return counts[-1:]
 
@@ -119,7 +123,7 @@ ATTACKS = (
     Attack("latent-ridge", RECONSTRUCTION, "known-pairs", ridge.latent_from_pairs, hidden),
     Attack("inverse-decoder", RECONSTRUCTION, "known-pairs", decoders.inverse_from_pairs, hidden),
     Attack("scratch-decoder", RECONSTRUCTION, "known-pairs", decoders.scratch_from_pairs, hidden, many),
-    Attack("perceptual-decoder", RECONSTRUCTION, "known-pairs", decoders.perceptual_from_pairs, trained, all_pairs),
+    Attack("perceptual-decoder", RECONSTRUCTION, "known-pairs", decoders.perceptual_from_pairs, trained, many_or_all),
     Attack("retrieval", RECONSTRUCTION, "known-pairs", retrieval.from_pairs, hidden, pictured=False),
     Attack("re-identification", REIDENTIFICATION, "known-pairs", reidentification.from_pairs, hidden),
     Attack("linkage", LINKAGE, "known-pairs", reidentification.from_pairs, hidden),

@@ -227,7 +227,7 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
     if frontier:
         lines += [
             "## Accuracy against leakage\n",
-            f"{frontier[0]['draws']} draws of three classes; SSIM is of the best attack with 1,000 known pairs.\n",
+            f"{frontier[0]['draws']} draws of three classes; SSIM is of the best attack with at most 1,000 pairs.\n",
         ]
         cells = [
             (row["mask"], row["gaussian_dim"], NAMES[row["method"]], *shortened(row, "accuracy", "std", "ssim"))
@@ -238,7 +238,7 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
         "MSE, PSNR, a learned distance (`perceptual`), medians, the best 1% of the images (the 1% or 99% quantile), "
         "ranks, other photographs that are "
         f"told at a false positive rate of {scores.FALSE_POSITIVES} (`linked_at_fpr`), and 95% bootstrap intervals "
-        "over images: [audit.csv](audit.csv). Gradient inversion is judged on the first 100 images of each set.\n"
+        "over images: [audit.csv](audit.csv). Gradient inversion attacks the first 100 images of each set.\n"
     )
     return "\n".join(lines)
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-LARGEST_MAP = 8  # side of the result up to which products of matrices were faster, see docs/speed.md
+LARGEST_MAP = 8  # side of the result up to which products of matrices were faster
 
 
 class SmallConvolution(nn.Conv2d):
@@ -58,20 +58,20 @@ class _Patches(torch.autograd.Function):
         outputs, _, kernel, _ = weight.shape
         side = result_side(images, kernel, stride, padding)
         gathered = patches(images, kernel, stride, padding)
-        ctx.save_for_backward(images, weight, gathered)
-        ctx.stride, ctx.padding = stride, padding
+        ctx.save_for_backward(weight, gathered)
+        ctx.shape, ctx.stride, ctx.padding = images.shape, stride, padding
         result = gathered @ weight.permute(2, 3, 1, 0).reshape(-1, outputs)
         return result.view(len(images), side, side, outputs).permute(0, 3, 1, 2)  # channels last
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
-        images, weight, gathered = ctx.saved_tensors
+        weight, gathered = ctx.saved_tensors
         outputs, inputs, kernel, _ = weight.shape
         # rows of numbers side by side: oneDNN is slow with the transposed matrix
         of_weight = gradient.transpose(0, 1).flatten(1) @ gathered
         of_weight = of_weight.view(outputs, kernel, kernel, inputs).permute(0, 3, 1, 2)
         of_images = None
         if ctx.needs_input_grad[0]:
-            of_images = nn.grad.conv2d_input(images.shape, weight, gradient, ctx.stride, ctx.padding)
+            of_images = nn.grad.conv2d_input(ctx.shape, weight, gradient, ctx.stride, ctx.padding)
         return of_images, of_weight, None, None
