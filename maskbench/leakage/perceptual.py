@@ -15,6 +15,7 @@ from maskbench.data.image_set import to_float
 
 WIDTHS = (32, 64, 128)
 STEPS, BATCH = 600, 128
+PASSES = 30  # over the images, at most
 LARGEST = 64  # side in pixels; larger images are shrunk
 
 
@@ -44,13 +45,13 @@ class Features(nn.Module):
 @torch.enable_grad()
 def learn(images: Tensor) -> Features:
     """Features of public images, uint8 ``[P, 3, S, S]``; the same in every run."""
-    generator = torch.Generator().manual_seed(0)
+    generator, steps = torch.Generator().manual_seed(0), min(STEPS, -(-PASSES * len(images) // BATCH))
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         network = Features()
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, STEPS)
-    for _ in tqdm(range(STEPS), desc="features", unit="step", leave=False):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
+    for _ in tqdm(range(steps), desc="features", unit="step", leave=False):
         rows = torch.randint(len(images), (BATCH,), generator=generator)
         turns = torch.randint(4, (BATCH,), generator=generator)
         some = to_float(images[rows])

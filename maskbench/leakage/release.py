@@ -177,9 +177,8 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
         ),
     )
     for criterion, question, kind, control, most in questions:
-        # a label is learned from masks that come with it
-        tries = list(attackers.items())[-1:] if kind is scores.ATTRIBUTE else attackers.items()
-        for attacker, count in tries:
+        tries = {f"{known:,} masks that come with it": known} if kind is scores.ATTRIBUTE else attackers
+        for attacker, count in tries.items():
             rows = table.chosen(kind, mask, count, images=images)
             attack, figures = (rows[kind.main]["attack"], _figures(rows[kind.main])) if rows else ("", None)
             beside = _beside(kind, rows, released, candidates)
