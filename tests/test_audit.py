@@ -10,8 +10,10 @@ import pytest
 import torch
 from conftest import ROOT
 
+from maskbench.data import image_quality
 from maskbench.errors import InputError
 from maskbench.leakage import audit, frontier, perceptual, plan, report, scores, threats
+from maskbench.leakage import world as world_module
 from maskbench.leakage.attacks import decoders
 from maskbench.leakage.knowledge import Knowledge, Oracle, OracleRefused
 from maskbench.leakage.table import COLUMNS, Table
@@ -399,6 +401,19 @@ def test_the_order_of_candidates_says_nothing(world):
     assert all((told == torch.tensor([20.0, 0.0])).all() for told in never.values())  # last, and not accepted
     truth, order = world.asked_members()
     assert scores.judged(scores.MEMBERSHIP, {"photos": truth[order]}, world)["photos"].all()
+
+
+@pytest.mark.parametrize("count", [20, 12])  # of gradient inversion, the first are judged
+def test_reconstructions_are_judged_by_every_measure(world, monkeypatch, count):
+    monkeypatch.setattr(scores, "CHUNK", 8)
+    monkeypatch.setattr(world_module, "CHUNK", 8)
+    found = {name: images.flip(0)[:count] for name, images in world.judged.items()}
+    for name, quality in scores.judged(scores.RECONSTRUCTION, found, world).items():
+        originals = world.judged[name][:count]
+        torch.testing.assert_close(quality[:, :3], image_quality.image_quality(found[name], originals))
+        wanted = perceptual.distance(world.public.features, found[name], originals)
+        assert quality.shape == (count, 4) and wanted.std() > 0
+        torch.testing.assert_close(quality[:, 3], wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_an_oracle_masks_no_more_than_it_may(world):

@@ -64,15 +64,20 @@ def learn(images: Tensor) -> Features:
     return network.eval().requires_grad_(False)
 
 
+def directions(features: Features, images: Tensor) -> list[Tensor]:
+    """What the distance compares of images ``[N, 3, S, S]``: each stage's ``[N, C, S', S']``, each place of length 1."""
+    return [F.normalize(maps, eps=1e-6) for maps in features(images)]
+
+
+def apart(one: list[Tensor], two: list[Tensor]) -> Tensor:
+    """:func:`distance`, of what :func:`directions` gives."""
+    return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in zip(one, two, strict=True)]).mean(0)
+
+
 def distance(features: Features, one: Tensor, two: Tensor) -> Tensor:
     """Of each pair of images, ``[N, 3, S, S]`` twice, in [0, 1] -> ``[N]``: 0 for the same, at most 4; differentiable.
 
     The channels of a place are a direction; the squared distance of both directions is averaged over the places of a
     layer, and then over the layers.
     """
-    found = []
-    for pair in zip(one.split(250), two.split(250), strict=True):
-        layers = zip(*map(features, pair), strict=True)
-        apart = [(F.normalize(a, eps=1e-6) - F.normalize(b, eps=1e-6)).square().sum(1).mean((1, 2)) for a, b in layers]
-        found.append(torch.stack(apart).mean(0))
-    return torch.cat(found)
+    return apart(*(directions(features, images) for images in (one, two)))

@@ -12,7 +12,7 @@ from torch import Tensor
 from maskbench.data import image_quality
 from maskbench.leakage import perceptual
 from maskbench.leakage.attacks.reidentification import accepted, ranks_of
-from maskbench.leakage.world import World
+from maskbench.leakage.world import CHUNK, World
 
 RESAMPLES = 500  # of the bootstrap
 FALSE_POSITIVES = 1e-3  # the rate at which true positives are counted
@@ -73,7 +73,7 @@ def judged(kind: Kind, found: dict[str, Tensor], world: World) -> dict[str, Tens
         ``[N, 2]`` ranks and whether they are accepted; ``[N]`` whether the answer was right.
     """
     if kind is RECONSTRUCTION:
-        return {name: _quality(x, world.judged[name][: len(x)], world) for name, x in found.items()}
+        return {name: _quality(x, name, world) for name, x in found.items()}
     if kind in (REIDENTIFICATION, RELEASES):
         places = world.answers()
         return {name: ranks_of(distances, places[name]) for name, distances in found.items()}
@@ -89,9 +89,14 @@ def judged(kind: Kind, found: dict[str, Tensor], world: World) -> dict[str, Tens
     return {name: (said == truth[order])[order.argsort()] for name, said in found.items()}
 
 
-def _quality(images: Tensor, originals: Tensor, world: World) -> Tensor:
-    apart = perceptual.distance(world.public.features, images, originals)
-    return torch.cat((image_quality.image_quality(images, originals), apart[:, None]), 1)
+def _quality(images: Tensor, name: str, world: World) -> Tensor:
+    """Of the first images of a judged set what :func:`judged` says."""
+    distances = []
+    for some, of_originals in zip(images.split(CHUNK), world.directions[name], strict=False):
+        of_originals = [maps[: len(some)] for maps in of_originals]
+        distances.append(perceptual.apart(perceptual.directions(world.public.features, some), of_originals))
+    quality = image_quality.image_quality(images, world.judged[name][: len(images)])
+    return torch.cat((quality, torch.cat(distances)[:, None]), 1)
 
 
 def chooses(count: int) -> Tensor:

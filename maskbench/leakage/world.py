@@ -18,6 +18,7 @@ from maskbench.data import image_quality
 from maskbench.data.image_set import to_float
 from maskbench.data.masked_set import parts_of
 from maskbench.data.views import another_photograph
+from maskbench.leakage import perceptual
 from maskbench.leakage.attacks import retrieval
 from maskbench.leakage.attacks.ridge import Ridge
 from maskbench.leakage.knowledge import MOST_PAIRS, Instance, Labelled, Map, Membership, Pairs, Public, batched
@@ -26,6 +27,8 @@ from maskbench.masking.key import Keyed
 from maskbench.masking.noise import Noised, clipped
 from maskbench.models import Decoder
 from maskbench.storage import pt
+
+CHUNK = 250  # images whose features are compared at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +84,15 @@ class World:
     def other_photographs(self) -> dict[str, Tensor]:
         """Another photograph of each candidate, in the candidates' order."""
         return {name: another_photograph(pixels, self.seed) for name, pixels in self.candidates.items()}
+
+    @functools.cached_property
+    def directions(self) -> dict[str, list[list[Tensor]]]:
+        """What the perceptual distance compares of the judged images, so many images at a time, by set."""
+        features = self.public.features
+        return {
+            name: [perceptual.directions(features, some) for some in images.split(CHUNK)]
+            for name, images in self.judged.items()
+        }
 
     @functools.cached_property
     def nearest_public(self) -> dict[str, Tensor]:
