@@ -65,7 +65,7 @@ def learn(images: Tensor) -> Features:
 
 
 def directions(features: Features, images: Tensor) -> list[Tensor]:
-    """What the distance compares of images ``[N, 3, S, S]``: each stage's ``[N, C, S', S']``, each place of length 1."""
+    """What the distance compares of images ``[N, 3, S, S]``: each stage's ``[N, C, S', S']``, each place a unit."""
     return [F.normalize(maps, eps=1e-6) for maps in features(images)]
 
 
