@@ -28,7 +28,7 @@ ATTACKS = {
     *("mismatched-decoder", "ridge", "procrustes", "latent-ridge", "unpaired", "inverse-decoder"),
     *("scratch-decoder", "gradient-inversion", "membership"),
     *("re-identification", "re-identification-by-transport", "linkage", "linkage-by-transport"),
-    *("two-releases", "two-releases-by-transport", "retrieval"),
+    *("two-releases", "two-releases-by-transport", "retrieval", "perceptual-decoder"),
     *plan.ANCHORS,
 }
 

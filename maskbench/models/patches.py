@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-LARGEST_MAP = 8  # side of the result up to which products of matrices were faster
+LARGEST_MAP = 4  # side of the result up to which products of matrices were faster
 
 
 class SmallConvolution(nn.Conv2d):
@@ -73,5 +73,9 @@ class _Patches(torch.autograd.Function):
         of_weight = of_weight.view(outputs, kernel, kernel, inputs).permute(0, 3, 1, 2)
         of_images = None
         if ctx.needs_input_grad[0]:
-            of_images = nn.grad.conv2d_input(ctx.shape, weight, gradient, ctx.stride, ctx.padding)
+            # of the images only shape and layout are looked at; torch.nn.grad.conv2d_input would lose channels last
+            images = torch.empty(ctx.shape, dtype=weight.dtype, memory_format=torch.channels_last)
+            stride, padding = [ctx.stride] * 2, [ctx.padding] * 2
+            settings = None, stride, padding, [1, 1], False, [0, 0], 1, [True, False, False]
+            of_images = torch.ops.aten.convolution_backward(gradient, images, weight, *settings)[0]
         return of_images, of_weight, None, None
