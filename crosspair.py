@@ -68,7 +68,7 @@ def main() -> None:
 def audit_all(args: argparse.Namespace, folders: list[Path], device: torch.device) -> None:
     import classify
     from maskbench.leakage import audit, frontier
-    from maskbench.leakage.settings import Release
+    from maskbench.leakage.settings import NOTHING_SAID, Release
 
     audit.audit(
         victim=folders[0],
@@ -90,7 +90,7 @@ def audit_all(args: argparse.Namespace, folders: list[Path], device: torch.devic
         terms=Release(
             masked=args.release,
             recipient=args.recipient or "",
-            pairs=1000 if args.known_pairs is None else args.known_pairs,
+            pairs=NOTHING_SAID.pairs if args.known_pairs is None else args.known_pairs,
             most_ssim=args.most_ssim,
             most_named=args.most_named,
             most_linked=args.most_linked,

@@ -142,9 +142,7 @@ def run(
     secret = key.load(key_file)
     world = World(images, owner, attacker, secret, settings.seed)
 
-    masks = list(dict.fromkeys(("aae", *settings.masks)))
-    if released.mask not in masks:
-        masks.append(released.mask)
+    masks = dict.fromkeys(("aae", *settings.masks, released.mask))
     steps = [step for mask in masks for step in plan.steps(mask, images)]
     table, pictures = attack_all(world, steps, ledger, inputs, settings.output_dir)
     for name in (release.NAME, "frontier.csv"):  # an earlier run's would not belong to this table
@@ -163,8 +161,7 @@ def run(
     originals = images.judged[world.first]
     examples = {key: of_attack.examples for key, of_attack in pictures.items()}
     print(f"\n{report.write(settings.output_dir, originals[:EXAMPLES], examples, len(originals))}\n")
-    last = list(images.judged)[-1]
-    of_last = images.judged[last], images.label_means[last]
+    of_last = images.judged[world.last], images.label_means[world.last]
     release.write(settings.output_dir, settings.terms, released, pictures, *of_last)
     print(
         f"tables: {settings.output_dir}/audit.csv, audit.md; for the person who signs a release: release.html; "

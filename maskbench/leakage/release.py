@@ -20,7 +20,7 @@ from maskbench.data.masked_set import KEYED, MaskedSet
 from maskbench.errors import InputError
 from maskbench.leakage import bounds, plan, scores
 from maskbench.leakage.settings import Release
-from maskbench.leakage.table import Table
+from maskbench.leakage.table import Table, with_interval
 from maskbench.masking import Autoencoder
 from maskbench.storage import atomic
 from maskbench.storage.tables import Row, read
@@ -104,8 +104,7 @@ class Line:
         criterion: of WP216.
         question: what the attacker finds out.
         attacker: what he has.
-        attack: the one that does best, chosen on other images; empty where none was tried.
-        figures: mean, and both ends of its 95% interval; None where no attack was tried.
+        row: of the attack that does best, chosen on other images; None where none was tried.
         beside: more about the figure, or nothing.
         control: what can be had without masks.
         most: that is accepted; None where nothing was said.
@@ -114,8 +113,7 @@ class Line:
     criterion: str
     question: str
     attacker: str
-    attack: str
-    figures: tuple[float, float, float] | None
+    row: Row | None
     beside: str
     control: str
     most: float | None
@@ -125,12 +123,12 @@ class Line:
         """Whether the upper end of the interval is accepted; what was not measured is not."""
         if self.most is None:
             return None
-        return self.figures is not None and self.figures[2] <= self.most
+        return self.row is not None and float(self.row["high"]) <= self.most
 
     @property
     def found(self) -> str:
         """The figures in words."""
-        return f"{_shown(self.figures)}{self.beside}" if self.figures else "not measured"
+        return f"{with_interval(self.row)}{self.beside}" if self.row else "not measured"
 
 
 def lines(table: Table, terms: Release, released: Released, candidates: int) -> Iterator[Line]:
@@ -145,10 +143,10 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
 
     def of_pixels(kind: scores.Kind, threat: str, count: int) -> str:
         rows = table.chosen(kind, "identity", count, (threat,), images)
-        return f"; from raw pixels {_shown(_figures(rows[kind.main]))}" if rows else ""
+        return f"; from raw pixels {with_interval(rows[kind.main])}" if rows else ""
 
     anchors = [table.cells[mask, images, "masks-only", name, "ssim", 0] for name in plan.ANCHORS[:-1]]
-    below = "; ".join(f"{row['attack'].replace('-', ' ')} {_shown(_figures(row))}" for row in anchors)
+    below = "; ".join(f"{row['attack'].replace('-', ' ')} {with_interval(row)}" for row in anchors)
     guess = f"guessing {1 / candidates:.3f}"
     if released.data is not None:
         guess += f", with the label {min(1.0, len(released.data.classes) / candidates):.3f}"
@@ -180,9 +178,8 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
         tries = {f"{known:,} masks that come with it": known} if kind is scores.ATTRIBUTE else attackers
         for attacker, count in tries.items():
             rows = table.chosen(kind, mask, count, images=images)
-            attack, figures = (rows[kind.main]["attack"], _figures(rows[kind.main])) if rows else ("", None)
             beside = _beside(kind, rows, released, candidates)
-            yield Line(criterion, question, attacker, attack, figures, beside, control, most)
+            yield Line(criterion, question, attacker, rows.get(kind.main), beside, control, most)
 
 
 def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, candidates: int) -> str:
@@ -198,14 +195,6 @@ def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, cand
 def tried(table: Table, threat: str, most: int) -> int:
     """The largest number of pairs or queries, up to ``most``, that a threat was tried with."""
     return max((key[5] for key in table.cells if key[2] == threat and key[5] <= most), default=0)
-
-
-def _figures(row: Row) -> tuple[float, float, float]:
-    return tuple(float(row[name]) for name in ("mean", "low", "high"))
-
-
-def _shown(figures: Sequence[float]) -> str:
-    return "{:.3f} ({:.3f} to {:.3f})".format(*figures)
 
 
 def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tuple[str, str]]:
@@ -303,7 +292,7 @@ def page(
             line.criterion,
             line.question,
             line.attacker,
-            line.attack,
+            line.row["attack"] if line.row else "",
             line.found,
             line.control,
             VERDICTS[line.holds] + ("" if line.most is None else f" (at most {line.most:g})"),

@@ -8,7 +8,7 @@ from maskbench.classification.scores import NAMES, standard_error
 from maskbench.data.masked_set import KEYED
 from maskbench.leakage import figures, plan, scores
 from maskbench.leakage.plan import ANCHORS
-from maskbench.leakage.table import Table
+from maskbench.leakage.table import Table, with_interval
 from maskbench.leakage.threats import THREATS
 from maskbench.storage import atomic
 from maskbench.storage.tables import Row, markdown, read
@@ -245,10 +245,6 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
 
 def shortened(row: Row, *names: str) -> list[str]:
     return [f"{float(row[name]):.3f}" for name in names]
-
-
-def with_interval(row: Row) -> str:
-    return f"{float(row['mean']):.3f} ({float(row['low']):.3f} to {float(row['high']):.3f})"
 
 
 def picture_table(table: Table) -> str:

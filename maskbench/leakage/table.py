@@ -70,3 +70,8 @@ class Table:
     def with_encoder(self, mask: str) -> float:
         """SSIM of the best attack of somebody who has the encoder, but of keyed masks neither key nor pairs."""
         return self.best(mask, 0 if mask.endswith(KEYED) else self.all_pairs[-1], ("stolen-encoder",))
+
+
+def with_interval(row: Row) -> str:
+    """A row's figure and its interval, for a page."""
+    return f"{float(row['mean']):.3f} ({float(row['low']):.3f} to {float(row['high']):.3f})"
