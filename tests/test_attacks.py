@@ -44,6 +44,7 @@ def little_work(monkeypatch):
     """Optimal transport of 400 codes, few epochs of decoders: of what attacks take, it would be most of the time."""
     monkeypatch.setattr(alignment, "_BATCH", 400)
     monkeypatch.setattr(decoders, "PASSES", 10_000)
+    monkeypatch.setattr(decoders, "FINE", 1000)
     monkeypatch.setattr(decoders, "EPOCHS", (1, 10))
 
 

@@ -11,10 +11,12 @@ import torch
 from conftest import ROOT
 
 from maskbench.data import image_quality
+from maskbench.data.image_set import to_float
 from maskbench.errors import InputError
 from maskbench.leakage import audit, frontier, perceptual, plan, report, scores, threats
 from maskbench.leakage import world as world_module
 from maskbench.leakage.attacks import decoders
+from maskbench.leakage.attacks.reidentification import named_once
 from maskbench.leakage.knowledge import Knowledge, Oracle, OracleRefused
 from maskbench.leakage.table import COLUMNS, Table
 from maskbench.leakage.world import Images, Victim, World
@@ -27,7 +29,7 @@ from maskbench.storage.ledger import Ledger
 ATTACKS = {
     *("mismatched-decoder", "ridge", "procrustes", "latent-ridge", "unpaired", "inverse-decoder"),
     *("scratch-decoder", "gradient-inversion", "membership"),
-    *("re-identification", "re-identification-by-transport", "linkage", "linkage-by-transport"),
+    *("re-identification", "re-identification-by-transport", "linkage", "linkage-by-transport", "linkage-among-all"),
     *("two-releases", "two-releases-by-transport", "retrieval", "perceptual-decoder"),
     *plan.ANCHORS,
 }
@@ -370,6 +372,19 @@ def test_candidates_are_for_re_identification_and_every_attack_has_an_oracle_of_
             assert knowledge.candidates is of_images.get(attack.kind)
             if threat == "oracle":
                 assert len(knowledge.oracle.ask(knowledge.public.some[:10])) == 10  # none is spent before
+
+
+def test_the_crowd_stands_behind_the_candidates_of_the_first_set(world):
+    victim, (attack, *_) = world.victim("aae"), (a for a in plan.ATTACKS if a.kind is scores.CROWD)
+    knowledge = audit.given(threats.known_pairs(world, victim, 10), attack, world, victim)
+    candidates = knowledge.candidates["photos"]
+    assert list(knowledge.candidates) == list(knowledge.masks) == ["photos"] and len(candidates) == 40
+    assert torch.equal(candidates[:20], world.other_photographs["photos"])
+    known = torch.cat((world.candidates["photos"], to_float(world.images.validation[20:])))
+    assert named_once(torch.cdist(known.flatten(1), candidates.flatten(1))) == 1  # each is of its image
+    truth = torch.ones(20, 40, dtype=torch.float64).scatter(1, world.answers()["photos"][:, None], 0.0)
+    assert (scores.judged(scores.CROWD, {"photos": truth}, world)["photos"] == 1).all()
+    assert (scores.judged(scores.CROWD, {"photos": -truth}, world)["photos"] == torch.tensor([40.0, 0.0])).all()
 
 
 def test_the_walk_finds_what_is_hidden(world):

@@ -272,6 +272,8 @@ def given(knowledge: Knowledge, attack: plan.Attack, world: World, victim: Victi
         more["candidates"] = world.candidates
     if attack.kind is scores.LINKAGE:
         more["candidates"] = world.other_photographs
+    if attack.kind is scores.CROWD:
+        more |= {"candidates": world.crowd, "masks": {name: victim.masks[name] for name in world.crowd}}
     if knowledge.oracle is not None:
         more["oracle"] = limited_oracle(victim.encode, knowledge.oracle.queries, victim.name)
     return replace(knowledge, **more) if more else knowledge

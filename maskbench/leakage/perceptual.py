@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from maskbench.data.image_set import to_float
+from maskbench.models.sizes import has_bfloat16
 
 WIDTHS = (32, 64, 128)
 STEPS, BATCH = 600, 128
@@ -48,7 +49,8 @@ def learn(images: Tensor) -> Features:
     generator, steps = torch.Generator().manual_seed(0), min(STEPS, -(-PASSES * len(images) // BATCH))
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        network = Features()
+        network = Features().to(memory_format=torch.channels_last)
+    half = has_bfloat16(images.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
     for _ in tqdm(range(steps), desc="features", unit="step", leave=False):
@@ -56,9 +58,10 @@ def learn(images: Tensor) -> Features:
         turns = torch.randint(4, (BATCH,), generator=generator)
         some = to_float(images[rows])
         some = torch.stack([image.rot90(int(turn), (1, 2)) for image, turn in zip(some, turns, strict=True)])
-        logits = network.turned(network(some)[-1].mean((2, 3)))
+        with torch.autocast(images.device.type, torch.bfloat16, half):
+            logits = network.turned(network(some.contiguous(memory_format=torch.channels_last))[-1].mean((2, 3)))
         optimizer.zero_grad()
-        F.cross_entropy(logits, turns).backward()
+        F.cross_entropy(logits.float(), turns).backward()
         optimizer.step()
         schedule.step()
     return network.eval().requires_grad_(False)

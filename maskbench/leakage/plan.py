@@ -11,6 +11,7 @@ from maskbench.leakage.attacks import alignment, decoders, inference, oracle, re
 from maskbench.leakage.knowledge import MOST_PAIRS, Knowledge
 from maskbench.leakage.scores import (
     ATTRIBUTE,
+    CROWD,
     LINKAGE,
     MEMBERSHIP,
     RECONSTRUCTION,
@@ -127,6 +128,7 @@ ATTACKS = (
     Attack("retrieval", RECONSTRUCTION, "known-pairs", retrieval.from_pairs, hidden, pictured=False),
     Attack("re-identification", REIDENTIFICATION, "known-pairs", reidentification.from_pairs, hidden),
     Attack("linkage", LINKAGE, "known-pairs", reidentification.from_pairs, hidden),
+    Attack("linkage-among-all", CROWD, "known-pairs", reidentification.from_pairs, hidden, many_or_all),
     Attack("attribute", ATTRIBUTE, "known-pairs", inference.attributes),
     Attack("ridge", RECONSTRUCTION, "oracle", oracle.reconstructed, hidden),
     Attack("re-identification", REIDENTIFICATION, "oracle", reidentification.from_oracle, hidden),
@@ -143,6 +145,7 @@ ATTACKS = (
     Attack("gradient-inversion", RECONSTRUCTION, "stolen-encoder", decoders.inverted, plain_and_hidden, pairs=none),
     Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_stolen, plain, pairs=none),
     Attack("linkage", LINKAGE, "stolen-encoder", reidentification.from_stolen, plain, pairs=none),
+    Attack("linkage-among-all", CROWD, "stolen-encoder", reidentification.from_stolen, plain, pairs=none),
     Attack("membership", MEMBERSHIP, "stolen-encoder", inference.members, fitted, pairs=none),
     Attack("ridge", RECONSTRUCTION, "stolen-encoder", ridge.pixels_from_stolen, plain),
     Attack("inverse-decoder", RECONSTRUCTION, "stolen-encoder", decoders.inverse_from_stolen, plain_and_hidden),

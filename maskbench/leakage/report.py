@@ -211,8 +211,8 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
     )
     for images in table.sets:
         lines += [f"## SSIM of reconstructions: {images}\n", reconstruction_table(table, images)]
-        for kind in (scores.REIDENTIFICATION, scores.LINKAGE, scores.RELEASES):
-            if any(key[4] == kind.main for key in table.cells):
+        for kind in (scores.REIDENTIFICATION, scores.LINKAGE, scores.CROWD, scores.RELEASES):
+            if any(key[1] == images and key[3] in plan.named(kind) for key in table.cells):
                 lines += [
                     f"## {kind.name.capitalize()} at the first guess: {images}\n",
                     guess_table(table, images, kind),
@@ -282,8 +282,8 @@ def reconstruction_table(table: Table, images: str) -> str:
 
 def guess_table(table: Table, images: str, kind: scores.Kind) -> str:
     """Masks and threats down, pairs across; of several attacks the best, with as many pairs or fewer."""
-    rows, (at_first, _, median, *_) = [], kind.figures
-    for mask, threat in dict.fromkeys((key[0], key[2]) for key in table.cells if key[4] == at_first):
+    rows, (at_first, _, median, *_), attacks = [], kind.figures, plan.named(kind)
+    for mask, threat in dict.fromkeys((key[0], key[2]) for key in table.cells if key[3] in attacks):
         cells = []
         for k in table.pairs:
             cells.append("")

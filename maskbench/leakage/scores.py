@@ -56,6 +56,8 @@ LINKAGE = Kind(
     ("linked_at_1", "linked_mean_rank", "linked_median_rank", "linked_at_fpr"),
     "linked_at_1",
 )
+# as linkage, among many more candidates: other photographs of further images stand between them
+CROWD = Kind("linkage among all validation images", LINKAGE.figures, LINKAGE.main, "first")
 # as re-identification, of masks of the same images in another release
 RELEASES = Kind("linkage of two releases", ("joined_at_1", "joined_mean_rank", "joined_median_rank"), "joined_at_1")
 ATTRIBUTE = Kind("attribute inference", ("accuracy",), "accuracy", "last")  # labels are of the last set
@@ -77,7 +79,7 @@ def judged(kind: Kind, found: dict[str, Tensor], world: World) -> dict[str, Tens
     if kind in (REIDENTIFICATION, RELEASES):
         places = world.answers()
         return {name: ranks_of(distances, places[name]) for name, distances in found.items()}
-    if kind is LINKAGE:
+    if kind in (LINKAGE, CROWD):
         places = world.answers()
         return {
             name: torch.stack((ranks_of(apart, places[name]), accepted(apart, places[name], FALSE_POSITIVES)), 1)
@@ -125,7 +127,7 @@ def _figures(kind: Kind, results: Tensor) -> list[tuple[float, float, float]]:
 
     if kind in (REIDENTIFICATION, RELEASES):
         return [wilson(results == 1), drawn(results, np.mean), drawn(results, np.median)]
-    if kind is LINKAGE:
+    if kind in (LINKAGE, CROWD):
         ranks, told = results.T
         return [wilson(ranks == 1), drawn(ranks, np.mean), drawn(ranks, np.median), wilson(told == 1)]
     if kind is RECONSTRUCTION:

@@ -86,6 +86,13 @@ class World:
         return {name: another_photograph(pixels, self.seed) for name, pixels in self.candidates.items()}
 
     @functools.cached_property
+    def crowd(self) -> dict[str, Tensor]:
+        """Of the first set other photographs of the candidates, in their order, and then of all validation images."""
+        known = self.other_photographs[self.first]
+        rest = to_float(self.images.validation[len(known) :])
+        return {self.first: torch.cat((known, another_photograph(rest, self.seed + 1)))}
+
+    @functools.cached_property
     def directions(self) -> dict[str, list[list[Tensor]]]:
         """What the perceptual distance compares of the judged images, so many images at a time, by set."""
         features = self.public.features

@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from maskbench.data.image_set import to_float
 from maskbench.leakage.attacks import ridge
-from maskbench.leakage.knowledge import Instance, Knowledge, Map
+from maskbench.leakage.knowledge import Instance, Knowledge, Map, Pairs
 from maskbench.leakage.perceptual import Features, distance
 from maskbench.models.sizes import depth, has_bfloat16
 
 FEWEST = 1000  # known pairs that a decoder is trained from scratch with
 PASSES, EPOCHS = 30_000, (10, 50)  # images that it sees in training, or more; how often each, at least and at most
+FINE = 20_000  # images that a perceptual decoder sees beyond, or all of them once
 PERCEPTUAL = 0.1  # weight of the perceptual distance beside the squared error
 INVERTED = 100  # masks of each set that gradient inversion attacks: it takes seconds an image
 
@@ -112,36 +113,64 @@ class ScratchDecoder(nn.Module):
         return picture + correction.float()
 
 
-@torch.enable_grad()
-def scratch_decoder(codes: Tensor, images: Tensor, features: Features | None = None) -> Map:
+def scratch_decoder(codes: Tensor, images: Tensor) -> ScratchDecoder:
     """A decoder trained from scratch on k pairs: codes ``[k, D]`` and images ``[k, 3, S, S]`` -> codes to images.
 
     Threat models: known pairs, stolen encoder. It needs no decoder of the attacker's own, and so fits codes of any kind
     (Dosovitskiy and Brox, "Inverting visual representations with convolutional networks", CVPR 2016). A ridge
-    regression gives the linear picture, AdamW trains the convolutions on the squared error; the last tenth of the pairs
-    is held out, and the weights that do best there are kept, be they the first. With features, the perceptual distance
-    counts beside the squared error, which alone is least for a blur (Dosovitskiy and Brox, "Generating images with
-    perceptual similarity metrics based on deep networks", NeurIPS 2016).
+    regression gives the linear picture, AdamW trains the convolutions on the squared error.
     """
-
-    def loss(pictures: Tensor, wanted: Tensor) -> Tensor:
-        squared = F.mse_loss(pictures, wanted)
-        return squared if features is None else squared + PERCEPTUAL * distance(features, pictures, wanted).mean()
-
-    batch, epochs = 100, min(EPOCHS[1], max(EPOCHS[0], PASSES // len(codes)))
-    held_out = max(1, len(codes) // 10)
-    (train, pictures), others = (codes[:-held_out], images[:-held_out]), (codes[-held_out:], images[-held_out:])
+    train, pictures = _without_held_out(codes, images)
     linear = ridge.Ridge(train, codes.mean(0)).fit(pictures.flatten(1), images.flatten(1).mean(0))
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         model = ScratchDecoder(linear, codes, images.shape[-1]).to(memory_format=torch.channels_last)
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=2e-3, weight_decay=1.0, fused=True)
-    steps = epochs * math.ceil(len(train) / batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
+    return _trained(model, codes, images, min(EPOCHS[1], max(EPOCHS[0], PASSES // len(codes))), 2e-3, F.mse_loss)
+
+
+def perceptual_decoder(start: ScratchDecoder, codes: Tensor, images: Tensor, features: Features) -> ScratchDecoder:
+    """A :func:`scratch_decoder` of these pairs, trained on for the eye: the squared error alone is least for a blur.
+
+    The perceptual distance counts beside it (Dosovitskiy and Brox, "Generating images with perceptual similarity
+    metrics based on deep networks", NeurIPS 2016).
+    """
+
+    def loss(pictures: Tensor, wanted: Tensor) -> Tensor:
+        pair = [x.contiguous(memory_format=torch.channels_last) for x in (pictures, wanted)]
+        with torch.autocast(codes.device.type, torch.bfloat16, has_bfloat16(codes.device)):
+            apart = distance(features, *pair).mean()
+        return F.mse_loss(pictures, wanted) + PERCEPTUAL * apart.float()
+
+    return _trained(copy.deepcopy(start), codes, images, min(EPOCHS[1], max(1, FINE // len(codes))), 5e-4, loss)
+
+
+def _without_held_out(codes: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Of pairs all but the last tenth, which says when to stop."""
+    count = len(codes) - max(1, len(codes) // 10)
+    return codes[:count], images[:count]
+
+
+@torch.enable_grad()
+def _trained(
+    model: ScratchDecoder,
+    codes: Tensor,
+    images: Tensor,
+    epochs: int,
+    rate: float,
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> ScratchDecoder:
+    """A decoder, trained by AdamW on pairs; the weights that do best on held-out ones are kept, be they the first.
+
+    ``loss`` is of pictures and the images they should be, ``[N, 3, S, S]`` twice.
+    """
+    train, pictures = _without_held_out(codes, images)
+    others, batch = (codes[len(train) :], images[len(train) :]), 100
+    weights = [*model.grid.requires_grad_().parameters(), *model.correction.requires_grad_().parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=1.0, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs * math.ceil(len(train) / batch))
     generator = torch.Generator().manual_seed(0)
     best, state = _error(model.eval(), *others, loss), copy.deepcopy(model.state_dict())
-    for _ in tqdm(range(epochs), desc="scratch decoder", unit="epoch", leave=False):
+    for _ in tqdm(range(epochs), desc="decoder", unit="epoch", leave=False):
         model.train()
         for rows in torch.randperm(len(train), generator=generator).split(batch):
             optimizer.zero_grad()
@@ -152,7 +181,7 @@ def scratch_decoder(codes: Tensor, images: Tensor, features: Features | None = N
         if error < best:
             best, state = error, copy.deepcopy(model.state_dict())
     model.load_state_dict(state)
-    return torch.no_grad()(model)
+    return model.eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -200,7 +229,13 @@ def inverse_of_stolen(stolen: Instance, own: Instance) -> Map:
 
 
 @functools.lru_cache(maxsize=1)
-def scratch_of_stolen(stolen: Instance) -> Map:
+def scratch_of_pairs(pairs: Pairs) -> ScratchDecoder:
+    """A decoder trained from scratch on known pairs: codes to images."""
+    return scratch_decoder(pairs.codes, pairs.images)
+
+
+@functools.lru_cache(maxsize=1)
+def scratch_of_stolen(stolen: Instance) -> ScratchDecoder:
     """A decoder of a stolen encoder, trained from scratch on all public images: codes to images."""
     return scratch_decoder(stolen.every_code, to_float(stolen.public.images))
 
@@ -230,7 +265,7 @@ def inverse_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
 
 def scratch_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """Known pairs: a decoder trained from scratch on them. Images by set."""
-    return knowledge.decoded(scratch_decoder(knowledge.pairs.codes, knowledge.pairs.images))
+    return knowledge.decoded(scratch_of_pairs(knowledge.pairs))
 
 
 def scratch_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
@@ -240,14 +275,15 @@ def scratch_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
 
 def perceptual_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """Known pairs: as :func:`scratch_from_pairs`, for the eye instead of the squared error alone. Images by set."""
-    pairs = knowledge.pairs
-    return knowledge.decoded(scratch_decoder(pairs.codes, pairs.images, knowledge.public.features))
+    pairs, features = knowledge.pairs, knowledge.public.features
+    return knowledge.decoded(perceptual_decoder(scratch_of_pairs(pairs), pairs.codes, pairs.images, features))
 
 
 def perceptual_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
     """Stolen encoder: as :func:`scratch_from_stolen`, for the eye instead of the squared error alone. Images by set."""
-    stolen = knowledge.stolen
-    return knowledge.decoded(scratch_decoder(stolen.every_code, to_float(stolen.public.images), stolen.public.features))
+    stolen, public = knowledge.stolen, knowledge.stolen.public
+    images, start = to_float(public.images), scratch_of_stolen(stolen)
+    return knowledge.decoded(perceptual_decoder(start, stolen.every_code, images, public.features))
 
 
 def inverted(knowledge: Knowledge) -> dict[str, Tensor]:
