@@ -1,5 +1,6 @@
 """What the tests share: scripts run as a user runs them, and one tiny trained set of everything."""
 
+import contextlib
 import csv
 import fcntl
 import os
@@ -73,17 +74,26 @@ def environment_stays():
     os.environ.update(before)
 
 
+def run_in_process(script: str, *arguments: object, cwd: Path) -> None:
+    """Run a script whole, but in this process: importing torch each time would take minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", [script, *map(str, arguments)])
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        finally:
+            torch.set_flush_denormal(False)  # a script sets it for its process
+
+
 @pytest.fixture
 def run_here(tmp_path, monkeypatch):
-    """Runs a script whole in ``tmp_path``, but in this process: importing torch each time would take minutes."""
+    """:func:`run_in_process` in ``tmp_path``, where the test is from then on."""
 
     def run(script: str, *arguments: object) -> None:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        runpy.run_path(str(ROOT / script), run_name="__main__")
+        run_in_process(script, *arguments, cwd=tmp_path)
 
-    yield run
-    torch.set_flush_denormal(False)  # a script sets it for its process
+    return run
 
 
 @pytest.fixture
@@ -125,12 +135,13 @@ def complaint(run_here, capsys):
 def run_every_script(folder: Path) -> None:
     training = (*TRAINING, "--epochs", 2, "--instances", 2, "--tensorboard")
     run_script("train_aae.py", *training, cwd=folder, OMP_NUM_THREADS="2")  # side by side, one thread each
-    run_script("mask_dataset.py", "--dataset", "digits", cwd=folder)
-    arguments = ("--classes", 3, "--repeats", 2, "--epochs", 3, "--estimators", 20)
-    (folder / "classify.txt").write_text(run_script("classify.py", *arguments, cwd=folder).stdout)
-    (folder / "crosspair.txt").write_text(
-        run_script("crosspair.py", "--dataset", "photos", "--limit", 256, cwd=folder).stdout
-    )
+    run_in_process("mask_dataset.py", "--dataset", "digits", cwd=folder)
+    for script, *arguments in (
+        ("classify.py", "--classes", 3, "--repeats", 2, "--epochs", 3, "--estimators", 20),
+        ("crosspair.py", "--dataset", "photos", "--limit", 256),
+    ):
+        with open(folder / f"{Path(script).stem}.txt", "w") as file, contextlib.redirect_stdout(file):
+            run_in_process(script, *arguments, cwd=folder)
 
 
 @pytest.fixture(scope="session")

@@ -269,10 +269,10 @@ def photographs(folder: Path, count: int) -> None:
 def test_photographs_of_96_pixels_go_all_the_way(run_here, tmp_path, preset):
     photographs(tmp_path / "photographs", 60)
     sizes = ("--image-size", 96, "--preset", preset, "--gaussian-dim", 32, "--workers", 1)
-    epochs = 4 if preset == "paper" else 2
+    epochs = 4 if preset == "paper" else 1
     run_here("train_aae.py", "--dataset", "folder:photographs", *sizes, "--epochs", epochs, "--batch-size", 8)
-    first, *_, last = (float(row["validation_mse"]) for row in rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv"))
-    assert preset == "invariant" or (last < 0.09 and last < 0.8 * first), (first, last)
+    errors = [float(row["validation_mse"]) for row in rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv")]
+    assert preset == "invariant" or errors[-1] < min(0.09, 0.8 * errors[0]), errors
     run_here("mask_dataset.py", "--dataset", "folder:photographs")
     run_here("classify.py", "--classes", "all", "--repeats", 1, "--epochs", 20, "--methods", "mlp")
     table = rows(tmp_path / "runs" / "classify" / "photographs.csv")
@@ -366,12 +366,11 @@ def test_bad_input_beside_good_files(refused, workplace, tmp_path):
     refused("crosspair.py", "--models", "one", naming="another encoder")
 
 
-def test_no_network(tmp_path):
+def test_no_network(complaint, monkeypatch, tmp_path):
     # a proxy that refuses: the same on a machine with a network and without
-    proxies = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
-    result = run_script("train_aae.py", "--epochs", 1, cwd=tmp_path, check=False, **proxies)
-    assert result.returncode == 2 and "Traceback" not in result.stderr
-    assert "--data-dir data" in result.stderr.strip().splitlines()[-1]
+    for name, value in (("http_proxy", "http://127.0.0.1:9"), ("https_proxy", "http://127.0.0.1:9"), ("no_proxy", "")):
+        monkeypatch.setenv(name, value)
+    assert "--data-dir data" in complaint("train_aae.py", "--epochs", 1)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -387,9 +386,14 @@ def test_output_that_cannot_be_written(refused, tmp_path):
 
 
 @pytest.mark.parametrize("script", ["train_aae.py", "mask_dataset.py", "classify.py", "crosspair.py"])
-def test_help_and_errors_in_a_real_process(tmp_path, script):
-    text = run_script(script, "--help", cwd=tmp_path).stdout
-    assert f"python {script}" in text and "default:" in text and "None" not in text
-    if script == "train_aae.py":  # once: all four take the same way out
-        mistake = run_script(script, "--device", "tpu", cwd=tmp_path, check=False)
-        assert mistake.returncode == 2 and mistake.stderr.count("\n") == 1 and "--device" in mistake.stderr
+def test_help(run_here, capsys, script):
+    with pytest.raises(SystemExit) as stop:
+        run_here(script, "--help")
+    text = capsys.readouterr().out
+    assert not stop.value.code and f"python {script}" in text and "default:" in text and "None" not in text
+
+
+def test_help_and_an_error_in_a_real_process(tmp_path):  # of one script: all four take the same way out
+    assert "python train_aae.py" in run_script("train_aae.py", "--help", cwd=tmp_path).stdout
+    mistake = run_script("train_aae.py", "--device", "tpu", cwd=tmp_path, check=False)
+    assert mistake.returncode == 2 and mistake.stderr.count("\n") == 1 and "--device" in mistake.stderr
