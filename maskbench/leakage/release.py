@@ -316,7 +316,7 @@ def page(
         _rows((*columns, "verdict"), cells, [VERDICTS[line.holds].split()[0] for line in judged]),
         "<h2>The images that an attack rebuilds best</h2>",
         f"<p>The worst {count} of {candidates:,}, for an attacker who has what the table above allows.</p>",
-        strips,
+        f"<div class='strips'>{strips}</div>",
         "<h2>What this page supposes</h2>",
         _definitions(supposed),
     ]
@@ -362,7 +362,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 62rem; m
 h1 { font-size: 1.5rem; margin: 0 0 1rem } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
 .verdict { padding: .75rem 1rem; border-left: .4rem solid; font-weight: 600; background: #f3f3f3 }
 .verdict.pass { border-color: #1a7f37 } .verdict.fail { border-color: #b3261e } .verdict.none { border-color: #777 }
-dl { display: grid; grid-template-columns: minmax(9rem, 18rem) 1fr; gap: .3rem 1rem; margin: 0 }
+dl { display: grid; grid-template-columns: fit-content(16rem) 1fr; gap: .3rem 1rem; margin: 0 }
 dt { font-weight: 600 } dd { margin: 0; overflow-wrap: anywhere }
 table { border-collapse: collapse; width: 100%; font-size: .87rem }
 th, td { text-align: left; vertical-align: top; padding: .4rem .5rem; border-bottom: 1px solid #ccc }
@@ -376,6 +376,6 @@ figure { margin: .5rem 0 } img { max-width: 100%; image-rendering: pixelated } f
 }
 @media print {
   @page { size: A4; margin: 15mm } body { margin: 0; max-width: none; font-size: 10.5pt } table { font-size: 8.5pt }
-  tr, figure, dt, dd { break-inside: avoid } h2 { break-after: avoid }
+  tr, .strips, dt, dd { break-inside: avoid } h2 { break-after: avoid }
 }
 </style>"""
