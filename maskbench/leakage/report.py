@@ -7,6 +7,7 @@ from torch import Tensor
 from maskbench.classification.scores import NAMES, standard_error
 from maskbench.data.masked_set import KEYED
 from maskbench.leakage import figures, plan, scores
+from maskbench.leakage.attacks import decoders
 from maskbench.leakage.plan import ANCHORS
 from maskbench.leakage.table import Table, with_interval
 from maskbench.leakage.threats import THREATS
@@ -238,7 +239,8 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
         "MSE, PSNR, a learned distance (`perceptual`), medians, the best 1% of the images (the 1% or 99% quantile), "
         "ranks, other photographs that are "
         f"told at a false positive rate of {scores.FALSE_POSITIVES} (`linked_at_fpr`), and 95% bootstrap intervals "
-        "over images: [audit.csv](audit.csv). Gradient inversion attacks the first 100 images of each set.\n"
+        "over images: [audit.csv](audit.csv). Gradient inversion attacks the first "
+        f"{decoders.INVERTED} images of each set.\n"
     )
     return "\n".join(lines)
 

@@ -21,7 +21,7 @@ FEWEST = 1000  # known pairs that a decoder is trained from scratch with
 PASSES, EPOCHS = 30_000, (10, 50)  # images that it sees in training, or more; how often each, at least and at most
 FINE = 20_000  # images that a perceptual decoder sees beyond, or all of them once
 PERCEPTUAL = 0.1  # weight of the perceptual distance beside the squared error
-INVERTED = 100  # masks of each set that gradient inversion attacks: it takes seconds an image
+INVERTED = 50  # masks of each set that gradient inversion attacks: it takes seconds an image
 
 
 @torch.enable_grad()
