@@ -269,10 +269,10 @@ def photographs(folder: Path, count: int) -> None:
 def test_photographs_of_96_pixels_go_all_the_way(run_here, tmp_path, preset):
     photographs(tmp_path / "photographs", 60)
     sizes = ("--image-size", 96, "--preset", preset, "--gaussian-dim", 32, "--workers", 1)
-    epochs = 4 if preset == "paper" else 1
+    epochs = 4 if preset == "paper" else 2
     run_here("train_aae.py", "--dataset", "folder:photographs", *sizes, "--epochs", epochs, "--batch-size", 8)
-    errors = [float(row["validation_mse"]) for row in rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv")]
-    assert preset == "invariant" or errors[-1] < min(0.09, 0.8 * errors[0]), errors
+    first, *_, last = (float(row["validation_mse"]) for row in rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv"))
+    assert preset == "invariant" or (last < 0.09 and last < 0.8 * first), (first, last)
     run_here("mask_dataset.py", "--dataset", "folder:photographs")
     run_here("classify.py", "--classes", "all", "--repeats", 1, "--epochs", 20, "--methods", "mlp")
     table = rows(tmp_path / "runs" / "classify" / "photographs.csv")

@@ -50,7 +50,6 @@ def learn(images: Tensor) -> Features:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         network = Features().to(memory_format=torch.channels_last)
-    half = has_bfloat16(images.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
     for _ in tqdm(range(steps), desc="features", unit="step", leave=False):
@@ -58,7 +57,7 @@ def learn(images: Tensor) -> Features:
         turns = torch.randint(4, (BATCH,), generator=generator)
         some = to_float(images[rows])
         some = torch.stack([image.rot90(int(turn), (1, 2)) for image, turn in zip(some, turns, strict=True)])
-        with torch.autocast(images.device.type, torch.bfloat16, half):
+        with torch.autocast(images.device.type, torch.bfloat16, has_bfloat16(images.device)):
             logits = network.turned(network(some.contiguous(memory_format=torch.channels_last))[-1].mean((2, 3)))
         optimizer.zero_grad()
         F.cross_entropy(logits.float(), turns).backward()
