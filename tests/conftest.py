@@ -3,13 +3,17 @@
 import contextlib
 import csv
 import fcntl
+import multiprocessing
 import os
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +29,7 @@ pytest.register_assert_rewrite("ops_common")  # says, as in a test, what was com
 
 # begun first, so that no worker has a long file left when the others are done; the second, while the first makes the
 # workplace, is one that does not wait for it
-LONG = ("faults", "distributed", "attacks", "scripts", "backends", "writes", "fuzz", "reproduce", "shards", "models")
+LONG = ("faults", "distributed", "scripts", "systems", "audit", "backends", "attacks", "cuda_on_cpu", "writes", "ops")
 
 torch.set_num_threads(1)  # as the scripts run below: the same bits in this process and in others
 
@@ -33,6 +37,59 @@ torch.set_num_threads(1)  # as the scripts run below: the same bits in this proc
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     names = [f"test_{name}" for name in LONG]
     items.sort(key=lambda item: names.index(item.path.stem) if item.path.stem in names else len(names))
+
+
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(["torch._dynamo", "maskbench.training.summary", "maskbench.classification.jobs"])
+
+
+class Forked:
+    """A script in a process of its own, forked from one that has imported torch: to import it takes seconds."""
+
+    def __init__(self, script: str, *arguments: object, cwd: Path, **environment: str):
+        self._told = tempfile.TemporaryDirectory()  # not in ``cwd``: tests look at what a script leaves there
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        call = (script, [*map(str, arguments)], cwd, environment, self._told.name)
+        self.process = _forks.Process(target=_forked, args=call)
+        self.process.start()
+
+    def finish(self, timeout: float = 240) -> SimpleNamespace:
+        """Waits for its end; gives ``returncode``, ``stdout`` and ``stderr``, as ``subprocess.run`` does."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+        told = {name: Path(self._told.name, name).read_text() for name in ("stdout", "stderr")}
+        self._told.cleanup()
+        return SimpleNamespace(returncode=self.process.exitcode, **told)
+
+
+def _forked(script: str, arguments: list[str], cwd: Path, environment: dict[str, str], told: str) -> None:
+    os.setsid()
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(Path(told, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    os.chdir(cwd)
+    sys.argv = [script, *arguments]
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+def run_ranks(processes: int, script: str, *arguments: object, cwd: Path) -> str:
+    """Runs a script in several processes, with the variables that torchrun sets; gives what they printed."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    world = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
+    world |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    ranks = [
+        Forked(script, *arguments, cwd=cwd, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(processes)
+    ]
+    ended = [rank.finish() for rank in ranks]
+    for rank in ended:
+        assert rank.returncode == 0, rank.stderr
+    return "".join(rank.stdout for rank in ended)
 
 
 def run_script(script: str, *arguments: object, cwd: Path, check: bool = True, **environment: str):
@@ -134,7 +191,8 @@ def complaint(run_here, capsys):
 
 def run_every_script(folder: Path) -> None:
     training = (*TRAINING, "--epochs", 2, "--instances", 2, "--tensorboard")
-    run_script("train_aae.py", *training, cwd=folder, OMP_NUM_THREADS="2")  # side by side, one thread each
+    ended = Forked("train_aae.py", *training, cwd=folder, OMP_NUM_THREADS="2").finish()  # side by side, one thread each
+    assert ended.returncode == 0, ended.stderr
     run_in_process("mask_dataset.py", "--dataset", "digits", cwd=folder)
     for script, *arguments in (
         ("classify.py", "--classes", 3, "--repeats", 2, "--epochs", 3, "--estimators", 20),

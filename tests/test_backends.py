@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import run_script
+from joblib.externals.loky import get_reusable_executor
 
 from maskbench.storage import tables
 
@@ -19,41 +19,47 @@ def installed(name: str) -> object:
     return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"{package} is not installed"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_worker_stays():
+    """Workers of loky wait five minutes for more; here they serve two tests."""
+    yield
+    get_reusable_executor().shutdown(wait=True)
+
+
 def scores(folder: Path) -> list[dict]:
     rows = tables.read(folder / "digits-runs.csv")
     return [{column: value for column, value in row.items() if column != "seconds"} for row in rows]
 
 
 @pytest.mark.parametrize("name", [installed(name) for name in ("loky", "dask", "ray")])
-def test_every_back_end_has_the_same_scores(workplace, tmp_path, name):
-    masked = workplace / "masked" / "digits.pt"
-    run_script("classify.py", "--masked", masked, *SMALL, "--backend", name, cwd=tmp_path)
+def test_every_back_end_has_the_same_scores(run_here, workplace, tmp_path, name):
+    run_here("classify.py", "--masked", workplace / "masked" / "digits.pt", *SMALL, "--backend", name)
     wanted = scores(workplace / "runs" / "classify")
     assert len(wanted) == 6 and scores(tmp_path) == wanted
 
 
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="distributed is not installed")
-def test_a_cluster_that_runs_already(workplace, tmp_path):
+def test_a_cluster_that_runs_already(run_here, workplace, tmp_path, monkeypatch):
     from distributed import LocalCluster
 
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
-        masked, address = workplace / "masked" / "digits.pt", cluster.scheduler_address
-        flags = (*SMALL, "--backend", "dask")
-        run_script("classify.py", "--masked", masked, *flags, cwd=tmp_path, DASK_SCHEDULER_ADDRESS=address)
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
+        run_here("classify.py", "--masked", workplace / "masked" / "digits.pt", *SMALL, "--backend", "dask")
         assert cluster.scheduler.workers  # the script leaves it running
     assert scores(tmp_path) == scores(workplace / "runs" / "classify")
 
 
 @pytest.mark.parametrize("name", ["threading", "loky"])
-def test_a_workers_complaint_is_one_line(workplace, tmp_path, name):
+def test_a_workers_complaint_is_one_line(run_here, workplace, capfd, name):
     # one MLP fails while another is trained
     flags = ("--methods", "mlp", "--repeats", 11, "--lr", 1e30, "--backend", name)
-    masked = workplace / "masked" / "digits.pt"
-    ended = run_script("classify.py", "--masked", masked, *SMALL, *flags, cwd=tmp_path, check=False)
-    lines = [line for line in ended.stderr.splitlines() if "/s]" not in line and line.strip("\x1b[A ")]
+    with pytest.raises(SystemExit) as stop:
+        run_here("classify.py", "--masked", workplace / "masked" / "digits.pt", *SMALL, *flags)
+    errors = capfd.readouterr().err  # of the workers, too
+    lines = [line for line in errors.splitlines() if "/s]" not in line and line.strip("\x1b[A ")]
     # loky's own tracker may find its folder gone already, and warns in two lines
     said = [line for line in lines if "resource_tracker" not in line and not line.startswith("  warnings.warn(")]
-    assert ended.returncode == 2 and len(said) == 1 and "classify.py: error: --lr 1e+30" in said[0], ended.stderr
+    assert stop.value.code == 2 and len(said) == 1 and "classify.py: error: --lr 1e+30" in said[0], errors
 
 
 @pytest.mark.parametrize(("name", "package"), [("dask", "distributed"), ("ray", "ray")])

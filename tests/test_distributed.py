@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TRAINING
+from conftest import ROOT, TRAINING, run_ranks
 from ranks import everything
 
 from maskbench.models import checkpoints, encoder
@@ -23,6 +23,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 def start(processes: int, script: str, *arguments: object, cwd: Path) -> subprocess.Popen:
+    """The real torchrun."""
     return subprocess.Popen(
         [*TORCHRUN, str(processes), str(ROOT / script), *map(str, arguments)],
         cwd=cwd,
@@ -36,14 +37,6 @@ def start(processes: int, script: str, *arguments: object, cwd: Path) -> subproc
 # small steps: at the full rate, which such a long schedule keeps, rounding grows to a percent within two epochs
 GENTLE = (*TRAINING, "--lr", 1e-4)
 ENDLESS = (*GENTLE, "--epochs", 10_000)
-
-
-def run(processes: int, script: str, *arguments: object, cwd: Path) -> str:
-    """Runs a script that must succeed; gives what it printed."""
-    process = start(processes, script, *arguments, cwd=cwd)
-    printed, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    return printed
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
@@ -66,7 +59,7 @@ def alone() -> dict:
 
 
 def test_steps_are_those_of_one_process(alone, tmp_path):
-    run(3, "tests/ranks.py", tmp_path / "found.pt", cwd=tmp_path)  # mini-batches of 7 images: 2, 2 and 3
+    run_ranks(3, "tests/ranks.py", tmp_path / "found.pt", cwd=tmp_path)  # mini-batches of 7 images: 2, 2 and 3
     for name, found in torch.load(tmp_path / "found.pt", weights_only=True).items():
         tolerance = 1e-11 if name.endswith("40") else 2e-5  # float32: 1.03e-5 on one CPU
         torch.testing.assert_close(found["losses"], alone[name]["losses"], rtol=tolerance, atol=0)
@@ -142,7 +135,7 @@ def test_preset_invariant_learns_what_one_process_does(run_here, tmp_path):
     flags += ("--gaussian-dim", 16, "--epochs", 1)
     run_here("train_aae.py", *flags)
     (tmp_path / "two").mkdir()
-    printed = run(2, "train_aae.py", *flags, cwd=tmp_path / "two")
+    printed = run_ranks(2, "train_aae.py", *flags, cwd=tmp_path / "two")
     # one process speaks for all
     assert printed.count("validation MSE") == 1
     assert len(list((tmp_path / "two" / "runs" / "aae" / "0").glob("*.png"))) == 2

@@ -3,21 +3,19 @@
 MASKBENCH_KILLS=50 python -m pytest tests/test_faults.py -k sigkill -s    # longer, by hand; 2 is the usual number
 """
 
-import contextlib
 import errno
 import os
 import re
+import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TRAINING, pictures, read_csv, run_script
+from conftest import ROOT, TRAINING, Forked, pictures, read_csv
 from PIL import Image
 
 from maskbench.errors import InputError
@@ -60,9 +58,8 @@ def assert_same_bits(folder: Path, unbroken: Path) -> None:
 
 def test_sigkill_at_random_moments(workplace, tmp_path):
     unbroken = workplace / "runs" / "aae" / "0"
-    folder, output = tmp_path / "runs" / "aae" / "0", tmp_path / "output"
+    folder = tmp_path / "runs" / "aae" / "0"
     arguments = [*TWO_EPOCHS, "--resume", "--checkpoint-minutes", 1e-6]  # a checkpoint after every step
-    command = [sys.executable, str(ROOT / "train_aae.py"), *map(str, arguments)]
     random = np.random.default_rng()
     killed, places, leftovers, finished = 0, [], 0, 0
     path = folder / "checkpoint.pt"
@@ -72,27 +69,23 @@ def test_sigkill_at_random_moments(workplace, tmp_path):
 
     while killed < KILLS:
         before = written(path)
-        with open(output, "w") as file:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-            process = subprocess.Popen(
-                command, cwd=tmp_path, env=environment, stdout=file, stderr=subprocess.DEVNULL, start_new_session=True
-            )
-        while written(path) == before and process.poll() is None:  # until it is under way
+        training = Forked("train_aae.py", *arguments, cwd=tmp_path)
+        while written(path) == before and training.process.exitcode is None:  # until it is under way
             time.sleep(0.002)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(random.uniform(0, 1))
-        process.kill()
-        if process.wait() == -signal.SIGKILL:
+        training.process.join(random.uniform(0, 1))
+        training.process.kill()
+        ended = training.finish()
+        if ended.returncode == -signal.SIGKILL:
             killed += 1
             checkpoint = checkpoints.load_checkpoint(path)  # whole, whenever the kill came
             places.append((len(checkpoint["history"]), len(checkpoint["losses"])))
             leftovers += len(list(folder.glob(".*.partial")))
         else:
-            assert process.returncode == 0, output.read_text()
+            assert ended.returncode == 0, ended.stderr
             assert_same_bits(folder, unbroken)
             finished += 1
             shutil.rmtree(tmp_path / "runs")
-    run_script("train_aae.py", *arguments, cwd=tmp_path)
+    assert Forked("train_aae.py", *arguments, cwd=tmp_path).finish().returncode == 0
     assert_same_bits(folder, unbroken)
     print(f"\n{killed} kills at (epochs, steps) {places}, {leftovers} of them within a write; ", end="")
     print(f"{finished + 1} trainings finished, all to the same bits")
@@ -126,19 +119,16 @@ def test_signals_stop_after_any_step_and_the_rest_gives_the_same_bits(
 
 def test_instances_side_by_side_stop_together_and_resume_with_few_file_descriptors(tmp_path):
     folder = tmp_path / "runs" / "aae"
-    command = [sys.executable, str(ROOT / "train_aae.py"), *map(str, TRAINING)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    many = [*command, "--epochs", "9999", "--instances", "2"]
-    with subprocess.Popen(
-        many, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        deadline = time.monotonic() + 120
-        while not all((folder / name / "encoder.pt").exists() for name in "01") and process.poll() is None:
-            assert time.monotonic() < deadline or process.kill()
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGTERM)  # as timeout and service managers do: children hear it twice
-        said = process.communicate()[1]
-    assert process.returncode == 128 + signal.SIGTERM, said
+    side_by_side = (*TRAINING, "--instances", 2)
+    training = Forked("train_aae.py", *side_by_side, "--epochs", 9999, cwd=tmp_path, OMP_NUM_THREADS="2")
+    process, deadline = training.process, time.monotonic() + 120
+    while not all((folder / name / "encoder.pt").exists() for name in "01") and process.exitcode is None:
+        assert time.monotonic() < deadline or process.kill()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)  # as timeout and service managers do: children hear it twice
+    ended = training.finish()
+    said = ended.stderr
+    assert ended.returncode == 128 + signal.SIGTERM, said
     epochs = []
     for name in "01":
         assert f"stopped by SIGTERM at runs/aae/{name}, epoch " in said
@@ -146,17 +136,18 @@ def test_instances_side_by_side_stop_together_and_resume_with_few_file_descripto
         assert checkpoint["threads"] == 1
         epochs.append(len(checkpoint["history"]))
     # a checkpoint that reached its process as shared tensors would take a descriptor for each of them
-    few = ["sh", "-c", 'ulimit -n 200; exec "$@"', "sh"]
-    again = [*few, *command, "--epochs", str(max(epochs) + 1), "--instances", "2", "--resume"]
-    done = subprocess.run(again, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    flags = ("--epochs", max(epochs) + 1, "--resume")
+    again = Forked("train_aae.py", *side_by_side, *flags, cwd=tmp_path, OMP_NUM_THREADS="2")
+    resource.prlimit(again.process.pid, resource.RLIMIT_NOFILE, (200, 200))
+    ended = again.finish()
+    assert ended.returncode == 0, ended.stderr
     assert [len(read_csv(folder / name / "metrics.csv")) - 1 for name in "01"] == [max(epochs) + 1] * 2
 
 
 def test_an_instance_that_fails_stops_those_beside_it(tmp_path):
     arguments = (*TRAINING, "--epochs", 9999, "--instances", 3)
     (tmp_path / "runs" / "aae" / "1" / "metrics.csv").mkdir(parents=True)  # a folder where its file is to be
-    result = run_script("train_aae.py", *arguments, cwd=tmp_path, check=False, OMP_NUM_THREADS="2")
+    result = Forked("train_aae.py", *arguments, cwd=tmp_path, OMP_NUM_THREADS="2").finish()
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert "runs/aae/1/metrics.csv: is a folder" in result.stderr
     assert "stopped by SIGTERM at runs/aae/0" in result.stderr

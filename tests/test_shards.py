@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import run_ranks
 from PIL import Image
-from test_distributed import run
 
 from maskbench.data import masked_set
 from maskbench.data.masked_set import MaskedSet
@@ -75,7 +75,7 @@ def test_shards_are_the_set_and_finished_ones_are_kept(mask, workplace, tmp_path
 def test_processes_share_the_shards(mask, workplace, tmp_path):
     encoder = workplace / "runs" / "aae" / "0" / "encoder.pt"
     arguments = ("mask_dataset.py", "--dataset", "digits", "--encoder", encoder)
-    printed = run(2, *arguments, cwd=tmp_path)  # one shard a process
+    printed = run_ranks(2, *arguments, cwd=tmp_path)  # one shard a process
     assert "1 more shards by 2 processes" in printed
     assert_same(masked_set.load(tmp_path / "masked" / "digits.pt"), masked_set.load(workplace / "masked" / "digits.pt"))
     for path in masked_set.shard_paths(tmp_path / "masked" / "digits.pt", 2):
@@ -87,7 +87,7 @@ def test_processes_share_the_shards(mask, workplace, tmp_path):
     stamp = first.stat().st_mtime_ns
     others[0].unlink()
     others[1].unlink()
-    assert "1 of 3 were finished" in run(2, *arguments, *args, cwd=tmp_path)
+    assert "1 of 3 were finished" in run_ranks(2, *arguments, *args, cwd=tmp_path)
     assert sorted((tmp_path / "masked").iterdir()) == [first, *others] and first.stat().st_mtime_ns == stamp
     assert_same(masked_set.load(first), masked_set.load(workplace / "masked" / "digits.pt"))
     stamps = [path.stat().st_mtime_ns for path in others]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 
 from maskbench.data.image_set import TEST, TRAIN, ImageSet, resize, split_flags
 from maskbench.errors import InputError
@@ -19,16 +20,21 @@ def photos(image_size: int) -> ImageSet:
     if image_size > largest:
         raise InputError(f"--image-size {image_size}: photos has crops of up to {largest} pixels")
     random = np.random.RandomState(0)
-    crops = []
+    parts = []
     for split, count in _PHOTO_CROPS.items():
-        for number in range(count):
-            photograph = photographs[number % len(photographs)]
+        regions = []
+        for photograph in photographs:
             border = photograph.shape[1] * 4 // 5
             region = photograph[:, :border] if split == TRAIN else photograph[:, border:]
-            top = random.randint(region.shape[0] - image_size + 1)
-            left = random.randint(region.shape[1] - image_size + 1)
-            crops.append(region[top : top + image_size, left : left + image_size])
-    images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
+            regions.append(sliding_window_view(region, (image_size, image_size), axis=(0, 1)))
+        sizes = [region.shape[:2] for region in regions]
+        corners = random.randint(np.resize(sizes, (count, 2)))  # of the photographs in turn
+        crops = np.empty((count, 3, image_size, image_size), np.uint8)
+        for number, region in enumerate(regions):
+            top, left = corners[number :: len(regions)].T
+            crops[number :: len(regions)] = region[top, left]
+        parts.append(crops)
+    images = torch.from_numpy(np.concatenate(parts))
     return ImageSet(
         "photos", images, torch.zeros(len(images), dtype=torch.int64), split_flags(*_PHOTO_CROPS.values()), ["photo"]
     )

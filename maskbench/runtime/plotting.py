@@ -12,11 +12,12 @@ from maskbench.runtime import matplotlib_import  # noqa: F401  before any part o
 from matplotlib import style  # isort: skip
 from matplotlib.figure import Figure  # isort: skip  pyplot's belong to the whole program, and to its screen
 from torch import Tensor
+from torch.nn.functional import pad
 
 from maskbench.errors import InputError
 from maskbench.storage import atomic
 
-__all__ = ["picture", "show", "subplots", "write"]
+__all__ = ["picture", "show", "show_row", "subplots", "write"]
 
 P = ParamSpec("P")
 
@@ -55,6 +56,13 @@ def show(axis, image: Tensor) -> None:
     """Draw a float image ``[3, S, S]`` in [0, 1]."""
     axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
     axis.set(xticks=[], yticks=[])
+
+
+def show_row(axis, images: Tensor) -> None:
+    """Draw float images ``[N, 3, S, S]`` in [0, 1] side by side on one axis: one for each takes much longer."""
+    gap = max(1, images.shape[3] // 10)
+    show(axis, pad(images, (0, gap), value=1.0).permute(1, 2, 0, 3).flatten(2)[:, :, :-gap])
+    axis.spines[:].set_visible(False)
 
 
 def write(figure: Figure, path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maskbench.data.image_set import to_float
 from maskbench.models import Decoder, Encoder
-from maskbench.runtime.plotting import picture, show, subplots, write
+from maskbench.runtime.plotting import picture, show_row, subplots, write
 from maskbench.training.journal import COLUMNS
 
 
@@ -51,28 +51,26 @@ def losses(history: list[list[float]], path: Path) -> None:
 @picture
 @torch.no_grad()
 def reconstructions(encoder: Encoder, decoder: Decoder, images: Tensor, path: Path) -> None:
-    """Original, Gaussian part as a square picture, reconstruction: one column an image (paper, Fig 1).
+    """Original, Gaussian part as a square (-3 black, 3 white), reconstruction: one column an image (paper, Fig 1).
 
     Args:
         images: uint8 ``[N, 3, S, S]``.
     """
     gaussian, categorical = encoder(to_float(images))
     rebuilt = decoder(torch.cat((gaussian, categorical), 1))
-    figure, axes = subplots(3, len(images), size=(1.1 * len(images) + 0.9, 3.6), squeeze=False)
-    for column in range(len(images)):
-        show(axes[0, column], to_float(images[column]))
-        axes[1, column].imshow(latent_picture(gaussian[column]), cmap="gray", vmin=-3, vmax=3)
-        show(axes[2, column], rebuilt[column])
-    for axis, name in zip(axes[:, 0], ("original", "mask\n(Gaussian part)", "reconstruction"), strict=True):
+    masks = torch.stack([latent_picture(vector) for vector in gaussian])
+    figure, axes = subplots(3, size=(1.1 * len(images) + 0.9, 3.6))
+    show_row(axes[0], to_float(images))
+    show_row(axes[1], ((masks[:, None].expand(-1, 3, -1, -1) + 3) / 6).clamp(0, 1))
+    show_row(axes[2], rebuilt)
+    for axis, name in zip(axes, ("original", "mask\n(Gaussian part)", "reconstruction"), strict=True):
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
     write(figure, path)
 
 
-def latent_picture(gaussian: Tensor) -> np.ndarray:
+def latent_picture(gaussian: Tensor) -> Tensor:
     """A vector ``[G]`` as a square of side ceil(sqrt(G)), padded with zeros."""
     side = math.isqrt(len(gaussian) - 1) + 1
     padded = torch.zeros(side * side)
     padded[: len(gaussian)] = gaussian.cpu()
-    return padded.view(side, side).numpy()
+    return padded.view(side, side)
