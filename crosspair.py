@@ -49,6 +49,7 @@ COLUMNS = ("images", "pair", "mean", "std", "paper_mean", "paper_std")
 PAIR_COLUMNS = ("images", "encoder", "decoder", "mean", "std")
 GRID_PATTERNS = ("checkers", "rings", "cross")
 GRID_IMAGES = 3
+BATCH_SIZE = 500
 AUDIT_FLAGS = ("private", "more_models", "masks", "release", "recipient", "known_pairs")
 AUDIT_FLAGS += ("most_ssim", "most_named", "most_linked", "most_inferred")
 
@@ -259,7 +260,8 @@ def parse_arguments() -> argparse.Namespace:
     ):
         accepted = f"audit: {what} that is accepted, 0 to 1; a line of release.html passes or fails by it"
         add(f"--most-{name}", type=command_line.share, metavar="SHARE", help=accepted)
-    add("--batch-size", type=command_line.integer(1), default=500, help="images encoded at once")
+    encoded = f"images encoded at once (default: {BATCH_SIZE}); the audit chooses for itself"
+    add("--batch-size", type=command_line.integer(1), help=encoded)
     add("--limit", type=command_line.integer(4), help="keep the first LIMIT training and LIMIT // 4 validation images")
     parser.add_data()
     parser.add_common()
@@ -267,6 +269,10 @@ def parse_arguments() -> argparse.Namespace:
     told = [flag for flag in AUDIT_FLAGS if getattr(args, flag) is not None]
     if told and not args.audit:
         parser.error(f"argument --{told[0].replace('_', '-')}: is of the audit; add --audit, or leave it out")
+    if args.audit and args.batch_size is not None:
+        parser.error("argument --batch-size: the audit chooses for itself; leave it out")
+    if args.batch_size is None:
+        args.batch_size = BATCH_SIZE
     if args.output_dir is None:
         args.output_dir = Path("runs/audit" if args.audit else "runs/crosspair")
     if args.audit and args.private is None and args.dataset == "cifar10":

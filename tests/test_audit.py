@@ -5,6 +5,7 @@ import csv
 import functools
 import math
 import stat
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,11 +14,12 @@ from conftest import ROOT
 from maskbench.data import image_quality
 from maskbench.data.image_set import to_float
 from maskbench.errors import InputError
-from maskbench.leakage import audit, frontier, perceptual, plan, report, scores, threats
+from maskbench.leakage import audit, frontier, perceptual, plan, release, report, scores, threats
 from maskbench.leakage import world as world_module
 from maskbench.leakage.attacks import decoders
 from maskbench.leakage.attacks.reidentification import named_once
 from maskbench.leakage.knowledge import Knowledge, Oracle, OracleRefused
+from maskbench.leakage.settings import Release
 from maskbench.leakage.table import COLUMNS, Table
 from maskbench.leakage.world import Images, Victim, World
 from maskbench.masking import Autoencoder
@@ -110,14 +112,32 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
 
     signed = (folder / "release.html").read_text()
     assert "Lab B" in signed and signed.count("fail (at most 0.001)") == 2 and "0 of 2 lines pass" in signed
+    assert release.BEFORE in signed
 
-    # given again, it keeps everything and writes the same
+    # given again, it keeps everything and writes the same; another threshold is told to come late
     before = (folder / "audit.csv").read_bytes()
     capsys.readouterr()
     monkeypatch.setattr(audit, "attack", lambda *_: pytest.fail("made again"))
-    run_here("crosspair.py", *arguments)
+    run_here("crosspair.py", *arguments, "--most-named", 0.5)
     assert "were finished before and kept" in capsys.readouterr().out
     assert (folder / "audit.csv").read_bytes() == before
+    assert release.AFTER in (folder / "release.html").read_text()
+
+
+def test_thresholds_stay_what_they_were_when_the_first_attack_ran(tmp_path, monkeypatch):
+    made, world = [], SimpleNamespace(networks=["a"])
+    monkeypatch.setattr(audit, "finished", lambda *_: ({}, made[0] if made else None))
+    ledger = Ledger(tmp_path / "audit-runs.pt", "code")
+
+    def before(**terms: object) -> bool:
+        return audit.said_before(Release(**terms), world, None, ledger, {"images": "b"})
+
+    assert before(most_ssim=0.2) and before(most_ssim=0.3, recipient="Lab A")  # nothing has run yet
+    made.append({"values": 1})
+    ledger = Ledger(tmp_path / "audit-runs.pt", "code")
+    assert before(most_ssim=0.3, recipient="Lab B") and before(most_ssim=0.2)
+    assert not before(most_ssim=0.25) and not before(most_ssim=0.3, pairs=10) and not before()
+    assert not audit.said_before(Release(most_ssim=0.3), SimpleNamespace(networks=["c"]), None, ledger, {"images": "b"})
 
 
 def test_other_models_have_two_instances_of_one_kind(complaint, tmp_path):

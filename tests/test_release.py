@@ -57,13 +57,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-def written(folder, terms: Release, released: release.Released | None = None) -> str:
+def written(folder, terms: Release, released: release.Released | None = None, before: bool = True) -> str:
     pixels = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(20, 3, 4, 4).contiguous()
     of_best = release.Pictures(pixels[:6], torch.arange(9, -1, -1), pixels[10:])
     released = released or release.Released("aae", [("recipient", "<Lab & B>")])
     keys = [("known-pairs", "ridge", 300), ("masks-only", "unpaired", 0)]
     pictures = {(released.mask, *key): of_best for key in keys}
-    release.write(folder, terms, released, pictures, pixels, torch.full((20, 3, 4, 4), 0.5))
+    release.write(folder, terms, before, released, pictures, pixels, torch.full((20, 3, 4, 4), 0.5))
     return (folder / release.NAME).read_text()
 
 
@@ -100,6 +100,7 @@ def test_figures_are_those_of_the_table_and_thresholds_turn_lines(folder):
     ]
     assert rows[0][4].endswith("of the best 1% of images 0.500 or more")
     assert all(row[-1] == "no threshold given" for row in rows) and "decides nothing" in page.text
+    assert release.BEFORE not in page.text
     assert [row[3] for row in rows][:2] == ["unpaired", "ridge"]
     assert rows[1][2] == "300 known pairs, of cifar10"
     assert "label mean image 0.150 (0.140 to 0.160); nearest public image 0.200" in rows[0][5]
@@ -111,6 +112,7 @@ def test_figures_are_those_of_the_table_and_thresholds_turn_lines(folder):
     # the upper end of the interval counts: 0.62 is more than 0.615, where 0.61 is not
     assert verdicts == ["pass", "pass", "fail", "fail", "pass", "fail", "pass"]
     assert "4 of 7 lines pass; 0 have no threshold" in page.text
+    assert release.BEFORE in page.text and release.AFTER in Reader(written(folder, thresholds, before=False)).text
     wider = dataclasses.replace(thresholds, most_ssim=0.125)
     assert [row[-1][:4] for row in Reader(written(folder, wider)).rows if row][:2] == ["fail", "fail"]
     most = Reader(written(folder, Release(pairs=0, most_ssim=0.135)))

@@ -335,6 +335,7 @@ def refused(run_here, tmp_path, capsys):
         ("classify.py", ["--methods", "svm"], "svm"),
         ("classify.py", ["--repeats", 0], "--repeats"),
         ("crosspair.py", ["--instances", 1], "--instances"),
+        ("crosspair.py", ["--audit", "--batch-size", 9], "--batch-size: the audit chooses"),
         ("crosspair.py", [], "two or more"),
     ],
 )

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -144,6 +144,7 @@ def run(
 
     masks = dict.fromkeys(("aae", *settings.masks, released.mask))
     steps = [step for mask in masks for step in plan.steps(mask, images)]
+    before = said_before(settings.terms, world, steps[0], ledger, inputs)
     table, pictures = attack_all(world, steps, ledger, inputs, settings.output_dir)
     for name in (release.NAME, "frontier.csv"):  # an earlier run's would not belong to this table
         (settings.output_dir / name).unlink(missing_ok=True)
@@ -162,7 +163,7 @@ def run(
     examples = {key: of_attack.examples for key, of_attack in pictures.items()}
     print(f"\n{report.write(settings.output_dir, originals[:EXAMPLES], examples, len(originals))}\n")
     of_last = images.judged[world.last], images.label_means[world.last]
-    release.write(settings.output_dir, settings.terms, released, pictures, *of_last)
+    release.write(settings.output_dir, settings.terms, before, released, pictures, *of_last)
     print(
         f"tables: {settings.output_dir}/audit.csv, audit.md; for the person who signs a release: release.html; "
         f"pictures: {settings.output_dir}/figures"
@@ -219,6 +220,34 @@ def label_means(images: ImageSet, others: Tensor, rows: Tensor) -> Tensor:
     return means[images.labels[rows]]
 
 
+def said_before(terms: Release, world: World, first: plan.Step, ledger: Ledger, inputs: dict) -> bool:
+    """Whether the owner gave these thresholds before the first step's figures were there; the ledger remembers it.
+
+    Args:
+        inputs: as for :func:`attack_all`.
+    """
+    said = inputs | {"networks": world.networks} | asdict(replace(terms, masked=None, recipient=""))
+    result = ledger.get(said, {"before": 0})
+    if result is None:
+        result = {"before": int(finished(world, first, ledger, inputs)[1] is None)}
+        ledger.add(said, result)
+    return bool(result["before"])
+
+
+def finished(world: World, step: plan.Step, ledger: Ledger, inputs: dict) -> tuple[dict, dict | None]:
+    """Everything that determines a step, and what the ledger keeps of it: None where it is still to be made."""
+    run = inputs | {"networks": world.networks, "mask": step.mask, "threat": step.threat, "pairs": step.count}
+    run["attacks"] = [name for name, _ in step.results()]
+    rows, drawn, shape = len(step.rows(list(world.judged))), len(step.drawn()), world.images.public.shape[1:]
+    template = {
+        "values": torch.empty(rows, 3, dtype=torch.float64),
+        "examples": torch.empty(drawn, EXAMPLES, *shape, dtype=torch.uint8),
+        "worst": torch.empty(drawn, WORST, dtype=torch.int64),
+        "worst_examples": torch.empty(drawn, WORST, *shape, dtype=torch.uint8),
+    }
+    return run, ledger.get(run, template)
+
+
 @torch.no_grad()
 def attack_all(
     world: World, steps: list[plan.Step], ledger: Ledger, inputs: dict, folder: Path
@@ -232,32 +261,19 @@ def attack_all(
     Returns:
         The rows of ``audit.csv``; pictures by mask, threat, attack and count.
     """
-    images, judged = world.images, list(world.judged)
-    inputs = inputs | {"networks": world.networks}
+    judged = list(world.judged)
     table, pictures, kept = [], {}, 0
     with tqdm(total=len(steps), unit="step") as progress:
         for step in steps:
             progress.set_description(f"{step.mask}, {step.threat}, {step.count} pairs")
-            run = inputs | {"mask": step.mask, "threat": step.threat, "pairs": step.count}
-            run["attacks"] = [name for name, _ in step.results()]
-            drawn = [name for name, kind in step.results() if kind is scores.RECONSTRUCTION]
-            rows, shape = step.rows(judged), images.public.shape[1:]
-            result = ledger.get(
-                run,
-                {
-                    "values": torch.empty(len(rows), 3, dtype=torch.float64),
-                    "examples": torch.empty(len(drawn), EXAMPLES, *shape, dtype=torch.uint8),
-                    "worst": torch.empty(len(drawn), WORST, dtype=torch.int64),
-                    "worst_examples": torch.empty(len(drawn), WORST, *shape, dtype=torch.uint8),
-                },
-            )
+            run, result = finished(world, step, ledger, inputs)
             kept += result is not None
             if result is None:
                 result = attack(world, step)
                 ledger.add(run, result)
-            for (of_set, name, measure), values in zip(rows, result["values"].tolist(), strict=True):
+            for (of_set, name, measure), values in zip(step.rows(judged), result["values"].tolist(), strict=True):
                 table.append([step.mask, of_set, step.threat, name, step.count, measure, *values])
-            for name, *of_attack in zip(drawn, *(result[part] for part in PICTURES), strict=True):
+            for name, *of_attack in zip(step.drawn(), *(result[part] for part in PICTURES), strict=True):
                 pictures[step.mask, step.threat, name, step.count] = release.Pictures(*of_attack)
             progress.update()
     if kept:

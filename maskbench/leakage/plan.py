@@ -202,6 +202,10 @@ class Step:
         attacks = [(attack.name, attack.kind) for attack in self.attacks]
         return [*((name, RECONSTRUCTION) for name in anchors), *attacks]
 
+    def drawn(self) -> list[str]:
+        """The names of those results that are pictures."""
+        return [name for name, kind in self.results() if kind is RECONSTRUCTION]
+
     def rows(self, judged: list[str]) -> list[tuple[str, str, str]]:
         """``(images, attack, measure)`` of every row in ``audit.csv``; ``judged`` are the names of the sets."""
         return [

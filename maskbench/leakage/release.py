@@ -28,6 +28,8 @@ from maskbench.storage.tables import Row, read
 NAME = "release.html"
 ENLARGED = 3  # pixels of the page a side of a pixel
 CLASSES = 8  # named on the page, at most
+BEFORE = "The thresholds were given before the first attack ran."
+AFTER = "The thresholds were given or changed after attacks had run: the figures may have been known."
 VERDICTS = {None: "no threshold given", True: "pass", False: "fail"}
 
 
@@ -239,6 +241,7 @@ def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tu
 def write(
     folder: Path,
     terms: Release,
+    before: bool,
     released: Released,
     pictures: Mapping[tuple[str, str, str, int], Pictures],
     originals: Tensor,
@@ -247,6 +250,7 @@ def write(
     """Write the report beside ``audit.csv``, whole or not at all.
 
     Args:
+        before: whether the terms were given before the first attack ran.
         pictures: of every attack, by mask, threat, attack and pairs.
         originals: judged images of the last set, uint8 ``[N, 3, S, S]``.
         label_means: of each the mean image of its label, float32 ``[N, 3, S, S]``.
@@ -263,12 +267,13 @@ def write(
         "what their label alone shows": label_means[of_best.worst].mul(255).round().to(torch.uint8),
     }
     supposed = list(assumptions(table, terms, released))
-    atomic.write_text(folder / NAME, page(released, judged, rows, supposed, table.sets[-1], len(originals)))
+    atomic.write_text(folder / NAME, page(released, judged, before, rows, supposed, table.sets[-1], len(originals)))
 
 
 def page(
     released: Released,
     judged: Sequence[Line],
+    before: bool,
     pictures: Mapping[str, Tensor],
     supposed: Sequence[tuple[str, str]],
     images: str,
@@ -277,6 +282,7 @@ def page(
     """The report as HTML: no script, no style or font from elsewhere.
 
     Args:
+        before: whether the thresholds were given before the first attack ran.
         pictures: rows of images by what they are, uint8 ``[W, 3, S, S]`` each.
         supposed: what the page supposes, and what is found where it does not hold.
         images: the set that the attacks were judged on.
@@ -284,7 +290,8 @@ def page(
     said = [line.holds for line in judged if line.holds is not None]
     verdict = "No threshold was given: this page measures, and decides nothing."
     if said:
-        verdict = f"{sum(said)} of {len(said)} lines pass; {len(judged) - len(said)} have no threshold."
+        verdict = f"{sum(said)} of {len(said)} lines pass; {len(judged) - len(said)} have no threshold. "
+        verdict += BEFORE if before else AFTER
     state = "none" if not said else "pass" if all(said) else "fail"
     columns = ("criterion", "the attacker finds out", "and has", "best attack", "found (95% interval)", "without masks")
     cells = [
