@@ -11,8 +11,9 @@
     python -m maskbench.key noise.key && python mask_dataset.py --noise 0.1 --noise-secret noise.key   # in noise
 
 Masking needs encoder.pt alone. The masked file holds no pixels, file names or weights; it may be handed out
-as far as you trust the mask itself. Without a key, masks alone are enough to rebuild most of a picture, and whoever
-has the encoder can train a decoder (see docs/leakage.md).
+as far as you trust the mask itself. An encoder of preset paper keeps most of the picture, one of preset invariant a
+blur; whoever has the images finds which mask is whose, and whoever has the encoder can train a decoder (see
+docs/leakage.md).
 
 A secret key (--key) turns the masks: the Gaussian part by an orthogonal matrix, the categories by a permutation. So two
 owners who share one encoder do not share one mask. Neither key nor matrix is in the masked file, which says `+key`.

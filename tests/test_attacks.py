@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from maskbench.leakage import perceptual, plan, scores
-from maskbench.leakage.attacks import alignment, decoders, retrieval
+from maskbench.leakage.attacks import alignment, decoders, retrieval, ridge
 from maskbench.leakage.attacks.alignment import match_axes, procrustes, unpaired
 from maskbench.leakage.attacks.decoders import gradient_inversion, inverse_decoder, scratch_decoder
 from maskbench.leakage.attacks.inference import attribute, membership_rule
@@ -452,6 +452,39 @@ def test_every_attack_of_the_table(generator, attack):
     assert share < (0.03 if attack.kind is scores.RECONSTRUCTION else 0.25), "something is found in noise"
 
 
+class Shrinking(nn.Module):
+    """As a decoder of codes in noise: the mean of what was released, as an image."""
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        return (0.5 * codes / 10 + 0.5).view(-1, 3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [ridge.latent_from_pairs, ridge.latent_from_pseudo_pairs, alignment.own_from_pairs],
+    ids=lambda a: a.__name__,
+)
+def test_codes_in_noise_are_shrunk_towards_the_mean_once(generator, attack):
+    """Of y = a x + sqrt(1 - a^2) e with normal x, the mean of x is a y: with a = 1/2, half of each number."""
+
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        return 0.5 * (images.flatten(1) - 0.5) * 10
+
+    def images(count: int) -> torch.Tensor:
+        return torch.randn(count, 3, 2, 2, generator=generator) / 10 + 0.5
+
+    def masks(images: torch.Tensor) -> torch.Tensor:
+        return encode(images) + 0.75**0.5 * torch.randn(len(images), 12, generator=generator)
+
+    public = Public(images(4000).clamp(0, 1).mul(255).round().to(torch.uint8))
+    own, known = Instance(encode, public, Shrinking(), 0.75**0.5), images(4000)
+    secret = masks(images(500))
+    knowledge = Knowledge({"set": secret}, masks(images(4000)), public, own, pairs=Pairs(masks(known), known))
+    found = 10 * (attack(knowledge)["set"].flatten(1) - 0.5)
+    slope = (found * secret).sum() / secret.square().sum()
+    assert slope == pytest.approx(0.5, abs=0.05)
+
+
 def test_true_positives_at_a_rate_of_false_ones(generator):
     places = torch.randperm(200, generator=generator)
     noise = torch.rand(200, 200, generator=generator, dtype=torch.float64)
@@ -460,7 +493,9 @@ def test_true_positives_at_a_rate_of_false_ones(generator):
     assert accepted(told, places, 0.25).sum() == 0
     told[:80] = told[:80].scatter(1, places[:80, None], 0.5)  # the first 80 in the middle of the wrong ones
     assert accepted(told, places, 0.45).sum() == 0 and accepted(told, places, 0.55).sum() == 80
-    told[:80] = told[:80].scatter(1, places[:80, None], 0.0)
+    told[:80] = told[:80].scatter(1, places[:80, None], -0.5)
+    distant = 100 * torch.rand(200, 1, generator=generator, dtype=torch.float64)  # of a mask's own noise
+    assert torch.equal(accepted(told + distant, places, 1e-3), accepted(told, places, 1e-3))
     assert torch.equal(accepted(told, places, 1e-3), (torch.arange(200) < 80).double())
 
 

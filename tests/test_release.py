@@ -119,6 +119,22 @@ def test_figures_are_those_of_the_table_and_thresholds_turn_lines(folder):
     assert [row[2] for row in most.rows if row] == [*["masks alone"] * 3, "0 masks that come with it"]
 
 
+def test_an_answer_that_needs_no_mask_competes_with_the_attacks(folder, monkeypatch):
+    monkeypatch.setitem(globals(), "ATTACKS", [(*row[:5], row[4]) for row in ATTACKS])  # chosen by what is reported
+    write_table(folder)
+    alone, known = [row for row in Reader(written(folder, Release(most_ssim=0.14))).rows if row][:2]
+    # neither the nearest public image nor the owner's decoder is an attacker's to use
+    assert alone[3] == "label-mean-image (needs no mask)" and alone[4].startswith("0.150") and alone[-1][:4] == "fail"
+    assert known[3] == "ridge" and known[4].startswith("0.220")
+
+
+def test_who_may_choose_images_may_ask_for_photographs(folder, monkeypatch):
+    asked = ("cifar100", "oracle", "ridge", 300, 0.1, 0.1)
+    monkeypatch.setitem(globals(), "ATTACKS", [*ATTACKS, asked])
+    write_table(folder)
+    assert "With up to 300 of them: SSIM 0.220, named 0.900" in Reader(written(folder, Release())).text
+
+
 def test_what_was_not_measured_passes_no_threshold(folder):
     write_table(folder, without="attribute")
     page = Reader(written(folder, Release(most_inferred=0.9)))
@@ -206,7 +222,9 @@ def test_what_leaves_is_what_the_file_holds(owner, tmp_path):
     write_table(tmp_path, masks=("aae", "aae+noise0.5"))
     page = Reader(written(tmp_path, Release(), released))
     bound = bounds.naming_bound(0.5, 16, 1, 20)
-    assert [row for row in page.rows if row][2][4].endswith(f"with the encoder at most {bound:.3f} (proven)")
+    both = bounds.naming_bound(0.5, 16, 2, 10)  # each of two labels leaves half of the candidates
+    said = f"with the encoder at most {bound:.3f} (proven), by 2 views and 10 candidates of its label {both:.3f}"
+    assert [row for row in page.rows if row][2][4].endswith(said)
     assert "The secret of the noise stays secret." in page.text and "by other noise: joined" in page.text
 
     for method, encoder, message in (

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -144,10 +145,10 @@ def run(
 
     masks = dict.fromkeys(("aae", *settings.masks, released.mask))
     steps = [step for mask in masks for step in plan.steps(mask, images)]
+    for name in (release.NAME, "frontier.csv"):  # an earlier run's would not belong to what follows
+        (settings.output_dir / name).unlink(missing_ok=True)
     before = said_before(settings.terms, world, steps[0], ledger, inputs)
     table, pictures = attack_all(world, steps, ledger, inputs, settings.output_dir)
-    for name in (release.NAME, "frontier.csv"):  # an earlier run's would not belong to this table
-        (settings.output_dir / name).unlink(missing_ok=True)
     tables.write_csv(settings.output_dir / "audit.csv", COLUMNS, table)
     if private is None:
         print(f"--dataset {settings.dataset} has no labels and no --private set is given: no accuracy, no attributes")
@@ -221,17 +222,18 @@ def label_means(images: ImageSet, others: Tensor, rows: Tensor) -> Tensor:
 
 
 def said_before(terms: Release, world: World, first: plan.Step, ledger: Ledger, inputs: dict) -> bool:
-    """Whether the owner gave these thresholds before the first step's figures were there; the ledger remembers it.
+    """Whether the owner's thresholds are those that he gave last before the first step's figures were there.
+
+    The ledger remembers them.
 
     Args:
         inputs: as for :func:`attack_all`.
     """
-    said = inputs | {"networks": world.networks} | asdict(replace(terms, masked=None, recipient=""))
-    result = ledger.get(said, {"before": 0})
-    if result is None:
-        result = {"before": int(finished(world, first, ledger, inputs)[1] is None)}
-        ledger.add(said, result)
-    return bool(result["before"])
+    run = inputs | {"networks": world.networks, "what": "terms"}
+    said = json.dumps(asdict(replace(terms, masked=None, recipient="")))
+    if finished(world, first, ledger, inputs)[1] is None:
+        ledger.add(run, {"said": said})
+    return ledger.get(run, {"said": ""}) == {"said": said}
 
 
 def finished(world: World, step: plan.Step, ledger: Ledger, inputs: dict) -> tuple[dict, dict | None]:

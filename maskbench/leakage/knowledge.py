@@ -75,17 +75,24 @@ class Instance:
         public: the public images.
         decode: a module, codes -> images ``[N, 3, S, S]``; None where it was not stolen with the encoder.
         deviation: of the noise that is released with such codes; what is learned from them should have it, too.
+        seed: of the attacker's own noise, in its stead.
     """
 
     encode: Map
     public: Public
     decode: nn.Module | None = None
     deviation: float = 0.0
+    seed: int = 0
+
+    @functools.cached_property
+    def expected(self) -> Tensor:
+        """The codes of ``public.some``, without noise."""
+        return batched(self.encode, self.public.some)
 
     @functools.cached_property
     def codes(self) -> Tensor:
-        """Of ``public.some``, in noise."""
-        return self.in_noise(batched(self.encode, self.public.some))
+        """The codes of ``public.some``, in noise."""
+        return self.in_noise(self.expected)
 
     @functools.cached_property
     def every_code(self) -> Tensor:
@@ -96,7 +103,11 @@ class Instance:
         """Codes as they would be released, with noise of the attacker's own."""
         if self.deviation == 0:
             return codes
-        return codes + self.deviation * torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
+        return codes + self.deviation * torch.randn(codes.shape, generator=torch.Generator().manual_seed(self.seed))
+
+    def for_decoder(self, codes: Tensor) -> Tensor:
+        """Codes without noise as ``decode`` takes them: what is in noise it shrinks towards the mean of all, by a^2."""
+        return codes / max(1 - self.deviation**2, 1e-12)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +220,7 @@ class Knowledge:
     @functools.cached_property
     def own_mean(self) -> Tensor:
         """Of the codes of the attacker's own instance."""
-        return self.own.codes.mean(0)
+        return self.own.expected.mean(0)
 
     def decoded(self, decode: Map) -> dict[str, Tensor]:
         """Images ``[N, 3, S, S]`` in [0, 1] that a decoder of codes makes of the masks."""

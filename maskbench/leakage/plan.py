@@ -122,6 +122,7 @@ ATTACKS = (
     Attack("ridge", RECONSTRUCTION, "known-pairs", ridge.pixels_from_pairs),
     Attack("procrustes", RECONSTRUCTION, "known-pairs", alignment.own_from_pairs, hidden),
     Attack("latent-ridge", RECONSTRUCTION, "known-pairs", ridge.latent_from_pairs, hidden),
+    Attack("pseudo-pairs", RECONSTRUCTION, "known-pairs", ridge.latent_from_pseudo_pairs, hidden, many),
     Attack("inverse-decoder", RECONSTRUCTION, "known-pairs", decoders.inverse_from_pairs, hidden),
     Attack("scratch-decoder", RECONSTRUCTION, "known-pairs", decoders.scratch_from_pairs, hidden, many),
     Attack("perceptual-decoder", RECONSTRUCTION, "known-pairs", decoders.perceptual_from_pairs, trained, many_or_all),

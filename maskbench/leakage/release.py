@@ -26,6 +26,7 @@ from maskbench.storage import atomic
 from maskbench.storage.tables import Row, read
 
 NAME = "release.html"
+WITHOUT_MASK = ("mean-image", "label-mean-image")  # what whoever gets masks with labels can answer without looking
 ENLARGED = 3  # pixels of the page a side of a pixel
 CLASSES = 8  # named on the page, at most
 BEFORE = "The thresholds were given before the first attack ran."
@@ -128,6 +129,12 @@ class Line:
         return self.row is not None and float(self.row["high"]) <= self.most
 
     @property
+    def attack(self) -> str:
+        """The name of the attack that does best."""
+        name = "" if self.row is None else self.row["attack"]
+        return f"{name} (needs no mask)" if name in WITHOUT_MASK else name
+
+    @property
     def found(self) -> str:
         """The figures in words."""
         return f"{with_interval(self.row)}{self.beside}" if self.row else "not measured"
@@ -179,7 +186,8 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
     for criterion, question, kind, control, most in questions:
         tries = {f"{known:,} masks that come with it": known} if kind is scores.ATTRIBUTE else attackers
         for attacker, count in tries.items():
-            rows = table.chosen(kind, mask, count, images=images)
+            without = WITHOUT_MASK if kind is scores.RECONSTRUCTION else ()
+            rows = table.chosen(kind, mask, count, images=images, others=without)
             beside = _beside(kind, rows, released, candidates)
             yield Line(criterion, question, attacker, rows.get(kind.main), beside, control, most)
 
@@ -189,8 +197,12 @@ def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, cand
     if kind is scores.RECONSTRUCTION and rows:
         return f"; of the best 1% of images {float(rows['ssim_best1']['mean']):.3f} or more"
     if kind is scores.REIDENTIFICATION and released.data is not None and released.data.kept is not None:
-        size = released.data.gaussian.shape[1]
-        return f"; with the encoder at most {bounds.naming_bound(released.data.kept, size, 1, candidates):.3f} (proven)"
+        data, views = released.data, int(released.data.view.max()) + 1
+        size, alike = data.gaussian.shape[1], max(1, candidates // len(data.classes))
+        one, most = (bounds.naming_bound(data.kept, size, *case) for case in ((1, candidates), (views, alike)))
+        said = f"; with the encoder at most {one:.3f} (proven)"
+        others = [f"{views} views"] * (views > 1) + [f"{alike:,} candidates of its label"] * (len(data.classes) > 1)
+        return said + (f", by {' and '.join(others)} {most:.3f}" if others else "")
     return ""
 
 
@@ -205,8 +217,9 @@ def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tu
     keyed, noisy = mask.endswith(KEYED), data is not None and data.kept is not None
     words = {"ssim": "SSIM", "reid_at_1": "named", "linked_at_1": "linked", "joined_at_1": "joined"}
 
-    def found(threat: str, count: int, *kinds: scores.Kind) -> str:
-        rows = [(kind, table.chosen(kind, mask, count, (threat,), images)) for kind in kinds]
+    def found(threats: str | tuple[str, ...], count: int, *kinds: scores.Kind) -> str:
+        threats = (threats,) if isinstance(threats, str) else threats
+        rows = [(kind, table.chosen(kind, mask, count, threats, images)) for kind in kinds]
         said = [f"{words[kind.main]} {float(of_kind[kind.main]['mean']):.3f}" for kind, of_kind in rows if of_kind]
         return ", ".join(said) or "not measured"
 
@@ -222,7 +235,7 @@ def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tu
         yield "The key stays secret.", "With it and the encoder, the masks are masks without a key."
     if noisy:
         yield "The secret of the noise stays secret.", "With it, the noise is taken away, and its bound proves nothing."
-    queries = found("oracle", asked, *three[:2])
+    queries = found(("oracle", "known-pairs"), asked, *three[:2])  # who may ask may ask for photographs
     yield "Nobody has images of their choice masked.", f"With up to {asked:,} of them: {queries}."
     again = "another key" if keyed else "other noise" if noisy else "another encoder"
     twice = found("two-releases", 0, scores.RELEASES)
@@ -233,8 +246,11 @@ def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tu
     yield "Labels are not used to tell images apart.", "Who uses them has fewer candidates: those of the same label."
     if data is not None and int(data.view.max()) > 0:
         yield "Each figure is of one mask of an image.", "Who takes its copies together may find more."
-    if data is not None and data.dataset.split(":")[0].split(",")[0] not in images:
+    name = "" if data is None else data.dataset.split()[0]
+    if data is not None and name != images.removeprefix("private "):
         yield f"The images are like those of {images}.", f"The attacks were judged on these, not on {data.dataset}."
+    elif name in ("folder", "npz"):
+        yield f"The images are those of the {name} that was judged.", "This page cannot tell one from another."
     yield "No attack is better than those tried.", "That they fail proves nothing about others."
 
 
@@ -299,7 +315,7 @@ def page(
             line.criterion,
             line.question,
             line.attacker,
-            line.row["attack"] if line.row else "",
+            line.attack,
             line.found,
             line.control,
             VERDICTS[line.holds] + ("" if line.most is None else f" (at most {line.most:g})"),

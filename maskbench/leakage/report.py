@@ -15,6 +15,7 @@ from maskbench.storage import atomic
 from maskbench.storage.tables import Row, markdown, read
 
 ORACLE = ("oracle",)
+CHOOSERS = ("oracle", "known-pairs")  # who may ask may ask for photographs
 NAMED = ("named_without_pairs", "named_with_pairs")  # columns of frontier.csv
 EQUAL = 0.02  # difference of SSIM, or of a share of images, that is called none
 PICTURES = {
@@ -82,8 +83,9 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
     ]
     if "oracle" in table.threats:
         said.append(
-            f"Who may have {few} images of their choice masked recovers {recovered(table.best('aae', few, ORACLE))}, "
-            f"with {many} {recovered(table.best('aae', many, ORACLE))}."
+            f"Who may have {few} images of their choice masked, mixtures or photographs, recovers "
+            f"{recovered(table.best('aae', few, CHOOSERS))}, with {many} "
+            f"{recovered(table.best('aae', many, CHOOSERS))}."
         )
     said.append(
         f"Links: somebody who has {candidates:,} candidate images and trains an encoder of the same kind names the one "
@@ -238,7 +240,7 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
     lines.append(
         "MSE, PSNR, a learned distance (`perceptual`), medians, the best 1% of the images (the 1% or 99% quantile), "
         "ranks, other photographs that are "
-        f"told at a false positive rate of {scores.FALSE_POSITIVES} (`linked_at_fpr`), and 95% bootstrap intervals "
+        f"told at a false positive rate of {scores.FALSE_POSITIVES} (`linked_at_fpr`), and 95% intervals "
         "over images: [audit.csv](audit.csv). Gradient inversion attacks the first "
         f"{decoders.INVERTED} images of each set.\n"
     )

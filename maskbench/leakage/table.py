@@ -32,13 +32,20 @@ class Table:
         return [self.cells[key] for key in keys if key in self.cells]
 
     def chosen(
-        self, kind: scores.Kind, mask: str, pairs: int, threats: Sequence[str] = WITHOUT_ENCODER, images: str = ""
+        self,
+        kind: scores.Kind,
+        mask: str,
+        pairs: int,
+        threats: Sequence[str] = WITHOUT_ENCODER,
+        images: str = "",
+        others: Sequence[str] = (),
     ) -> dict[str, Row]:
         """The attack of a kind that does best with so many pairs or fewer: its rows by measure; empty without any.
 
-        It is chosen by its ``choice``, which is of other images than its other measures.
+        It is chosen by its ``choice``, which is of other images than its other measures. ``others`` are rows that
+        compete although they are no attacks.
         """
-        attacks, images = plan.named(kind), images or self.sets[0]
+        attacks, images = [*plan.named(kind), *others], images or self.sets[0]
         found = {
             key: float(row["mean"])
             for key, row in self.cells.items()

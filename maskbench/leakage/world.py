@@ -8,7 +8,7 @@ validation images are what the attacker takes statistics of.
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -159,7 +159,7 @@ class World:
             releases = [Noised(owner, kept, secret) for secret in secrets]
             reader = AsReleased()
             stolen = self._in_noise(Autoencoder(owner.encoder, owner.fingerprint), kept)
-            own = self._in_noise(attacker, kept)
+            own = replace(self._in_noise(attacker, kept), seed=1)
         if keyed:
             releases = [Keyed(method, secret) for method, secret in zip(releases, secrets, strict=True)]
         method, elsewhere = releases

@@ -224,7 +224,8 @@ def gradient_inversion(encode: Map, codes: Tensor, start: Tensor, steps: int = 1
 @functools.lru_cache(maxsize=2)
 def inverse_of_stolen(stolen: Instance, own: Instance) -> Map:
     """A decoder of a stolen encoder, fine-tuned to public images from the attacker's own: codes to images."""
-    align = ridge.of_stolen(stolen).fit(own.codes, own.codes.mean(0))
+    targets = own.for_decoder(own.expected)
+    align = ridge.of_stolen(stolen).fit(targets, targets.mean(0))
     return inverse_decoder(stolen.codes, stolen.public.some, own.decode, align)
 
 

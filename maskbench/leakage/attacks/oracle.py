@@ -79,7 +79,7 @@ def _learned(oracle: Oracle, public: Public, own: Instance, collection: Tensor) 
     queries, code_mean = public.some[: oracle.queries], collection.mean(0)
     answers = oracle.ask(queries)
     back = Ridge(answers, code_mean).fit(queries.flatten(1), public.mean.flatten())
-    turn = Ridge(own.codes[: oracle.queries], own.codes.mean(0)).fit(answers, code_mean)
+    turn = Ridge(own.expected[: oracle.queries], own.expected.mean(0)).fit(answers, code_mean)
     return public.shaped(back), lambda images: turn(batched(own.encode, images))
 
 

@@ -93,8 +93,9 @@ def own_codes(knowledge: Knowledge) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def to_own(knowledge: Knowledge) -> Map:
-    """The owner's codes to those of the attacker's own instance, by the known pairs."""
-    return of_pairs(knowledge).fit(own_codes(knowledge), knowledge.own_mean)
+    """The owner's codes to what the decoder of the attacker's own instance takes, by the known pairs."""
+    targets = (knowledge.own.for_decoder(codes) for codes in (own_codes(knowledge), knowledge.own_mean))
+    return of_pairs(knowledge).fit(*targets)
 
 
 @functools.lru_cache(maxsize=2)
@@ -114,6 +115,23 @@ def latent_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """Known pairs: codes to the attacker's own, which his decoder rebuilds. Images by set."""
     align, decode = to_own(knowledge), knowledge.own.decode
     return knowledge.decoded(lambda codes: decode(align(codes)))
+
+
+def latent_from_pseudo_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Known pairs: as :func:`latent_from_pairs`, with many more pairs, made of public images. Images by set.
+
+    The known pairs tell what the owner's encoder would say of an image, by what the attacker's own says, and by how
+    much that misses left-out pairs. So public images get codes, with such a miss added to each, and join the pairs
+    (stochastic regression imputation: Little and Rubin, "Statistical analysis with missing data", 2002).
+    """
+    own, pairs = knowledge.own, knowledge.pairs
+    regression = Ridge(own_codes(knowledge), knowledge.own_mean)
+    missed = regression.left_out(pairs.codes, knowledge.mean).float()
+    drawn = torch.randint(len(missed), (len(own.expected),), generator=torch.Generator().manual_seed(0))
+    codes = regression.fit(pairs.codes, knowledge.mean)(own.expected) + missed[drawn]
+    targets = own.for_decoder(torch.cat((own_codes(knowledge), own.expected))), own.for_decoder(knowledge.own_mean)
+    align = Ridge(torch.cat((pairs.codes, codes)), knowledge.mean).fit(*targets)
+    return knowledge.decoded(lambda codes: own.decode(align(codes)))
 
 
 def pixels_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
