@@ -199,6 +199,18 @@ def test_the_verdict_follows_the_figures():
     assert "from 1,000 known pairs on it no longer helps" in said
 
 
+def test_links_of_masks_in_noise_stand_beside_their_bound():
+    columns = ("mask", "gaussian_dim", "named_without_pairs", "named_with_pairs")
+    points = [("aae", "320", "0.9", "1"), ("aae+noise0.1+key", "320", "0.01", "0.05"), ("aae-paper", "384", "1", "1")]
+    rows = [dict(zip(columns, point, strict=True)) for point in points]
+    table = given({("aae", "known-pairs", 1000): 0.2})
+    lines = report.link_table(table, rows, 1000).splitlines()
+    assert lines[0].endswith("| at most, with the encoder (proven) |")
+    assert lines[2] == "| aae | 320 | 0.900 | 1.000 |  |"
+    assert lines[3] == "| aae+noise0.1+key | 320 | 0.010 | 0.050 | 0.098 |"  # as docs/leakage.md has it
+    assert "proven" not in report.link_table(table, rows[:1], 1000)
+
+
 def test_the_bootstrap_covers():
     ranks = torch.cat((torch.ones(300), torch.full((700,), 10.0)))
     (first, low, high), (mean, *_), (median, *_) = scores._figures(scores.REIDENTIFICATION, ranks)

@@ -5,9 +5,10 @@ from pathlib import Path
 from torch import Tensor
 
 from maskbench.classification.scores import NAMES, standard_error
-from maskbench.data.masked_set import KEYED
+from maskbench.data.masked_set import KEYED, NOISY, parts_of
 from maskbench.leakage import figures, plan, scores
 from maskbench.leakage.attacks import decoders
+from maskbench.leakage.bounds import naming_bound
 from maskbench.leakage.plan import ANCHORS
 from maskbench.leakage.table import Table, with_interval
 from maskbench.leakage.threats import THREATS
@@ -203,7 +204,7 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
         "## Links\n",
         f"Share of masks whose image is named among {candidates:,} candidates at the first guess, by somebody with an "
         "encoder of the same kind: of another seed, trained on public images.\n",
-        link_table(table, frontier),
+        link_table(table, frontier, candidates),
     ]
     threats = [(name, threat.text) for name, threat in THREATS.items()]
     lines += ["## Threat models\n", markdown(["threat", "the attacker has"], threats)]
@@ -264,13 +265,20 @@ def picture_table(table: Table) -> str:
     return markdown(["mask", *below, *names, above], rows)
 
 
-def link_table(table: Table, frontier: list[Row]) -> str:
-    """Masks down, those of ``--more-models`` at the end where there is a frontier."""
-    shares = {(mask, ""): [table.best_reid(mask, k) for k in (0, table.many)] for mask in table.masks}
+def link_table(table: Table, frontier: list[Row], candidates: int) -> str:
+    """Masks down, those of ``--more-models`` at the end where there is a frontier; of masks in noise also the bound."""
     if frontier:
         shares = {(row["mask"], row["gaussian_dim"]): [float(row[name]) for name in NAMED] for row in frontier}
+    else:
+        shares = {(mask, ""): [table.best_reid(mask, k) for k in (0, table.many)] for mask in table.masks}
     rows = [[*point, *(f"{share:.3f}" for share in named)] for point, named in shares.items()]
-    return markdown(["mask", "Gaussian part", "without pairs", f"with {table.many:,} pairs"], rows)
+    columns = ["mask", "Gaussian part", "without pairs", f"with {table.many:,} pairs"]
+    if any(NOISY in mask for mask, _ in shares):
+        columns.append("at most, with the encoder (proven)")
+        for row in rows:
+            kept = parts_of(row[0])[1] if NOISY in row[0] and row[1] else None
+            row.append("" if kept is None else f"{naming_bound(kept, int(row[1]), 1, candidates):.3f}")
+    return markdown(columns, rows)
 
 
 def reconstruction_table(table: Table, images: str) -> str:
