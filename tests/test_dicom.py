@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskbench.data import datasets, dicom
+from maskbench.data import datasets, dicom, folder_files
 from maskbench.data.folders import _decode
 from maskbench.data.pixels import AS_IT_IS, Reading, Undecided
 from maskbench.errors import InputError
@@ -200,6 +200,13 @@ def test_a_folder_of_dicom(write, tmp_path):
             write(small, f"{name}/{number}.DCM")
     found = datasets.load(f"folder:{tmp_path}", image_size=SIDE)
     assert found.classes == ["ill", "well"] and (found.images.numpy() == small).all()
+
+
+@pytest.mark.parametrize("name", ["IM0001.IMA", "1.2.840.113619.2.55"])
+def test_dicom_under_another_name_is_told_to_be_renamed(write, tmp_path, name):
+    write(np.zeros((SIDE, SIDE), np.uint8), "cats/0.dcm").rename(tmp_path / "cats" / name)
+    with pytest.raises(InputError, match=r"it is DICOM: rename it to end in \.dcm"):
+        folder_files.find(tmp_path)
 
 
 def test_without_pydicom_one_line_says_so_before_work(tmp_path, monkeypatch):

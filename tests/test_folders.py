@@ -53,6 +53,16 @@ PETS = {"cats": [10] * 3, "dogs": [200] * 3}
 LEFT = [
     *(".ipynb_checkpoints", ".git", ".Trash-1000", ".thumbnails", ".AppleDouble", "__MACOSX", "@eaDir", "#recycle"),
     *("$RECYCLE.BIN", "System Volume Information", "lost+found", "Thumbnails"),
+    *(
+        "~snapshot",
+        "@Recently-Snapshot",
+        "@tmp",
+        "@__thumb",
+        "RECYCLED",
+        "Recycle Bin",
+        "FOUND.000",
+        "ipynb_checkpoints",
+    ),
 ]
 
 
@@ -75,12 +85,13 @@ def test_files_of_systems_are_skipped_and_counted_in_one_line(pets, capsys):
         "dogs/.DS_Store",
         "DICOMDIR",
         "cats/0.png:Zone.Identifier",
+        "cats/IMG_0001.AAE",
     )
     for name in names:
         (pets / name).write_bytes(bytes(82))
     assert values(load(pets)) == PETS
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 1 and said[0].startswith(f"folder:{pets}: skipped 7 files or folders") and "..." in said[0]
+    assert len(said) == 1 and said[0].startswith(f"folder:{pets}: skipped 8 files or folders") and "..." in said[0]
 
 
 def test_a_folder_of_pictures_alone_says_nothing(pets, capsys):
@@ -94,6 +105,7 @@ SPELLINGS = [
     ("TRAIN", "TEST"),
     ("training", "testing"),
     ("train_images", "test1"),
+    tuple("".join(chr(ord(letter) + 0xFEE0) for letter in name) for name in ("train", "test")),  # wide letters
 ]
 
 
@@ -142,6 +154,15 @@ def test_parts_in_doubt_are_refused_by_name(tmp_path):
 LOOK_LIKE_PARTS = [
     *(("X_train", "X_test"), ("trainA", "testA"), ("imagesTr", "imagesTs"), ("train (1)", "val (1)")),
     *(("Xtrain", "Xtest"), ("dev", "eval"), ("fold1", "fold2", "fold3"), ("split_a", "split_b")),
+    *(
+        ("tr", "te"),
+        ("Xtr", "Xte"),
+        ("set1", "set2"),
+        ("part1", "part2"),
+        ("entrenamiento", "prueba"),
+        ("treino", "teste"),
+    ),
+    *(("训练", "测试"), ("images", "masks"), ("original", "augmented")),
 ]
 
 

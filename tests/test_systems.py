@@ -1,5 +1,6 @@
 """Other systems than the one that maskbench was written on, and programs that are started in unusual ways."""
 
+import collections
 import dataclasses
 import errno
 import os
@@ -144,9 +145,20 @@ def test_a_closed_stream_stops_nothing(workplace, tmp_path, closed):
     assert (tmp_path / "out" / "digits.csv").exists()
 
 
+def test_a_reader_that_goes_away_stops_nothing(workplace, tmp_path):
+    flags = ("--classes", "2", "--repeats", "1", "--methods", "forest", "--estimators", "5", "--output-dir", "out")
+    command = [sys.executable, str(ROOT / "classify.py"), "--masked", str(workplace / "masked" / "digits.pt"), *flags]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        process.stderr.close()
+    assert process.returncode == 0 and (tmp_path / "out" / "digits.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, and torchrun did not start this process: it works alone\n"),
+        ({"TORCHELASTIC_RUN_ID": "x", "RANK": "", "LOCAL_WORLD_SIZE": "0"}, "unrecognized arguments: --learning-rate"),
         ({"RANK": "1", "WORLD_SIZE": "2"}, "unrecognized arguments: --learning-rate"),
         ({"RANK": "", "WORLD_SIZE": "", "LOCAL_WORLD_SIZE": "many"}, "unrecognized arguments: --learning-rate"),
         ({"LOKY_MAX_CPU_COUNT": "x"}, "LOKY_MAX_CPU_COUNT in the environment: 'x' is not a whole number"),
@@ -275,6 +287,10 @@ def test_a_key_survives_editors_and_comes_by_a_pipe(tmp_path):
     for content in (windows.encode(), b"\xef\xbb\xbf" + windows.encode(), windows.encode("utf-16"), blanks.encode()):
         path.write_bytes(content)
         assert key.load(path) == secret
+    wrapped, quoted = f"{digits[:32]}\n{digits[32:]}\n", f"'{digits}'\x1a"
+    for content in (digits.encode("utf-16-le"), digits.encode("utf-32"), wrapped.encode(), quoted.encode()):
+        path.write_bytes(content)
+        assert key.load(path) == secret
     for wrong in (digits[:-1], digits + "0", "", "g" + digits[1:], 1000 * "0"):
         path.write_text(wrong)
         with pytest.raises(InputError, match=r"is not a key .* restore it from a copy"):
@@ -288,6 +304,11 @@ def test_a_key_survives_editors_and_comes_by_a_pipe(tmp_path):
     done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert masked_set.load(tmp_path / "piped.pt").method == "untrained+key"
+    reader, writer = os.pipe()
+    os.close(writer)
+    with pytest.raises(InputError, match="brings nothing; a pipe brings one key to one process"):
+        key.load(Path(f"/dev/fd/{reader}"))
+    os.close(reader)
 
 
 def test_edited_masked_files(workplace, tmp_path):
@@ -310,6 +331,11 @@ def test_edited_masked_files(workplace, tmp_path):
     masked_set.save(dataclasses.replace(found, labels=found.labels.int()), path)
     assert torch.equal(masked_set.load(path).labels, content["labels"])
 
+    one_hot = content["categorical"]
+    assert torch.equal(saved(categorical=one_hot.bool()).categorical, one_hot)
+    masked_set.save(content | {"categorical": one_hot.int()}, path)  # what torch.load gives is a set, too
+    assert torch.equal(masked_set.load(path).categorical, one_hot)
+
     with pytest.raises(InputError, match=r"a slice of a tensor, and behind it the rows.*\.clone\(\)"):
         saved(**{name: value[:-1] for name, value in tensors.items()})
     with pytest.raises(InputError, match=r"an expanded tensor.*\.contiguous\(\)"):
@@ -320,7 +346,7 @@ def test_edited_masked_files(workplace, tmp_path):
         saved(labels=content["labels"].to(torch.uint16))
     with pytest.raises(InputError, match=r"holds a Parameter; \.detach\(\)\.clone\(\)"):
         saved(gaussian=torch.nn.Parameter(content["gaussian"]))
-    with pytest.raises(InputError, match="labels is not a plain tensor, but a list"):
+    with pytest.raises(InputError, match=r"labels is not a plain tensor, but a list; torch\.as_tensor"):
         saved(labels=content["labels"].tolist())
     with pytest.raises(InputError, match=r"NumPy array.*torch\.from_numpy"):
         saved(labels=content["labels"].numpy())
@@ -334,6 +360,28 @@ def test_edited_masked_files(workplace, tmp_path):
         saved(gaussian=content["gaussian"][rows])
     with pytest.raises(InputError, match=r"view holds numbers beyond torch\.uint8"):
         saved(view=content["view"].int() - 1)
+    with pytest.raises(InputError, match=r"labels has shape .* 1 dimension.*\.flatten\(0\) it"):
+        saved(labels=content["labels"][:, None])
+    with pytest.raises(InputError, match=r"lacks its version; write masks with maskbench\.save"):
+        saved(version=None)
+    with pytest.raises(InputError, match=r"dictionary of another kind; dict\(\) it"):
+        torch.save(collections.defaultdict(list, content), path)
+        masked_set.load(path)
+    with pytest.raises(InputError, match="protocol 4; leave pickle_protocol out"):
+        torch.save(content, path, pickle_protocol=4)
+        masked_set.load(path)
+    with pytest.raises(InputError, match=r"holds a masked set as an object; make it a dictionary with vars"):
+        torch.save(chosen, path)
+        masked_set.load(path)
+
+
+def test_a_file_may_be_written_over_by_who_reads_it(workplace, tmp_path):
+    path = tmp_path / "digits.pt"
+    shutil.copy(workplace / "masked" / "digits.pt", path)
+    wanted = masked_set.load(workplace / "masked" / "digits.pt").gaussian.clone()
+    found = masked_set.load(path)
+    torch.save({"format": "maskbench.masked", "version": 1, **vars(found)}, path)  # as a program would that edits it
+    assert torch.equal(found.gaussian, wanted) and torch.equal(masked_set.load(path).gaussian, wanted)
 
 
 def test_what_others_draw_is_drawn_as_they_asked():

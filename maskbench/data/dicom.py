@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 ENDINGS = frozenset({".dcm", ".dicom"})
+_MARK_AT, _MARK = 128, b"DICM"
 
 _PALETTES = [
     f"{kind}{colour}PaletteColorLookupTable{part}"
@@ -38,6 +39,15 @@ _FIELDS = [  # what pixels are made of
 @functools.cache
 def _is_installed() -> bool:
     return importlib.util.find_spec("pydicom") is not None
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, whatever it is called; false where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MARK_AT + len(_MARK))[_MARK_AT:] == _MARK
+    except OSError:
+        return False
 
 
 def check_installed(path: Path) -> None:

@@ -6,6 +6,7 @@ is, is refused by name: it is an error, not a gap in the set.
 
 import os
 import re
+import unicodedata
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from maskbench.data.decoding import advice, ending, endings
 from maskbench.errors import InputError
 from maskbench.runtime import command_line
 
-# files and folders, in small letters, that systems strew about; whatever begins with a dot is left out, too
+# files and folders, in small letters, that systems strew about; what begins as _BEFORE_NAMES say is left out, too
 _LEFT_BY_SYSTEMS = {
     "thumbs.db",
     "thumbs.db:encryptable",
     "thumbnails",
+    "_thumbs",
+    "zbthumbnail.info",
+    "wpsettings.dat",
     "ehthumbs.db",
     "ehthumbs_vista.db",
     "desktop.ini",
@@ -35,19 +39,27 @@ _LEFT_BY_SYSTEMS = {
     "@snapshot",
     "$recycle.bin",
     "recycler",
+    "recycled",
+    "recycle bin",
+    "found.000",
     "system volume information",
     "lost+found",
     "network trash folder",
     "temporary items",
     "__pycache__",
+    "ipynb_checkpoints",
 }
-_ADDED_BY_SYSTEMS = (":zone.identifier", "@synoeastream", "@synoresource")  # to the name of a picture
+_BEFORE_NAMES = (".", "~", "@")  # of what is hidden, of snapshots and temporary files, of network storages
+# to the name of a picture; edits that a telephone keeps beside it
+_ADDED_BY_SYSTEMS = (":zone.identifier", "@synoeastream", "@synoresource", ".aae")
 _PART = re.compile(r"(?P<part>train|test|val)(ing|id|idation)?(set|split|part|data|images?|pictures)?\d*")
 # where every folder has one of these words in its name, of both lines, they are hardly classes
-_WORDS_OF_TRAINING = {"train", "training", "trn", "tr"}
-_WORDS_OF_PARTS = _WORDS_OF_TRAINING | {"test", "testing", "tst", "ts", "val", "valid", "validation", "dev", "eval"}
+_WORDS_OF_TRAINING = {"train", "training", "trn", "tr", "xtr", "entrenamiento", "treino", "treinamento", "训练"}
+_WORDS_OF_PARTS = _WORDS_OF_TRAINING | {"test", "testing", "tst", "ts", "te", "xte", "prueba", "teste", "测试"}
+_WORDS_OF_PARTS |= {"val", "valid", "validation", "dev", "eval", "验证"}
+_WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+|训练|测试|验证")
 # the same for folders that hold the same folders, anywhere in their names
-_PARTS_IN_NAMES = re.compile("train|test|val|dev|fold|split|holdout|subset")
+_PARTS_IN_NAMES = re.compile("train|test|val|dev|fold|split|holdout|set|part|batch|origin|augment|mask|image|copy")
 
 
 class Names:
@@ -243,13 +255,18 @@ class _Search:
 
 def _is_left(name: str) -> bool:
     small = name.casefold()
-    return name.startswith(".") or small in _LEFT_BY_SYSTEMS or small.endswith(_ADDED_BY_SYSTEMS)
+    return name.startswith(_BEFORE_NAMES) or small in _LEFT_BY_SYSTEMS or small.endswith(_ADDED_BY_SYSTEMS)
 
 
 def _part(name: str) -> str | None:
     """Which part of a set a folder's name says that it is: ``train``, ``test``, ``val`` or none."""
-    match = _PART.fullmatch(re.sub(r"[\s_.-]", "", name.casefold()))
+    match = _PART.fullmatch(re.sub(r"[\s_.-]", "", _narrow(name).casefold()))
     return match["part"] if match else None
+
+
+def _narrow(name: str) -> str:
+    """A name whose letters may be as wide as Chinese ones, in plain letters."""
+    return unicodedata.normalize("NFKC", name)
 
 
 def _parts(root: Path, names: list[str]) -> dict[str, str]:
@@ -270,7 +287,7 @@ def _parts(root: Path, names: list[str]) -> dict[str, str]:
     if found and not others:
         has = " and ".join(sorted(found.values()))
         raise InputError(f"folder:{root}: has {has}; the parts must be called train and test")
-    words = [{word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)} & _WORDS_OF_PARTS for name in names]
+    words = [{word.lower() for word in _WORD.findall(_narrow(name))} & _WORDS_OF_PARTS for name in names]
     training = [bool(of_name & _WORDS_OF_TRAINING) for of_name in words]
     if all(words) and any(training) and not all(training):
         _refuse_parts(root, names)
@@ -307,6 +324,7 @@ def _check_same(parts: list[tuple[Path, list[str]]]) -> None:
 def _refuse(folder: Path, names: list[str]) -> None:
     """InputError for the first of the files, which are no pictures in a class folder."""
     for name in names[:1]:
-        is_picture = ending(name) in endings()
-        what_to_do = "move it into one, or away" if is_picture else advice(name)
+        what_to_do = "move it into one, or away" if ending(name) in endings() else advice(name)
+        if ending(name) not in dicom.ENDINGS and dicom.is_dicom(folder / name):
+            what_to_do = "it is DICOM: rename it to end in .dcm, or move it away"
         raise InputError(f"{folder / name}: not an image in a class folder; {what_to_do}")

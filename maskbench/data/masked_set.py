@@ -7,6 +7,7 @@ import glob
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskbench import system
 from maskbench.data import class_names
 from maskbench.data.image_set import TEST, TRAIN
 from maskbench.errors import InputError
@@ -135,22 +137,29 @@ def parts_of(method: str) -> tuple[str, float | None, bool]:
     return found["base"], None if found["kept"] is None else float(found["kept"]), method.endswith(KEYED)
 
 
-def save(masked: MaskedSet, path: Path | str) -> None:
+def save(masked: MaskedSet | Mapping[str, object], path: Path | str) -> None:
     """Write a masked set, whole or not at all, with nothing in it but its fields.
+
+    Args:
+        masked: the set, or what ``torch.load`` makes of its file.
 
     Raises:
         InputError: :func:`load` would refuse it, or it cannot be written.
     """
     path = Path(path)
-    masked = _checked(masked, path)
+    masked = parse(masked, path) if isinstance(masked, Mapping) else _checked(masked, path)
     content = {field.name: getattr(masked, field.name) for field in fields(masked)}
     # pt.save writes values, no objects with attributes, and refuses a tensor that brings more than its numbers
     pt.save({"format": FORMAT, "version": pt.VERSION, **content}, path)
 
 
 def load_file(path: Path) -> MaskedSet:
-    """Read one masked file and check every field; InputError names what is wrong."""
-    return parse(pt.load(path, FORMAT, mapped=True), path)
+    """Read one masked file and check every field; InputError names what is wrong.
+
+    Where it is large beside the memory, its vectors stay on the disk: do not write over the file while they are used.
+    """
+    large = path.exists() and path.stat().st_size > system.memory() / 4
+    return parse(pt.load(path, FORMAT, mapped=large), path)
 
 
 def load(path: Path | str) -> MaskedSet:
@@ -276,7 +285,7 @@ def digest(path: Path) -> str:
     return found[0] if len(found) == 1 else hashlib.sha256(" ".join(found).encode()).hexdigest()
 
 
-def parse(content: dict, path: Path) -> MaskedSet:
+def parse(content: Mapping[str, object], path: Path) -> MaskedSet:
     """The masked set in what :func:`maskbench.storage.pt.load` read; ``path`` is for complaints."""
     names = {field.name for field in fields(MaskedSet)}
     if missing := names - content.keys():
@@ -301,20 +310,24 @@ def _checked(masked: MaskedSet, path: Path) -> MaskedSet:
     for name in _LAYOUT:
         value = getattr(masked, name)
         if type(value) is not Tensor or value.layout != torch.strided or vars(value):
-            raise InputError(f"{path}: {name} is not a plain tensor, but {pt.shown(value)}")
+            mend = f"; torch.as_tensor({name}) makes it one" if isinstance(value, (list, tuple, np.ndarray)) else ""
+            raise InputError(f"{path}: {name} is not a plain tensor, but {pt.shown(value)}{mend}")
     rows = len(masked.labels) if masked.labels.dim() else 0
     for name, (dtype, dims) in _LAYOUT.items():
         value = getattr(masked, name)
-        if value.dim() != dims or len(value) != rows:
-            raise InputError(
-                f"{path}: {name} has shape {list(value.shape)}; {dims} dimension(s) are expected, and {rows} rows as "
-                "labels has: choose the same rows of every tensor"
-            )
+        shape = f"{path}: {name} has shape {list(value.shape)}"
+        if value.dim() != dims:
+            mend = f"; .flatten({dims - 1}) it" if value.dim() > dims else ""
+            raise InputError(f"{shape}; {dims} dimension(s) are expected{mend}")
+        if len(value) != rows:
+            raise InputError(f"{shape}; {rows} rows are expected as labels has: choose the same rows of every tensor")
         if value.dtype != dtype and not dtype.is_floating_point and value.dtype in _WHOLE:
             limits = torch.iinfo(dtype)
             if rows and not limits.min <= int(value.min()) <= int(value.max()) <= limits.max:
                 raise InputError(f"{path}: {name} holds numbers beyond {dtype}")
             masked = replace(masked, **{name: value.to(dtype)})
+        elif name == "categorical" and value.dtype in _WHOLE:  # zeros and ones are exact
+            masked = replace(masked, categorical=value.to(dtype))
         elif value.dtype != dtype:
             raise InputError(f"{path}: {name} is {value.dtype}, not {dtype}; .to({dtype}) makes it that")
     if rows == 0 or masked.width == 0:

@@ -4,7 +4,6 @@ The Gaussian part is multiplied by a secret orthogonal matrix, the categories ar
 angles stay, so classifiers learn as before; and so an attacker has these too. ``python -m maskbench.key`` makes a key.
 """
 
-import codecs
 import hashlib
 import os
 import re
@@ -25,6 +24,8 @@ from maskbench.storage import atomic
 
 BITS = 256
 _FORM = re.compile(r"[0-9a-f]{64}")
+# what editors, shells and other systems put around and between the digits: blanks, quotes, zeros, byte order marks
+_AROUND = re.compile(r"""[\s\x00\x1a\xa0"']|\xef\xbb\xbf|\xff\xfe|\xfe\xff""")
 _MOST = 1024  # bytes of a key file: more than a key has in any encoding
 
 
@@ -43,7 +44,7 @@ def create(path: Path) -> None:
 def load(path: Path, flag: str = "--key") -> bytes:
     """The 32 bytes of a key file, or of a pipe that brings one; ``flag`` takes it.
 
-    Editors and other systems may have changed its line ends, its encoding, its capitals, and blanks around it.
+    Editors and other systems may have changed its line ends, its encoding, its capitals, and blanks in and around it.
 
     Raises:
         InputError: it is missing, no key, or others than its owner may read or write it.
@@ -60,8 +61,10 @@ def load(path: Path, flag: str = "--key") -> bytes:
             f"{path}: others than you may read this key (mode {mode:04o}); chmod 600 it. Where that changes nothing (a "
             f"mounted secret, exFAT, WSL), pass it by a pipe: cat {path} | python mask_dataset.py {flag} /dev/stdin"
         )
-    encoding = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-    digits = content.decode(encoding, errors="replace").strip().lower()
+    if not content and not stat.S_ISREG(state.st_mode):
+        raise InputError(f"{path}: brings nothing; a pipe brings one key to one process: pass others as files")
+    # of UTF-16 and UTF-32, what is left without the zeros and the mark at the start is ASCII
+    digits = _AROUND.sub("", content.decode("latin-1")).lower()
     if not _FORM.fullmatch(digits):
         raise InputError(
             f"{path}: is not a key ({BITS // 4} hexadecimal digits), or was damaged; restore it from a copy: masks "

@@ -191,6 +191,32 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  open as long as the program runs
         elif isinstance(stream, io.TextIOWrapper):  # not a notebook's
             stream.reconfigure(errors="replace")
+            setattr(sys, name, _Unbroken(stream))
+
+
+class _Unbroken:
+    """A stream whose reader may go away: what is printed from then on goes nowhere, and the work goes on."""
+
+    def __init__(self, stream: io.TextIOWrapper):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable, *arguments: str) -> None:
+        try:
+            act(*arguments)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())  # Python flushes it once more at its end
+            os.close(nowhere)
 
 
 def _check_environment() -> None:
@@ -200,6 +226,9 @@ def _check_environment() -> None:
             raise InputError(f"{name} in the environment: {value!r} is not a whole number; mend or unset it")
     if (value := os.environ.get("MASKBENCH_BACKEND", "")) not in ("", "reference"):
         raise InputError(f"MASKBENCH_BACKEND in the environment: {value!r} is not reference; mend or unset it")
+    others = os.environ.get("WORLD_SIZE", "")
+    if "TORCHELASTIC_RUN_ID" not in os.environ and others.isdecimal() and int(others) > 1:
+        print(f"WORLD_SIZE is {others}, and torchrun did not start this process: it works alone", file=sys.stderr)
 
 
 def _terminate(number: int, _frame: object) -> None:

@@ -34,12 +34,13 @@ def size() -> int:
 
 def told(name: str, default: int) -> int:
     """What torchrun says in the environment, such as RANK; without torchrun, whoever else says it, the default."""
-    return int(os.environ.get(name, default)) if "TORCHELASTIC_RUN_ID" in os.environ else default
+    value = os.environ.get(name, "") if "TORCHELASTIC_RUN_ID" in os.environ else ""
+    return int(value) if value.isdecimal() else default
 
 
 def local_size() -> int:
     """How many processes torchrun started on this machine."""
-    return told("LOCAL_WORLD_SIZE", 1)
+    return max(1, told("LOCAL_WORLD_SIZE", 1))
 
 
 def spare_cores() -> int:

@@ -73,6 +73,8 @@ def load(path: Path, wanted: str, version: int = VERSION, mapped: bool = False) 
         raise InputError(f"{path}: holds {found}, expected {wanted}{warning if found in PRIVATE_FORMATS else ''}")
     stated = content.get("version")
     if type(stated) is not int or stated != version:
+        if stated is None:
+            raise InputError(f"{path}: lacks its version; write masks with maskbench.save")
         advice = "make it again" if type(stated) is int and stated < version else "update maskbench"
         raise InputError(f"{path}: version {shown(stated)}, this maskbench reads {version}; {advice}")
     return content

@@ -215,6 +215,10 @@ def outline(pickled: bytes, sizes: dict[str, int]) -> Any:
                 raise EditedError("holds a Parameter; .detach().clone() it")
             if argument == "torch._utils _rebuild_tensor_v3":
                 raise EditedError("holds a tensor of a rare kind, such as torch.uint16; .to(torch.int64) it")
+            if argument == "maskbench.data.masked_set MaskedSet":
+                raise EditedError("holds a masked set as an object; make it a dictionary with vars")
+            if argument == "collections defaultdict":
+                raise EditedError("holds a dictionary of another kind; dict() it")
             require(argument in _GLOBALS, f"its pickle names {argument[:60]}, which ours never do")
             stack.append(_Name(argument))
         elif name == "REDUCE":
@@ -224,7 +228,10 @@ def outline(pickled: bytes, sizes: dict[str, int]) -> Any:
             stack.append(storage(*stack.pop()))
         elif name == "STOP":
             require(len(stack) == 1 and position > 1, "its pickle is damaged")
-        elif name != "PROTO":
+        elif name == "PROTO":
+            if argument != 2:
+                raise EditedError(f"is a pickle of protocol {argument}; leave pickle_protocol out")
+        else:
             raise ValueError(f"its pickle uses {name}, which ours never do")
     require(used == sizes.keys(), "holds data that nothing in it names")
     return stack[0]
