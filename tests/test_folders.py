@@ -248,8 +248,9 @@ def test_links(pets, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside")
     grey(outside / "more", 60, 2)
     (pets / "cats" / "one.png").symlink_to(outside / "more" / "0.png")
-    (pets / "birds").symlink_to(outside / "more")
-    assert values(load(pets)) == {"birds": [60, 60], "cats": [10, 10, 10, 60], "dogs": [200] * 3}
+    grey(outside / "birds", 50, 2)
+    (pets / "birds").symlink_to(outside / "birds")
+    assert values(load(pets)) == {"birds": [50, 50], "cats": [10, 10, 10, 60], "dogs": [200] * 3}
     # as git-annex keeps files
     grey(pets / ".git" / "annex", 70)
     (pets / "dogs" / "annexed.png").symlink_to("../.git/annex/0.png")
@@ -261,6 +262,8 @@ def test_links(pets, tmp_path_factory):
         "cats/nothing.png": ("gone.png", "cats/nothing.png: is a link to nothing"),
         "cats/twice.png": (pets / "dogs" / "0.png", "cats/twice.png: is a link to dogs/0.png"),
         "cats2": ("cats", "cats2: is the same folder as .*cats"),
+        "more": (outside / "more", r"more: leads by a link to what .*cats/one\.png leads to"),
+        "dogs/bird.png": (outside / "birds" / "0.png", r"bird\.png: leads by a link to what .*birds leads to"),
     }
     for name, (target, complaint) in bad.items():
         (pets / name).symlink_to(target)

@@ -137,6 +137,7 @@ class _Search:
         self._left: list[str] = []  # what systems left, below the root
         self._deeper = 0  # pictures in folders of class folders
         self._places: dict[str, Path] = {}  # folders, and files behind links, by where they really are
+        self._linked: dict[str, Path] = {}  # links to files, by the folders that these really are in
         self._below: dict[str, list[str]] = {}  # folders in each class folder that holds folders alone
 
     def entries(self, folder: Path) -> tuple[list[str], list[str]]:
@@ -240,6 +241,7 @@ class _Search:
             raise InputError(f"{folder}: is a link that leads back up; remove it")
         if real in self._places:
             raise InputError(f"{folder}: is the same folder as {self._places[real]}, by a link; remove one of them")
+        self._refuse_double(folder, self._linked.get(real))
         self._places[real] = folder
 
     def _check_link(self, link: Path) -> None:
@@ -251,6 +253,13 @@ class _Search:
         below = os.path.relpath(real, self._real_root)
         if not any(piece == os.pardir or _is_left(piece) for piece in below.split(os.sep)):
             raise InputError(f"{link}: is a link to {below}, which would count twice; remove one of them")
+        self._refuse_double(link, self._places.get(os.path.dirname(real)))
+        self._linked[os.path.dirname(real)] = link
+
+    def _refuse_double(self, found: Path, before: Path | None) -> None:
+        """InputError where one of two links leads to a picture, and the other to the folder that it is in."""
+        if before is not None:
+            raise InputError(f"{found}: leads by a link to what {before} leads to, and would count twice; remove one")
 
 
 def _is_left(name: str) -> bool:
