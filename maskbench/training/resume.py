@@ -60,9 +60,16 @@ def find_checkpoints(folders: Sequence[Path], settings: Settings, resume: bool) 
 def check_images(
     images: TrainingImages, saved: Sequence[dict | None], settings: Settings, folders: Sequence[Path]
 ) -> None:
-    """InputError where a checkpoint was trained on other images."""
+    """InputError where a checkpoint was trained on other images.
+
+    Images in memory are known by their pixels, those that are too many for it by their files: a machine with more
+    memory cannot compare them.
+    """
     for folder, checkpoint in zip(folders, saved, strict=True):
         if checkpoint and checkpoint["images"] != images.fingerprint:
+            if checkpoint["images"].startswith("files ") != images.fingerprint.startswith("files "):
+                print(f"{folder}: the memory was larger or smaller; that these are the same images is not checked")
+                continue
             raise InputError(
                 f"--dataset {settings.dataset}: its images are not those that {folder}/checkpoint.pt was trained on; "
                 "bring them back or choose another --output-dir"
