@@ -189,6 +189,18 @@ def test_deep_forms_that_are_not_read_are_refused(tmp_path):
         assert "in a form that is not read; convert it" in str(found), found
 
 
+@pytest.mark.parametrize("kind", ["f4", "i2", "u4", "f8"])
+def test_a_whole_tiff_of_pixels_that_are_not_read_is_not_corrupt(tmp_path, kind):
+    content = tiff(np.zeros((8, 8, 3), kind))
+    path = tmp_path / "x.tif"
+    path.write_bytes(content)
+    with pytest.raises(Undecided, match=r"x\.tif: a TIFF with pixels that are not read.*convert it to 16 bits"):
+        decoding.decode(path, 8, AS_IT_IS)
+    # its pixels lie before the directory: with less of them, what names them is damaged
+    path.write_bytes(content[:60] + content[160:])
+    assert type(_decode(path, 8)) is InputError
+
+
 def test_jpeg_2000(tmp_path):
     if not features.check("jpg_2000"):
         pytest.skip("Pillow without JPEG 2000")

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from maskbench.data import dicom
 from maskbench.data.pixels import Reading, Undecided, check_size, scaled
@@ -28,6 +29,7 @@ _ADVICE = {  # of files that are refused, by ending
     ".fits .fit .npy .npz .mat .h5 .hdf .hdf5": "save all images as one file of NumPy arrays, for npz:FILE",
     ".nii .gz .nrrd .mha .mhd": "save its slices as PNG, or as one file of NumPy arrays for npz:FILE",
     ".mp4 .avi .mov .mkv .mpg .mpeg .webm": "save the frames that count as PNG",
+    ".ima .dic": "rename it to end in .dcm if it is DICOM",
     ".zip .tar .7z .rar .tgz": "unpack it",
     "": "give it the ending of its format, such as .png or .dcm",
 }
@@ -42,6 +44,7 @@ _TURNS = {  # EXIF orientation: what brings the picture upright
 }
 # tags of EXIF and TIFF
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _PLANES, _SAMPLE_FORMAT = 258, 262, 274, 284, 339
+_PLACES_AND_LENGTHS = (273, 324), (279, 325)  # of strips or tiles
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # big, little and native byte order
 
 # text and colour profiles, which are not looked at: Pillow refuses pictures with more than 1 MB of either
@@ -90,7 +93,7 @@ def decode(path: Path, size: int, reading: Reading) -> np.ndarray:
 
 def _opaque(path: Path, size: int, reading: Reading) -> Image.Image:
     """A file that Pillow reads: a page of it, upright, RGB, nothing shining through."""
-    with _page(path, reading) as image:
+    with _known_pixels(path), _page(path, reading) as image:
         image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size, no smaller than this
         if _is_deep(image, path):
             colours, alpha = _deep(image, path, reading)
@@ -104,6 +107,34 @@ def _opaque(path: Path, size: int, reading: Reading) -> Image.Image:
             picture = image.convert("RGB")
         turn = _TURNS.get(_orientation(image))
         return picture if turn is None else picture.transpose(turn)
+
+
+@contextlib.contextmanager
+def _known_pixels(path: Path) -> Iterator[None]:
+    """Undecided instead of Pillow's error for a TIFF that is whole, with pixels of a kind that Pillow does not know."""
+    try:
+        yield
+    except UnidentifiedImageError:
+        if _is_whole_tiff(path):
+            kinds = "such as floating point, signed or 32 bits in colour"
+            raise Undecided(f"{path}: a TIFF with pixels that are not read, {kinds}; convert it to 16 bits") from None
+        raise
+
+
+def _is_whole_tiff(path: Path) -> bool:
+    """Whether a TIFF's first directory names pixels that lie within the file."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+            head += file.read(8) if 43 in head[2:4] else b""  # with 64-bit addresses
+            tags = ImageFileDirectory_v2(head)
+            file.seek(tags.next)
+            tags.load(file)
+            size = file.seek(0, os.SEEK_END)
+        places, lengths = (tags.get(of_strips) or tags.get(of_tiles) for of_strips, of_tiles in _PLACES_AND_LENGTHS)
+        return all(place + length <= size for place, length in zip(places, lengths, strict=True))
+    except Exception:  # of hostile bytes Pillow promises nothing narrower
+        return False
 
 
 @contextlib.contextmanager
