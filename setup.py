@@ -26,8 +26,9 @@ if sys.platform == "linux":
     LINK_FLAGS += ["-Wl,--exclude-libs,ALL"]
 NVCC_FLAGS = ["-O3", "--fmad=false"]
 CUDA_ARCHITECTURES = "8.0;9.0+PTX"
-# an sdist is a checkout without its history and results: from it the kernels build, and the scripts run
-CHECKOUT = ["*.py", "Makefile", "requirements.txt", "csrc/**/*.*", "tests/*.*", "docs/*.md", "results/weights/*.pt"]
+# an sdist is a checkout without its history: from it the kernels build, the scripts run, and the tests pass
+CHECKOUT = ["*.py", "Makefile", "requirements.txt", "csrc/**/*.*", "tests/*.*", "docs/*.md", "benchmarks/*.*"]
+CHECKOUT += ["results/**/*.*", ".clang-format"]
 LAUNCHERS = ("ccache", "sccache", "distcc", "icecc")
 
 
@@ -53,7 +54,12 @@ def compiler_words() -> list[str]:
 
     Without the launcher: newer versions of torch look for ccache and sccache themselves.
     """
-    words = shlex.split(os.environ.get("CXX", ""))
+    try:
+        words = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        sys.exit(
+            f"CXX in the environment: {os.environ['CXX']!r} is no command ({str(error).lower()}); mend or unset it"
+        )
     while len(words) > 1 and os.path.basename(words[0]) in LAUNCHERS:
         words.pop(0)
     return words

@@ -253,10 +253,14 @@ def test_a_launcher_before_the_compiler():
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     chosen = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("chosen ")]
     assert chosen == list(compilers.values())
+    environment["CXX"] = "g++ 'half"
+    refused = subprocess.run([sys.executable, "setup.py", "--name"], cwd=ROOT, env=environment, capture_output=True)
+    assert refused.returncode == 1 and refused.stderr.startswith(b"CXX in the environment")
+    assert refused.stderr.count(b"\n") == 1
 
 
 def test_an_sdist_is_a_checkout(tmp_path):
-    for name in ("csrc", "maskbench", "tests", "docs"):
+    for name in ("csrc", "maskbench", "tests", "docs", "benchmarks", "results"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("_C*", "__pycache__"))
     for path in (*ROOT.glob("*.py"), ROOT / "pyproject.toml", ROOT / "README.md", ROOT / "requirements.txt"):
         shutil.copy(path, tmp_path)
@@ -264,7 +268,7 @@ def test_an_sdist_is_a_checkout(tmp_path):
     (archive,) = (tmp_path / "dist").iterdir()
     shutil.unpack_archive(archive, tmp_path / "unpacked", filter="data")
     (folder,) = (tmp_path / "unpacked").iterdir()
-    for pattern in ("*.py", "csrc/**/*.*", "maskbench/**/*.py", "tests/*.py"):
+    for pattern in ("*.py", "csrc/**/*.*", "maskbench/**/*.py", "tests/*.py", "benchmarks/*.*", "results/**/*.*"):
         wanted = {path.relative_to(tmp_path) for path in tmp_path.glob(pattern)}
         assert wanted and wanted == {path.relative_to(folder) for path in folder.glob(pattern)}
 

@@ -34,6 +34,8 @@ def npz(name: str, image_size: int, flag: str, reading: Reading) -> ImageSet:
         InputError: the file is missing or damaged, or its arrays are others.
     """
     path = Path(os.path.expanduser(name.removeprefix("npz:")))  # no shell looks behind the colon
+    if name == "npz:":
+        raise InputError(f"{flag} npz: names no file; write its path behind the colon")
     if not path.is_file():
         raise InputError(f"{flag} {name}: {path} is not a file")
     arrays = _read(path)
@@ -117,8 +119,11 @@ def _check_images(images: np.ndarray, what: str) -> None:
     """InputError where an array is of no shape or kind that images have."""
     channels = images.shape[3] if images.ndim == 4 else 1
     if images.ndim not in (3, 4) or channels not in (1, 3, 4) or 0 in images.shape:
+        first = images.ndim == 4 and images.shape[1] in (1, 3, 4)
+        hint = ": .transpose(0, 2, 3, 1) brings the channels to the end" if first else ""
         raise InputError(
             f"{what} has the shape {list(images.shape)}; give it [N, H, W] or [N, H, W, C] with 1, 3 or 4 channels"
+            + hint
         )
     if images.dtype.kind not in "buif":
         raise InputError(f"{what} holds no numbers, but {images.dtype}; save pixels as uint8")
@@ -152,8 +157,9 @@ def _levels(images: np.ndarray, reading: Reading, what: str) -> tuple[float, flo
         return 0, 1
     if reading.levels is None:
         raise InputError(
-            f"{what}: is {images.dtype} with values from {low:g} to {high:g}; taken as they are, they "
-            "must be uint8, or floats from 0 to 1; say with --levels LOW HIGH which values are black and white"
+            f"{what}: is {images.dtype} with values from {low:g} to {high:g}; taken as they are, they must be uint8 "
+            "(.astype(np.uint8) where they are bytes), or floats from 0 to 1; say with --levels LOW HIGH which values "
+            "are black and white"
         )
     return reading.levels[0], reading.levels[1]
 
@@ -164,7 +170,7 @@ def _whole(values: np.ndarray, count: int, what: str) -> np.ndarray:
     if values.shape != (count,):
         raise InputError(f"{what} has the shape {list(values.shape)}; give one number for each of {count} images")
     if values.dtype.kind not in "bui" or (values.dtype.kind == "u" and values.max() > np.iinfo(np.int64).max):
-        raise InputError(f"{what} holds {values.dtype}; give whole numbers")
+        raise InputError(f"{what} holds {values.dtype}; give whole numbers, such as .astype(np.int64)")
     return values.astype(np.int64)
 
 
