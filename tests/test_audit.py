@@ -14,7 +14,7 @@ from conftest import ROOT
 from maskbench.data import image_quality
 from maskbench.data.image_set import to_float
 from maskbench.errors import InputError
-from maskbench.leakage import audit, frontier, perceptual, plan, release, report, scores, threats
+from maskbench.leakage import audit, figures, frontier, perceptual, plan, release, report, scores, threats
 from maskbench.leakage import world as world_module
 from maskbench.leakage.attacks import decoders
 from maskbench.leakage.attacks.reidentification import named_once
@@ -209,6 +209,16 @@ def test_links_of_masks_in_noise_stand_beside_their_bound():
     assert lines[2] == "| aae | 320 | 0.900 | 1.000 |  |"
     assert lines[3] == "| aae+noise0.1+key | 320 | 0.010 | 0.050 | 0.098 |"  # as docs/leakage.md has it
     assert "proven" not in report.link_table(table, rows[:1], 1000)
+
+
+@pytest.mark.parametrize("masks", [["aae"], ["aae", "aae+key", "pca"]])
+def test_accuracy_against_leakage_is_drawn_of_any_number_of_masks(tmp_path, capsys, masks):
+    columns = {"gaussian_dim": "320", "accuracy": "0.8", "std": "0.1", "draws": "5", "ssim": "0.2", "low": "0.1"}
+    columns |= {"high": "0.3"}
+    rows = [{"mask": mask, "method": name, **columns} for mask in masks for name in ("mlp", "forest")]
+    rows.append({"mask": "aae", "method": "adaboost", **columns})
+    figures.frontier(rows, tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG") and not capsys.readouterr().err
 
 
 def test_the_bootstrap_covers():

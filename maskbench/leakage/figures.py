@@ -140,7 +140,9 @@ def frontier(table: list[dict[str, str]], path: Path) -> None:
     Args:
         table: rows of ``frontier.csv`` by column name.
     """
-    methods = [name for name in CLASSIFIER_STYLES if sum(row["method"] == name for row in table) > 2]
+    points = {(row["mask"], row["gaussian_dim"]) for row in table}
+    # those that every mask was classified by
+    methods = [name for name in CLASSIFIER_STYLES if sum(row["method"] == name for row in table) == len(points)]
     figure, axes = subplots(1, len(methods), size=(4.8 * len(methods), 4.2), sharey=True, squeeze=False)
     for axis, method in zip(axes[0], methods, strict=True):
         labelled = set()
