@@ -29,7 +29,7 @@ from maskbench.storage import pt
 from maskbench.storage.ledger import Ledger
 
 ATTACKS = {
-    *("mismatched-decoder", "ridge", "procrustes", "latent-ridge", "unpaired", "inverse-decoder"),
+    *("mismatched-decoder", "ridge", "procrustes", "latent-ridge", "pseudo-pairs", "unpaired", "inverse-decoder"),
     *("scratch-decoder", "gradient-inversion", "membership"),
     *("re-identification", "re-identification-by-transport", "linkage", "linkage-by-transport", "linkage-among-all"),
     *("two-releases", "two-releases-by-transport", "retrieval", "perceptual-decoder"),
