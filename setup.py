@@ -132,7 +132,7 @@ class BuildKernels(BuildExtension):
 
 class Checkout(sdist):
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
-        more = {path for pattern in CHECKOUT for path in glob.glob(pattern, recursive=True)}
+        more = {path for pattern in CHECKOUT for path in glob.glob(pattern, recursive=True) if path[-4:] != ".key"}
         super().make_release_tree(base_dir, sorted({*files, *more}))
 
 

@@ -57,7 +57,7 @@ class Forked:
         """Waits for its end; gives ``returncode``, ``stdout`` and ``stderr``, as ``subprocess.run`` does."""
         self.process.join(timeout)
         if self.process.exitcode is None:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)
             self.process.join()
         told = {name: Path(self._told.name, name).read_text() for name in ("stdout", "stderr")}
         self._told.cleanup()
@@ -86,9 +86,8 @@ def run_ranks(processes: int, script: str, *arguments: object, cwd: Path) -> str
     ranks = [
         Forked(script, *arguments, cwd=cwd, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(processes)
     ]
-    ended = [rank.finish() for rank in ranks]
-    for rank in ended:
-        assert rank.returncode == 0, rank.stderr
+    ended = [rank.finish(timeout=120) for rank in ranks]
+    assert not any(rank.returncode for rank in ended), [(rank.returncode, rank.stderr[-2000:]) for rank in ended]
     return "".join(rank.stdout for rank in ended)
 
 

@@ -58,7 +58,6 @@ LEFT = [
         "@Recently-Snapshot",
         "@tmp",
         "@__thumb",
-        "RECYCLED",
         "Recycle Bin",
         "FOUND.000",
         "ipynb_checkpoints",
@@ -178,6 +177,13 @@ def test_classes_that_have_a_word_of_parts_are_classes(tmp_path):
     for number, name in enumerate(("test positive", "test negative")):
         grey(tmp_path / name, number)
     assert values(load(tmp_path)) == {"test negative": [1], "test positive": [0]}
+
+
+def test_classes_that_hold_the_same_folders_are_classes(tmp_path):
+    for number, name in enumerate(("with_mask", "without_mask")):
+        for kind in ("men", "women"):
+            grey(tmp_path / name / kind, number)
+    assert values(load(tmp_path)) == {"with_mask": [0, 0], "without_mask": [1, 1]}
 
 
 def test_two_kinds_of_trains_are_classes(tmp_path):

@@ -223,7 +223,7 @@ def test_what_leaves_is_what_the_file_holds(owner, tmp_path):
     page = Reader(written(tmp_path, Release(), released))
     bound = bounds.naming_bound(0.5, 16, 1, 20)
     both = bounds.naming_bound(0.5, 16, 2, 10)  # each of two labels leaves half of the candidates
-    said = f"with the encoder at most {bound:.3f} (proven), by 2 views and 10 candidates of its label {both:.3f}"
+    said = f"with the encoder at most {bound:.3f} (proven), by 2 views and about 10 candidates of its label {both:.3f}"
     assert [row for row in page.rows if row][2][4].endswith(said)
     assert "The secret of the noise stays secret." in page.text and "by other noise: joined" in page.text
 

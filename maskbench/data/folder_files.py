@@ -17,7 +17,7 @@ from maskbench.data.decoding import advice, ending, endings
 from maskbench.errors import InputError
 from maskbench.runtime import command_line
 
-# files and folders, in small letters, that systems strew about; what begins as _BEFORE_NAMES say is left out, too
+# files and folders, in small letters, that systems strew about; whatever begins with a dot is left out, too
 _LEFT_BY_SYSTEMS = {
     "thumbs.db",
     "thumbs.db:encryptable",
@@ -35,11 +35,14 @@ _LEFT_BY_SYSTEMS = {
     "@eadir",
     "#recycle",
     "@recycle",
+    "@tmp",
+    "@__thumb",
+    "@recently-snapshot",
+    "~snapshot",
     "#snapshot",
     "@snapshot",
     "$recycle.bin",
     "recycler",
-    "recycled",
     "recycle bin",
     "found.000",
     "system volume information",
@@ -49,7 +52,6 @@ _LEFT_BY_SYSTEMS = {
     "__pycache__",
     "ipynb_checkpoints",
 }
-_BEFORE_NAMES = (".", "~", "@")  # of what is hidden, of snapshots and temporary files, of network storages
 # to the name of a picture; edits that a telephone keeps beside it
 _ADDED_BY_SYSTEMS = (":zone.identifier", "@synoeastream", "@synoresource", ".aae")
 _PART = re.compile(r"(?P<part>train|test|val)(ing|id|idation)?(set|split|part|data|images?|pictures)?\d*")
@@ -59,7 +61,9 @@ _WORDS_OF_PARTS = _WORDS_OF_TRAINING | {"test", "testing", "tst", "ts", "te", "x
 _WORDS_OF_PARTS |= {"val", "valid", "validation", "dev", "eval", "验证"}
 _WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+|训练|测试|验证")
 # the same for folders that hold the same folders, anywhere in their names
-_PARTS_IN_NAMES = re.compile("train|test|val|dev|fold|split|holdout|set|part|batch|origin|augment|mask|image|copy")
+_PARTS_IN_NAMES = re.compile(
+    r"train|test|val|dev|fold|split|holdout|subset|(set|part|batch)[ _-]?[\da-e]$|^(originals?|augmented|images|masks)$"
+)
 
 
 class Names:
@@ -264,7 +268,7 @@ class _Search:
 
 def _is_left(name: str) -> bool:
     small = name.casefold()
-    return name.startswith(_BEFORE_NAMES) or small in _LEFT_BY_SYSTEMS or small.endswith(_ADDED_BY_SYSTEMS)
+    return name.startswith(".") or small in _LEFT_BY_SYSTEMS or small.endswith(_ADDED_BY_SYSTEMS)
 
 
 def _part(name: str) -> str | None:

@@ -29,7 +29,7 @@ NAME = "release.html"
 WITHOUT_MASK = ("mean-image", "label-mean-image")  # what whoever gets masks with labels can answer without looking
 ENLARGED = 3  # pixels of the page a side of a pixel
 CLASSES = 8  # named on the page, at most
-BEFORE = "The thresholds were given before the first attack ran."
+BEFORE = "The thresholds were given before the first attack ran, as far as the folder of the audit knows."
 AFTER = "The thresholds were given or changed after attacks had run: the figures may have been known."
 VERDICTS = {None: "no threshold given", True: "pass", False: "fail"}
 
@@ -201,7 +201,9 @@ def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, cand
         size, alike = data.gaussian.shape[1], max(1, candidates // len(data.classes))
         one, most = (bounds.naming_bound(data.kept, size, *case) for case in ((1, candidates), (views, alike)))
         said = f"; with the encoder at most {one:.3f} (proven)"
-        others = [f"{views} views"] * (views > 1) + [f"{alike:,} candidates of its label"] * (len(data.classes) > 1)
+        others = [f"{views} views"] * (views > 1) + [f"about {alike:,} candidates of its label"] * (
+            len(data.classes) > 1
+        )
         return said + (f", by {' and '.join(others)} {most:.3f}" if others else "")
     return ""
 
@@ -246,7 +248,7 @@ def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tu
     yield "Labels are not used to tell images apart.", "Who uses them has fewer candidates: those of the same label."
     if data is not None and int(data.view.max()) > 0:
         yield "Each figure is of one mask of an image.", "Who takes its copies together may find more."
-    name = "" if data is None else data.dataset.split()[0]
+    name = "" if data is None else data.dataset.split(" ")[0]
     if data is not None and name != images.removeprefix("private "):
         yield f"The images are like those of {images}.", f"The attacks were judged on these, not on {data.dataset}."
     elif name in ("folder", "npz"):

@@ -63,11 +63,12 @@ def check_images(
     """InputError where a checkpoint was trained on other images.
 
     Images in memory are known by their pixels, those that are too many for it by their files: a machine with more
-    memory cannot compare them.
+    memory cannot compare them, and goes on where the folder has the same path.
     """
     for folder, checkpoint in zip(folders, saved, strict=True):
         if checkpoint and checkpoint["images"] != images.fingerprint:
-            if checkpoint["images"].startswith("files ") != images.fingerprint.startswith("files "):
+            other_kind = checkpoint["images"].startswith("files ") != images.fingerprint.startswith("files ")
+            if other_kind and checkpoint["settings"]["dataset"] == settings.dataset:
                 print(f"{folder}: the memory was larger or smaller; that these are the same images is not checked")
                 continue
             raise InputError(

@@ -27,7 +27,7 @@ def accepted(found: Tensor, places: Tensor, rate: float) -> Tensor:
     """Whether the true candidate of each mask is nearer than all but ``rate`` of the wrong ones, float64 ``[N]``.
 
     ``found`` is ``[N, M]``. One limit for all masks, as for somebody who decides of each mask and candidate whether
-    they belong together. Distances count from their mean for the mask: noise makes a mask distant from everything.
+    they belong together. Distances count from the mean of all for the mask: noise makes a mask distant from everything.
     """
     found = found - found.mean(1, keepdim=True)
     true = found.gather(1, places[:, None])
