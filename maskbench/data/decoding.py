@@ -93,7 +93,7 @@ def decode(path: Path, size: int, reading: Reading) -> np.ndarray:
 
 def _opaque(path: Path, size: int, reading: Reading) -> Image.Image:
     """A file that Pillow reads: a page of it, upright, RGB, nothing shining through."""
-    with _known_pixels(path), _page(path, reading) as image:
+    with _page(path, reading) as image:
         image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size, no smaller than this
         if _is_deep(image, path):
             colours, alpha = _deep(image, path, reading)
@@ -109,11 +109,10 @@ def _opaque(path: Path, size: int, reading: Reading) -> Image.Image:
         return picture if turn is None else picture.transpose(turn)
 
 
-@contextlib.contextmanager
-def _known_pixels(path: Path) -> Iterator[None]:
-    """Undecided instead of Pillow's error for a TIFF that is whole, with pixels of a kind that Pillow does not know."""
+def _open(path: Path) -> Image.Image:
+    """A file that Pillow reads, not decoded yet; Undecided for a whole TIFF with pixels that Pillow does not know."""
     try:
-        yield
+        return Image.open(path, formats=_formats())
     except UnidentifiedImageError:
         if _is_whole_tiff(path):
             kinds = "such as floating point, signed or 32 bits in colour"
@@ -140,7 +139,7 @@ def _is_whole_tiff(path: Path) -> bool:
 @contextlib.contextmanager
 def _page(path: Path, reading: Reading) -> Iterator[Image.Image]:
     """A file, opened, at the page that is read; nothing is decoded yet."""
-    with Image.open(path, formats=_formats()) as image:
+    with _open(path) as image:
         check_size(*image.size, path)
         # what a telephone puts behind a JPEG (MPO), and Photoshop's layers, are parts of the first picture
         pages = 1 if image.format in ("MPO", "PSD") else getattr(image, "n_frames", 1)

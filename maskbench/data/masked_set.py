@@ -326,7 +326,7 @@ def _checked(masked: MaskedSet, path: Path) -> MaskedSet:
             if rows and not limits.min <= int(value.min()) <= int(value.max()) <= limits.max:
                 raise InputError(f"{path}: {name} holds numbers beyond {dtype}")
             masked = replace(masked, **{name: value.to(dtype)})
-        elif name == "categorical" and value.dtype in _WHOLE and not (value.numel() and value.long().abs().max() > 1):
+        elif name == "categorical" and value.dtype in _WHOLE and (value.long().abs() <= 1).all():
             masked = replace(masked, categorical=value.to(dtype))
         elif value.dtype != dtype:
             raise InputError(f"{path}: {name} is {value.dtype}, not {dtype}; .to({dtype}) makes it that")

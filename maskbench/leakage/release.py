@@ -20,7 +20,7 @@ from maskbench.data.masked_set import KEYED, MaskedSet
 from maskbench.errors import InputError
 from maskbench.leakage import bounds, plan, scores
 from maskbench.leakage.settings import Release
-from maskbench.leakage.table import Table, with_interval
+from maskbench.leakage.table import CHOOSERS, Table, with_interval
 from maskbench.masking import Autoencoder
 from maskbench.storage import atomic
 from maskbench.storage.tables import Row, read
@@ -62,6 +62,11 @@ class Released:
     mask: str
     facts: list[tuple[str, str]]
     data: MaskedSet | None = None
+
+    @property
+    def views(self) -> int:
+        """How many masks of an image leave, at most: its own, and those of its copies."""
+        return 1 if self.data is None else int(self.data.view.max()) + 1
 
 
 def released_data(terms: Release, owner: Autoencoder) -> Released:
@@ -197,14 +202,16 @@ def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, cand
     if kind is scores.RECONSTRUCTION and rows:
         return f"; of the best 1% of images {float(rows['ssim_best1']['mean']):.3f} or more"
     if kind is scores.REIDENTIFICATION and released.data is not None and released.data.kept is not None:
-        data, views = released.data, int(released.data.view.max()) + 1
+        data, views = released.data, released.views
         size, alike = data.gaussian.shape[1], max(1, candidates // len(data.classes))
         one, most = (bounds.naming_bound(data.kept, size, *case) for case in ((1, candidates), (views, alike)))
+        more = []
+        if views > 1:
+            more.append(f"{views} views")
+        if len(data.classes) > 1:
+            more.append(f"about {alike:,} candidates of its label")
         said = f"; with the encoder at most {one:.3f} (proven)"
-        others = [f"{views} views"] * (views > 1) + [f"about {alike:,} candidates of its label"] * (
-            len(data.classes) > 1
-        )
-        return said + (f", by {' and '.join(others)} {most:.3f}" if others else "")
+        return f"{said}, by {' and '.join(more)} {most:.3f}" if more else said
     return ""
 
 
@@ -219,15 +226,14 @@ def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tu
     keyed, noisy = mask.endswith(KEYED), data is not None and data.kept is not None
     words = {"ssim": "SSIM", "reid_at_1": "named", "linked_at_1": "linked", "joined_at_1": "joined"}
 
-    def found(threats: str | tuple[str, ...], count: int, *kinds: scores.Kind) -> str:
-        threats = (threats,) if isinstance(threats, str) else threats
+    def found(threats: tuple[str, ...], count: int, *kinds: scores.Kind) -> str:
         rows = [(kind, table.chosen(kind, mask, count, threats, images)) for kind in kinds]
         said = [f"{words[kind.main]} {float(of_kind[kind.main]['mean']):.3f}" for kind, of_kind in rows if of_kind]
         return ", ".join(said) or "not measured"
 
     three = scores.RECONSTRUCTION, scores.REIDENTIFICATION, scores.LINKAGE
     known, asked = (tried(table, threat, terms.pairs) for threat in ("known-pairs", "oracle"))
-    stolen = f"With it: {found('stolen-encoder', known if keyed else table.all_pairs[-1], *three)}"
+    stolen = f"With it: {found(('stolen-encoder',), known if keyed else table.all_pairs[-1], *three)}"
     if members := table.chosen(scores.MEMBERSHIP, "aae", 0, ("stolen-encoder",)):
         stolen += f"; whether an image trained it is told in {float(members['accuracy']['mean']):.3f} of cases"
     yield "The encoder stays inside.", f"{stolen}."
@@ -237,16 +243,16 @@ def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tu
         yield "The key stays secret.", "With it and the encoder, the masks are masks without a key."
     if noisy:
         yield "The secret of the noise stays secret.", "With it, the noise is taken away, and its bound proves nothing."
-    queries = found(("oracle", "known-pairs"), asked, *three[:2])  # who may ask may ask for photographs
+    queries = found(CHOOSERS, asked, *three[:2])
     yield "Nobody has images of their choice masked.", f"With up to {asked:,} of them: {queries}."
     again = "another key" if keyed else "other noise" if noisy else "another encoder"
-    twice = found("two-releases", 0, scores.RELEASES)
+    twice = found(("two-releases",), 0, scores.RELEASES)
     yield "The images are released once.", f"With a second release, by {again}: {twice}."
     most = tried(table, "known-pairs", table.all_pairs[-1])
-    more = found("known-pairs", most, *three)
+    more = found(("known-pairs",), most, *three)
     yield f"No more than {known:,} images behind masks are known.", f"With {most:,}: {more}."
     yield "Labels are not used to tell images apart.", "Who uses them has fewer candidates: those of the same label."
-    if data is not None and int(data.view.max()) > 0:
+    if released.views > 1:
         yield "Each figure is of one mask of an image.", "Who takes its copies together may find more."
     name = "" if data is None else data.dataset.split(" ")[0]
     if data is not None and name != images.removeprefix("private "):

@@ -10,13 +10,12 @@ from maskbench.leakage import figures, plan, scores
 from maskbench.leakage.attacks import decoders
 from maskbench.leakage.bounds import naming_bound
 from maskbench.leakage.plan import ANCHORS
-from maskbench.leakage.table import Table, with_interval
+from maskbench.leakage.table import CHOOSERS, Table, with_interval
 from maskbench.leakage.threats import THREATS
 from maskbench.storage import atomic
 from maskbench.storage.tables import Row, markdown, read
 
 ORACLE = ("oracle",)
-CHOOSERS = ("oracle", "known-pairs")  # who may ask may ask for photographs
 NAMED = ("named_without_pairs", "named_with_pairs")  # columns of frontier.csv
 EQUAL = 0.02  # difference of SSIM, or of a share of images, that is called none
 PICTURES = {

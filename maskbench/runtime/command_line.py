@@ -220,14 +220,17 @@ class _Unbroken:
 
 
 def _check_environment() -> None:
-    """InputError that names a variable whose value would end in a traceback of the library that reads it."""
+    """InputError that names a variable whose value would end in a traceback of the library that reads it.
+
+    A line where one promises other processes that there are not.
+    """
     for name in NUMBERS:
         if (value := os.environ.get(name)) is not None and not value.isdecimal():
             raise InputError(f"{name} in the environment: {value!r} is not a whole number; mend or unset it")
     if (value := os.environ.get("MASKBENCH_BACKEND", "")) not in ("", "reference"):
         raise InputError(f"MASKBENCH_BACKEND in the environment: {value!r} is not reference; mend or unset it")
     others = os.environ.get("WORLD_SIZE", "")
-    if "TORCHELASTIC_RUN_ID" not in os.environ and others.isdecimal() and int(others) > 1:
+    if not torchrun.started() and others.isdecimal() and int(others) > 1:
         print(f"WORLD_SIZE is {others}, and torchrun did not start this process: it works alone", file=sys.stderr)
 
 

@@ -32,9 +32,14 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def started() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def told(name: str, default: int) -> int:
     """What torchrun says in the environment, such as RANK; without torchrun, whoever else says it, the default."""
-    value = os.environ.get(name, "") if "TORCHELASTIC_RUN_ID" in os.environ else ""
+    value = os.environ.get(name, "") if started() else ""
     return int(value) if value.isdecimal() else default
 
 

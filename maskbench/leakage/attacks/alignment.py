@@ -170,7 +170,7 @@ def own_by_statistics(knowledge: Knowledge) -> dict[str, Tensor]:
 
 def own_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """Known pairs: to the attacker's own instance by Procrustes, then its decoder. Images by set."""
-    own, own_mean = (knowledge.own.for_decoder(codes) for codes in (ridge.own_codes(knowledge), knowledge.own_mean))
+    own, own_mean = ridge.own_targets(knowledge)
     align = procrustes(knowledge.pairs.codes, own, knowledge.mean, own_mean)
     return _through(knowledge, align, knowledge.own.decode)
 

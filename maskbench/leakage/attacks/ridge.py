@@ -91,11 +91,16 @@ def own_codes(knowledge: Knowledge) -> Tensor:
     return batched(knowledge.own.encode, knowledge.pairs.images)
 
 
+def own_targets(knowledge: Knowledge) -> tuple[Tensor, Tensor]:
+    """:func:`own_codes` as the decoder of the attacker's own instance takes them, and the mean of all, ``[E]``."""
+    own = knowledge.own
+    return own.for_decoder(own_codes(knowledge)), own.for_decoder(knowledge.own_mean)
+
+
 @functools.lru_cache(maxsize=1)
 def to_own(knowledge: Knowledge) -> Map:
     """The owner's codes to what the decoder of the attacker's own instance takes, by the known pairs."""
-    targets = (knowledge.own.for_decoder(codes) for codes in (own_codes(knowledge), knowledge.own_mean))
-    return of_pairs(knowledge).fit(*targets)
+    return of_pairs(knowledge).fit(*own_targets(knowledge))
 
 
 @functools.lru_cache(maxsize=2)
@@ -129,8 +134,9 @@ def latent_from_pseudo_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     missed = regression.left_out(pairs.codes, knowledge.mean).float()
     drawn = torch.randint(len(missed), (len(own.expected),), generator=torch.Generator().manual_seed(0))
     codes = regression.fit(pairs.codes, knowledge.mean)(own.expected) + missed[drawn]
-    targets = own.for_decoder(torch.cat((own_codes(knowledge), own.expected))), own.for_decoder(knowledge.own_mean)
-    align = Ridge(torch.cat((pairs.codes, codes)), knowledge.mean).fit(*targets)
+    targets, mean = own_targets(knowledge)
+    every = torch.cat((targets, own.for_decoder(own.expected)))
+    align = Ridge(torch.cat((pairs.codes, codes)), knowledge.mean).fit(every, mean)
     return knowledge.decoded(lambda codes: own.decode(align(codes)))
 
 
