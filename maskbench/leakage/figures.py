@@ -60,25 +60,30 @@ def attack_grid(
         pairs: the columns.
     """
 
-    def side_by_side(images: Tensor) -> Tensor:
-        return torch.cat(list(to_float(images[:shown])), 2)
-
     columns = max(len(pairs), 1 + len(anchors))
-    figure, axes = subplots(len(rows) + 1, columns, size=(1.15 * columns + 1.9, 0.64 * (len(rows) + 1) + 0.3))
-    for axis in axes.flat:
-        axis.axis("off")
+    figure, axis = subplots(size=(1.15 * columns + 1.9, 0.64 * (len(rows) + 1) + 0.3))
+
+    def draw(row: float, column: int, images: Tensor, title: str = "") -> None:
+        pixels = torch.cat(list(to_float(images[:shown])), 2).permute(1, 2, 0).cpu().numpy()
+        place = (column, column + 0.9, row + 0.9, row)  # left, right, bottom, top
+        axis.imshow(pixels, interpolation="nearest", extent=place, aspect="auto")
+        axis.text(column + 0.45, row - 0.06, title, ha="center", va="bottom", fontsize=8)
+
     top = [("original", originals), *((name, examples["masks-only", name, 0]) for name in anchors)]
-    for axis, (name, images) in zip(axes[0], top, strict=False):
-        show(axis, side_by_side(images))
-        axis.set_title(name.replace("-", " "), fontsize=8)
-    for row, (threat, attack) in zip(axes[1:], rows, strict=True):
+    for column, (name, images) in enumerate(top):
+        draw(0, column, images, name.replace("-", " "))
+    for column, count in enumerate(pairs):
+        axis.text(
+            column + 0.45, 1.24, "no pairs" if count == 0 else f"{count:,} pairs", ha="center", va="bottom", fontsize=8
+        )
+    for row, (threat, attack) in enumerate(rows):
         label = f"{attack.replace('-', ' ')}\n({threat.replace('-', ' ')})"
-        row[0].text(-0.08, 0.5, label, ha="right", va="center", fontsize=8, transform=row[0].transAxes)
-        for axis, count in zip(row, pairs, strict=False):
+        axis.text(-0.08, row + 1.75, label, ha="right", va="center", fontsize=8)
+        for column, count in enumerate(pairs):
             if (threat, attack, count) in examples:
-                show(axis, side_by_side(examples[threat, attack, count]))
-    for axis, count in zip(axes[1], pairs, strict=False):
-        axis.set_title("no pairs" if count == 0 else f"{count:,} pairs", fontsize=8)
+                draw(row + 1.3, column, examples[threat, attack, count])
+    axis.set(xlim=(0, columns), ylim=(len(rows) + 1.3, -0.4))
+    axis.axis("off")
     write(figure, path)
 
 
