@@ -16,7 +16,8 @@ never read. Each mini-batch has two phases:
   regularisation   two discriminators learn to tell draws of the priors, N(0, I) and a uniform category,
                    from the encoder's two latent parts (BCE); then the encoder learns to fool them.
 
-After each epoch an affine map whitens the codes, in closed form; the decoder's first layer takes its inverse.
+After each epoch an affine map whitens the codes, in closed form; the decoder's first layer takes its inverse. After the
+last, those of preset invariant first lose the patterns of light and dark that they tell most of, in closed form, too.
 
 What the paper leaves open, what was chosen here, and what each choice is worth: docs/method.md.
 """
@@ -79,6 +80,7 @@ PRIOR_PULL = 0.2  # of the discriminators beside the agreement (at --prior-weigh
 DECODED = 4  # preset invariant: the decoder, which only looks on, learns from every fourth image
 DECORRELATION = 8e-4  # weight of each squared correlation of different dimensions in the agreement
 CATEGORY = 0.01  # weight of the categories in the agreement
+ERASED = {"invariant": 5, "paper": 0}  # patterns of light and dark that codes are made to forget after the last epoch
 # at most, that the closed forms are fitted to: beyond, they hardly change, and one encoder is slower
 STATISTICS_IMAGES = {"invariant": 20_000, "paper": 50_000}
 
@@ -234,7 +236,8 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
                 stopper.saved(f"{folder}, epoch {epoch}, step {number}")
         set_statistics(encoder, mini_batches(run))
         encoder.eval(), decoder.eval()
-        whiten(encoder, decoder, statistics_images(run), seed)
+        last = epoch == run.epochs
+        whiten(encoder, decoder, statistics_images(run), seed, ERASED[run.settings.preset] if last else 0)
         journal.seconds = time.perf_counter() - start
         validation_mse = evaluation.reconstruction_mse(encoder, decoder, large_batches(run.images.validation))
         encoder.train(), decoder.train()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from maskbench.models import (
     PRESETS,
@@ -17,6 +17,7 @@ from maskbench.models import (
     start_with_even_categories,
     whiten,
 )
+from maskbench.models.closed_forms import erase
 from maskbench.models.discriminator import standardised_length
 from maskbench.models.evaluation import latent_summary
 from maskbench.models.heads import Contrast, one_hot
@@ -189,6 +190,51 @@ def test_whitening_by_few_images_stays_finite():
     for images in (torch.rand(3, 3, 8, 8), torch.full((3, 3, 8, 8), 0.5)):
         whiten(encoder, decoder, [images], seed=0)
         assert decoder(torch.cat(encoder(images), 1)).isfinite().all()
+
+
+@torch.no_grad()
+def test_erasure_takes_the_patterns_that_are_told_most_and_leaves_the_rest():
+    """Of three patterns in pictures that features tell, a linear layer forgets the two that vary most."""
+    torch.manual_seed(0)
+    told, other, mixing = torch.randn(20_000, 3), torch.randn(20_000, 9), torch.randn(12, 12)
+    patterns = torch.linalg.qr(torch.randn(64, 3))[0].T
+    pictures = told * torch.tensor([1.0, 3.0, 2.0]) @ patterns + 0.1 * torch.randn(20_000, 64) + 0.5
+    features = torch.cat((told, other), 1) @ mixing + torch.randn(12)
+    linear = nn.Linear(12, 8)
+    wanted = linear(features - told[:, 1:] @ mixing[1:3])
+    before = linear(features)
+    erase(linear, features, pictures, 2)
+    after = linear(features)
+    torch.testing.assert_close(after, wanted, atol=0.15, rtol=0)  # 20,000 images tell a correlation to 0.007
+    torch.testing.assert_close(after.mean(0), before.mean(0), atol=1e-4, rtol=0)
+
+    def covariance(x: Tensor, y: Tensor) -> Tensor:
+        return (x - x.mean(0)).T @ (y - y.mean(0)) / len(x)
+
+    assert covariance(before, pictures @ patterns.T).abs().amin(1).max() > 0.1
+    assert covariance(after, pictures @ patterns[1:].T).abs().max() < 0.02
+    # what the layer said before is best predicted by what it says now
+    torch.testing.assert_close(covariance(before, after), covariance(after, after), atol=1e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_whitening_makes_codes_forget():
+    torch.manual_seed(0)
+    images = (planted_images(4000, 44) + 0.1 * torch.randn(4000, 1, 1, 1)).clamp(0, 1)  # lighter and darker
+    pictures = F.avg_pool2d(images.mean(1, keepdim=True), 2).flatten(1)
+    pictures = pictures - pictures.mean(0)
+
+    def explained(erased: int) -> float:
+        torch.manual_seed(0)
+        encoder, decoder = autoencoder(preset="invariant", image_size=16, width=4, gaussian_dim=20)
+        set_statistics(encoder.train(), images.split(500))
+        whiten(encoder.eval(), decoder, images.split(500), 0, erased)
+        codes = encoder(images)[0]
+        assert latent_summary(codes, encoder(images)[1])["correlation"] < 0.02
+        across = codes.T @ pictures / len(images)  # of white codes
+        return float(across.square().sum() / pictures.var(0).sum())
+
+    assert explained(0) > 0.5 and explained(1) < 0.1
 
 
 def test_a_preset_names_networks_that_exist():

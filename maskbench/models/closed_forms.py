@@ -1,9 +1,13 @@
-"""Closed forms of a training: even categories at its start, and codes without correlation after every epoch."""
+"""Closed forms of a training: even categories at its start, and after every epoch codes that are white.
+
+Of preset invariant, they also lose what tells most of the picture.
+"""
 
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from maskbench.models.decoder import Decoder
 from maskbench.models.encoder import Encoder
@@ -12,6 +16,7 @@ from maskbench.runtime import torchrun
 
 _LEAST = 1e-6  # variance of codes: images may all be the same
 _LOGITS = 3.0  # standard deviation at the start: confident, and yet with a gradient
+_SIDE = 8  # of the pictures in grey that codes are to forget, in pixels
 
 
 @torch.no_grad()
@@ -51,7 +56,7 @@ def start_with_even_categories(encoder: Encoder, batches: Iterable[Tensor]) -> N
 
 
 @torch.no_grad()
-def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor], seed: int) -> None:
+def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor], seed: int, erased: int = 0) -> None:
     """Make the dimensions of the Gaussian part uncorrelated, of mean 0 and variance 1, in the decoder's principal axes.
 
     An affine map goes into the last layer of the encoder, its inverse into the first of the decoder: the pair rebuilds
@@ -65,8 +70,15 @@ def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor],
         batches: float32 ``[N, 3, S, S]``, two images or more in all; many times G for little correlation. Of several
             processes each gives its part of every batch.
         seed: of the instance.
+        erased: how many patterns of light and dark the codes are to forget before, see :func:`erase`.
     """
-    outputs = torch.cat([encoder.gaussian(encoder.read(images)) for images in batches]).double()
+    if erased:
+        read = [(encoder.read(images), _in_grey(images)) for images in batches]
+        features, pictures = (torch.cat(parts) for parts in zip(*read, strict=True))
+        erase(encoder.gaussian, features, pictures, erased)
+        outputs = encoder.gaussian(features).double()
+    else:  # features of large images would take much memory
+        outputs = torch.cat([encoder.gaussian(encoder.read(images)) for images in batches]).double()
     size = outputs.shape[1]
     eye = torch.eye(size).to(outputs)
     shift, matrix = torch.zeros_like(outputs[0]), eye
@@ -96,6 +108,41 @@ def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor],
         decoder.linear.weight[:, :size] = before @ torch.linalg.inv(matrix)
     encoder.gaussian.bias.copy_(matrix @ (encoder.gaussian.bias - shift))
     encoder.gaussian.weight.copy_(matrix @ encoder.gaussian.weight.double())
+
+
+@torch.no_grad()
+def erase(linear: nn.Linear, features: Tensor, pictures: Tensor, patterns: int) -> None:
+    """Make what a linear layer says of features uncorrelated with the patterns of pictures that they tell most of.
+
+    Of all such affine maps of the features, this one changes them least (LEACE: Belrose et al., "LEACE: perfect linear
+    concept erasure in closed form", NeurIPS 2023; here not all is erased that the features tell, but the patterns by
+    which the most of the pictures' variance is explained). What the layer said before, what it says now predicts as
+    well as any linear function of it can: a decoder behind it need not change.
+
+    Args:
+        linear: its weight and bias change, the mean of what it says does not.
+        features: ``[N, F]``, what it reads; of several processes each has some.
+        pictures: ``[N, P]``, of the same images.
+        patterns: how many to erase, at most P.
+    """
+    features, pictures = features.double(), pictures.double()
+    mean = torchrun.mean(features)
+    centred = features - mean
+    both = torchrun.total(centred.T @ centred, centred.T @ (pictures - torchrun.mean(pictures)))
+    covariance, across = (sums / torchrun.count(features) for sums in both)
+    eye = torch.eye(len(covariance)).to(covariance)
+    least = eye * (covariance.trace() / len(covariance)).clamp_min(_LEAST)
+    variances, axes = torch.linalg.eigh(covariance.lerp(least, _shrinkage(features) ** 2))
+    root, inverse = ((axes * variances**power) @ axes.T for power in (0.5, -0.5))
+    told = torch.linalg.svd(inverse @ across, full_matrices=False).U[:, :patterns]
+    lost = linear.weight.double() @ root @ told @ told.T @ inverse
+    linear.weight.copy_(linear.weight - lost)
+    linear.bias.copy_(linear.bias + lost @ mean)
+
+
+def _in_grey(images: Tensor) -> Tensor:
+    """Small pictures without colours, ``[N, 3, S, S]`` -> ``[N, P]``."""
+    return F.adaptive_avg_pool2d(images.mean(1, keepdim=True), _SIDE).flatten(1)
 
 
 def _shrinkage(x: Tensor) -> float:
