@@ -60,9 +60,10 @@ def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor],
     """Make the dimensions of the Gaussian part uncorrelated, of mean 0 and variance 1, in the decoder's principal axes.
 
     An affine map goes into the last layer of the encoder, its inverse into the first of the decoder: the pair rebuilds
-    the same pictures. N(0, I) leaves a rotation free. Here each dimension is a principal axis of what the first layer
-    of the decoder makes of the code, so that what belongs together in the picture is not scattered over all dimensions:
-    a decision tree reads one number at a time. Order and signs of the axes are drawn from the seed. They make the key.
+    the same pictures, but for what is erased. N(0, I) leaves a rotation free. Here each dimension is a principal axis
+    of what the first layer of the decoder makes of the code, so that what belongs together in the picture is not
+    scattered over all dimensions: a decision tree reads one number at a time. Order and signs of the axes are drawn
+    from the seed. They make the key.
 
     Args:
         encoder: its :class:`maskbench.models.heads.Contrast` has the parameters of the decoder's.
