@@ -1,6 +1,6 @@
 """Closed forms of a training: even categories at its start, and after every epoch codes that are white.
 
-Of preset invariant, they also lose what tells most of the picture.
+On request, codes also forget what tells most of the picture in grey.
 """
 
 from collections.abc import Iterable
@@ -78,7 +78,7 @@ def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor],
         features, pictures = (torch.cat(parts) for parts in zip(*read, strict=True))
         erase(encoder.gaussian, features, pictures, erased)
         outputs = encoder.gaussian(features).double()
-    else:  # features of large images would take much memory
+    else:  # preset paper's features of large images would take much memory
         outputs = torch.cat([encoder.gaussian(encoder.read(images)) for images in batches]).double()
     size = outputs.shape[1]
     eye = torch.eye(size).to(outputs)
@@ -117,8 +117,8 @@ def erase(linear: nn.Linear, features: Tensor, pictures: Tensor, patterns: int) 
 
     Of all such affine maps of the features, this one changes them least (LEACE: Belrose et al., "LEACE: perfect linear
     concept erasure in closed form", NeurIPS 2023; here not all is erased that the features tell, but the patterns by
-    which the most of the pictures' variance is explained). What the layer said before, what it says now predicts as
-    well as any linear function of it can: a decoder behind it need not change.
+    which the most of the pictures' variance is explained). What the layer says now is the best linear
+    prediction of what it said before.
 
     Args:
         linear: its weight and bias change, the mean of what it says does not.
