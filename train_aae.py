@@ -48,6 +48,7 @@ from maskbench.models import (
     Encoder,
     PriorSampler,
     evaluation,
+    forget,
     set_statistics,
     start_with_even_categories,
     whiten,
@@ -80,7 +81,7 @@ PRIOR_PULL = 0.2  # of the discriminators beside the agreement (at --prior-weigh
 DECODED = 4  # preset invariant: the decoder, which only looks on, learns from every fourth image
 DECORRELATION = 8e-4  # weight of each squared correlation of different dimensions in the agreement
 CATEGORY = 0.01  # weight of the categories in the agreement
-ERASED = {"invariant": 5, "paper": 0}  # patterns of light and dark that codes are made to forget after the last epoch
+FORGOTTEN = 5  # patterns of light and dark, by codes of preset invariant after the last epoch
 # at most, that the closed forms are fitted to: beyond, they hardly change, and one encoder is slower
 STATISTICS_IMAGES = {"invariant": 20_000, "paper": 50_000}
 
@@ -236,8 +237,9 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
                 stopper.saved(f"{folder}, epoch {epoch}, step {number}")
         set_statistics(encoder, mini_batches(run))
         encoder.eval(), decoder.eval()
-        last = epoch == run.epochs
-        whiten(encoder, decoder, statistics_images(run), seed, ERASED[run.settings.preset] if last else 0)
+        if epoch == run.epochs and run.settings.preset == "invariant":
+            forget(encoder, statistics_images(run), FORGOTTEN)
+        whiten(encoder, decoder, statistics_images(run), seed)
         journal.seconds = time.perf_counter() - start
         validation_mse = evaluation.reconstruction_mse(encoder, decoder, large_batches(run.images.validation))
         encoder.train(), decoder.train()

@@ -8,9 +8,9 @@ import sys
 import torch
 from test_training import make, mini_batches
 
-from maskbench.models import PRESETS, encoder, whiten
+from maskbench.models import PRESETS, encoder, forget, whiten
 from maskbench.runtime import torchrun
-from train_aae import ERASED, take_step
+from train_aae import FORGOTTEN, take_step
 
 
 def steps_of(preset: str, dtype: torch.dtype, steps: int, learning: bool = True) -> dict:
@@ -28,7 +28,10 @@ def steps_of(preset: str, dtype: torch.dtype, steps: int, learning: bool = True)
     gradients = {f"{name}.{key}": p.grad for name, part in networks.items() for key, p in part.named_parameters()}
     if learning:
         state.encoder.eval()
-        whiten(state.encoder, state.decoder, [images[mine] for images, *_ in batches], 0, ERASED[preset])
+        shares = [images[mine] for images, *_ in batches]
+        if preset == "invariant":
+            forget(state.encoder, shares, FORGOTTEN)
+        whiten(state.encoder, state.decoder, shares, seed=0)
     states = {f"{name}.{key}": value for name, part in networks.items() for key, value in part.state_dict().items()}
     return {"losses": torch.stack(losses), "gradients": gradients, "states": states}
 

@@ -13,6 +13,7 @@ from maskbench.models import (
     Discriminator,
     Encoder,
     MaskClassifier,
+    forget,
     set_statistics,
     start_with_even_categories,
     whiten,
@@ -218,17 +219,19 @@ def test_erasure_takes_the_patterns_that_are_told_most_and_leaves_the_rest():
 
 
 @torch.no_grad()
-def test_whitening_makes_codes_forget():
+def test_codes_forget():
     torch.manual_seed(0)
     images = (planted_images(4000, 44) + 0.1 * torch.randn(4000, 1, 1, 1)).clamp(0, 1)  # lighter and darker
     pictures = F.avg_pool2d(images.mean(1, keepdim=True), 2).flatten(1)
     pictures = pictures - pictures.mean(0)
 
-    def explained(erased: int) -> float:
+    def explained(patterns: int) -> float:
         torch.manual_seed(0)
         encoder, decoder = autoencoder(preset="invariant", image_size=16, width=4, gaussian_dim=20)
         set_statistics(encoder.train(), images.split(500))
-        whiten(encoder.eval(), decoder, images.split(500), 0, erased)
+        if patterns:
+            forget(encoder.eval(), images.split(500), patterns)
+        whiten(encoder.eval(), decoder, images.split(500), seed=0)
         codes = encoder(images)[0]
         assert latent_summary(codes, encoder(images)[1])["correlation"] < 0.02
         across = codes.T @ pictures / len(images)  # of white codes

@@ -63,19 +63,20 @@ def attack_grid(
     columns = max(len(pairs), 1 + len(anchors))
     figure, axis = subplots(size=(1.15 * columns + 1.9, 0.64 * (len(rows) + 1) + 0.3))
 
-    def draw(row: float, column: int, images: Tensor, title: str = "") -> None:
+    def draw(row: float, column: int, images: Tensor) -> None:
         pixels = torch.cat(list(to_float(images[:shown])), 2).permute(1, 2, 0).cpu().numpy()
         place = (column, column + 0.9, row + 0.9, row)  # left, right, bottom, top
         axis.imshow(pixels, interpolation="nearest", extent=place, aspect="auto")
+
+    def entitle(row: float, column: int, title: str) -> None:
         axis.text(column + 0.45, row - 0.06, title, ha="center", va="bottom", fontsize=8)
 
     top = [("original", originals), *((name, examples["masks-only", name, 0]) for name in anchors)]
     for column, (name, images) in enumerate(top):
-        draw(0, column, images, name.replace("-", " "))
+        entitle(0, column, name.replace("-", " "))
+        draw(0, column, images)
     for column, count in enumerate(pairs):
-        axis.text(
-            column + 0.45, 1.24, "no pairs" if count == 0 else f"{count:,} pairs", ha="center", va="bottom", fontsize=8
-        )
+        entitle(1.3, column, "no pairs" if count == 0 else f"{count:,} pairs")
     for row, (threat, attack) in enumerate(rows):
         label = f"{attack.replace('-', ' ')}\n({threat.replace('-', ' ')})"
         axis.text(-0.08, row + 1.75, label, ha="right", va="center", fontsize=8)

@@ -1,7 +1,7 @@
 """The networks of the method, the prior that they are held to, and their files."""
 
 from maskbench.models.classifier import ClassifierStack, MaskClassifier
-from maskbench.models.closed_forms import set_statistics, start_with_even_categories, whiten
+from maskbench.models.closed_forms import forget, set_statistics, start_with_even_categories, whiten
 from maskbench.models.decoder import Decoder
 from maskbench.models.discriminator import Discriminator
 from maskbench.models.encoder import Encoder
@@ -17,6 +17,7 @@ __all__ = [
     "Encoder",
     "MaskClassifier",
     "PriorSampler",
+    "forget",
     "set_statistics",
     "start_with_even_categories",
     "whiten",

@@ -56,14 +56,13 @@ def start_with_even_categories(encoder: Encoder, batches: Iterable[Tensor]) -> N
 
 
 @torch.no_grad()
-def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor], seed: int, erased: int = 0) -> None:
+def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor], seed: int) -> None:
     """Make the dimensions of the Gaussian part uncorrelated, of mean 0 and variance 1, in the decoder's principal axes.
 
     An affine map goes into the last layer of the encoder, its inverse into the first of the decoder: the pair rebuilds
-    the same pictures, but for what is erased. N(0, I) leaves a rotation free. Here each dimension is a principal axis
-    of what the first layer of the decoder makes of the code, so that what belongs together in the picture is not
-    scattered over all dimensions: a decision tree reads one number at a time. Order and signs of the axes are drawn
-    from the seed. They make the key.
+    the same pictures. N(0, I) leaves a rotation free. Here each dimension is a principal axis of what the first layer
+    of the decoder makes of the code, so that what belongs together in the picture is not scattered over all dimensions:
+    a decision tree reads one number at a time. Order and signs of the axes are drawn from the seed. They make the key.
 
     Args:
         encoder: its :class:`maskbench.models.heads.Contrast` has the parameters of the decoder's.
@@ -71,27 +70,17 @@ def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor],
         batches: float32 ``[N, 3, S, S]``, two images or more in all; many times G for little correlation. Of several
             processes each gives its part of every batch.
         seed: of the instance.
-        erased: how many patterns of light and dark the codes are to forget before, see :func:`erase`.
     """
-    if erased:
-        read = [(encoder.read(images), _in_grey(images)) for images in batches]
-        features, pictures = (torch.cat(parts) for parts in zip(*read, strict=True))
-        erase(encoder.gaussian, features, pictures, erased)
-        outputs = encoder.gaussian(features).double()
-    else:  # preset paper's features of large images would take much memory
-        outputs = torch.cat([encoder.gaussian(encoder.read(images)) for images in batches]).double()
+    outputs = torch.cat([encoder.gaussian(encoder.read(images)) for images in batches]).double()
     size = outputs.shape[1]
-    eye = torch.eye(size).to(outputs)
-    shift, matrix = torch.zeros_like(outputs[0]), eye
+    shift, matrix = torch.zeros_like(outputs[0]), torch.eye(size).to(outputs)
     for _ in range(4):  # how much the contrast shortens each code depends on the map: a fixed point
         factor = encoder.contrast.factor((outputs - shift) @ matrix.T)
         sums, factors = torchrun.total((factor * outputs).sum(0), factor.sum())
         shift = sums / factors
         codes = factor * (outputs - shift)
         moment = torchrun.total(codes.T @ codes)[0] / torchrun.count(codes)
-        # of few images, most axes have no variance
-        moment = moment.lerp(eye * (moment.trace() / size).clamp_min(_LEAST), _shrinkage(codes) ** 2)
-        variances, axes = torch.linalg.eigh(moment)
+        variances, axes = _axes(moment, codes)
         matrix = (axes * variances.rsqrt()) @ axes.T
     squares = torchrun.mean(encoder.contrast((outputs - shift) @ matrix.T).square()).mean()
     encoder.contrast.log_scale -= 0.5 * squares.clamp_min(_LEAST).log()  # the decoder has it, too
@@ -109,6 +98,19 @@ def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor],
         decoder.linear.weight[:, :size] = before @ torch.linalg.inv(matrix)
     encoder.gaussian.bias.copy_(matrix @ (encoder.gaussian.bias - shift))
     encoder.gaussian.weight.copy_(matrix @ encoder.gaussian.weight.double())
+
+
+@torch.no_grad()
+def forget(encoder: Encoder, batches: Iterable[Tensor], patterns: int) -> None:
+    """Make the Gaussian part uncorrelated with the patterns of light and dark that its features tell most of.
+
+    Args:
+        batches: as for :func:`whiten`.
+        patterns: how many, see :func:`erase`.
+    """
+    read = [(encoder.read(images), _in_grey(images)) for images in batches]
+    features, pictures = (torch.cat(parts) for parts in zip(*read, strict=True))
+    erase(encoder.gaussian, features, pictures, patterns)
 
 
 @torch.no_grad()
@@ -131,9 +133,7 @@ def erase(linear: nn.Linear, features: Tensor, pictures: Tensor, patterns: int) 
     centred = features - mean
     both = torchrun.total(centred.T @ centred, centred.T @ (pictures - torchrun.mean(pictures)))
     covariance, across = (sums / torchrun.count(features) for sums in both)
-    eye = torch.eye(len(covariance)).to(covariance)
-    least = eye * (covariance.trace() / len(covariance)).clamp_min(_LEAST)
-    variances, axes = torch.linalg.eigh(covariance.lerp(least, _shrinkage(features) ** 2))
+    variances, axes = _axes(covariance, features)
     root, inverse = ((axes * variances**power) @ axes.T for power in (0.5, -0.5))
     told = torch.linalg.svd(inverse @ across, full_matrices=False).U[:, :patterns]
     lost = linear.weight.double() @ root @ told @ told.T @ inverse
@@ -146,7 +146,11 @@ def _in_grey(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(images.mean(1, keepdim=True), _SIDE).flatten(1)
 
 
-def _shrinkage(x: Tensor) -> float:
-    """How far estimates from the rows of all ranks, ``[N, F]``, are shrunk: F / (N + F)."""
-    features = x.shape[1]
-    return features / (torchrun.count(x) + features)
+def _axes(moment: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of the second moment ``[F, F]`` of the rows of all ranks, ``[N, F]``.
+
+    It is shrunk to a multiple of the identity by (F / (N + F))^2: of few images, most axes have no variance.
+    """
+    size = len(moment)
+    least = torch.eye(size).to(moment) * (moment.trace() / size).clamp_min(_LEAST)
+    return torch.linalg.eigh(moment.lerp(least, (size / (torchrun.count(x) + size)) ** 2))
