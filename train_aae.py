@@ -16,14 +16,15 @@ never read. Each mini-batch has two phases:
   regularisation   two discriminators learn to tell draws of the priors, N(0, I) and a uniform category,
                    from the encoder's two latent parts (BCE); then the encoder learns to fool them.
 
-After each epoch an affine map whitens the codes, in closed form; the decoder's first layer takes its inverse. After the
-last, those of preset invariant first lose the patterns of light and dark that they tell most of, in closed form, too.
+After each epoch an affine map whitens the codes, in closed form; the decoder's first layer takes its inverse. What is
+then written for preset invariant is a copy whose codes forget the patterns of light and dark that they tell most of.
 
 What the paper leaves open, what was chosen here, and what each choice is worth: docs/method.md.
 """
 
 import argparse
 import contextlib
+import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -49,6 +50,7 @@ from maskbench.models import (
     PriorSampler,
     evaluation,
     forget,
+    read_images,
     set_statistics,
     start_with_even_categories,
     whiten,
@@ -81,7 +83,7 @@ PRIOR_PULL = 0.2  # of the discriminators beside the agreement (at --prior-weigh
 DECODED = 4  # preset invariant: the decoder, which only looks on, learns from every fourth image
 DECORRELATION = 8e-4  # weight of each squared correlation of different dimensions in the agreement
 CATEGORY = 0.01  # weight of the categories in the agreement
-FORGOTTEN = 5  # patterns of light and dark, by codes of preset invariant after the last epoch
+FORGOTTEN = 5  # patterns of light and dark, by the codes of preset invariant that masks are made of
 # at most, that the closed forms are fitted to: beyond, they hardly change, and one encoder is slower
 STATISTICS_IMAGES = {"invariant": 20_000, "paper": 50_000}
 
@@ -204,6 +206,11 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
     journal = Journal(folder, state, run, threads, device)
     if saved:
         journal.restore(saved)
+        if journal.done == 0:  # it may have been stopped between two of its files
+            encoder.eval(), decoder.eval()
+            to_mask_with = without_patterns(state, *read_images(encoder, statistics_images(run)), seed)
+            journal.export(*to_mask_with)
+            encoder.train(), decoder.train()
     journal.open()
     state.make_capturable(device)
     step = step_function(state, run, seed)
@@ -237,21 +244,37 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
                 stopper.saved(f"{folder}, epoch {epoch}, step {number}")
         set_statistics(encoder, mini_batches(run))
         encoder.eval(), decoder.eval()
-        if epoch == run.epochs and run.settings.preset == "invariant":
-            forget(encoder, statistics_images(run), FORGOTTEN)
-        whiten(encoder, decoder, statistics_images(run), seed)
-        journal.seconds = time.perf_counter() - start
-        validation_mse = evaluation.reconstruction_mse(encoder, decoder, large_batches(run.images.validation))
+        features, pictures = read_images(encoder, statistics_images(run))
+        whiten(encoder, decoder, features, seed)
+        to_mask_with = without_patterns(state, features, pictures, seed)
         encoder.train(), decoder.train()
+        journal.seconds = time.perf_counter() - start
+        validation_mse = evaluation.reconstruction_mse(*to_mask_with, large_batches(run.images.validation))
         if not math.isfinite(validation_mse):
             raise not_finite(f"the validation loss after epoch {epoch}", folder)
-        journal.finish_epoch(validation_mse)
+        journal.finish_epoch(validation_mse, *to_mask_with)
         stopper.saved(f"{folder}, epoch {epoch}")
 
     journal.close()
     if torchrun.rank() == 0:
-        encoder.eval(), decoder.eval()
-        show(encoder, decoder, run.images.validation, journal.history, folder)
+        show(*to_mask_with, run.images.validation, journal.history, folder)
+
+
+def without_patterns(state: TrainingState, features: Tensor, pictures: Tensor, seed: int) -> tuple[Encoder, Decoder]:
+    """What masks are made with, and the decoder for them: copies, in eval mode.
+
+    The codes of preset invariant forget patterns there; those that are trained on keep them.
+
+    Args:
+        state: its encoder and decoder in eval mode.
+        features, pictures: what :func:`read_images` makes of images.
+        seed: of the instance.
+    """
+    encoder, decoder = copy.deepcopy((state.encoder, state.decoder))
+    if state.preset == "invariant":
+        forget(encoder.gaussian, features, pictures, FORGOTTEN)
+        whiten(encoder, decoder, features, seed)
+    return encoder, decoder
 
 
 def begin(run: Run, seed: int, fit: bool) -> TrainingState:
@@ -273,8 +296,9 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
         if fit:
             set_statistics(encoder, mini_batches(run))
             encoder.eval()
-            start_with_even_categories(encoder, statistics_images(run))
-            whiten(encoder, None, statistics_images(run), seed)
+            features, _ = read_images(encoder, statistics_images(run))
+            start_with_even_categories(encoder, features)
+            whiten(encoder, None, features, seed)
             encoder.train()
     prior = PriorSampler(settings.gaussian_dim, settings.categories, seed).to(device)
 

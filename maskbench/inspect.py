@@ -79,8 +79,6 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
         settings = {key: pt.shown(value) for key, value in checkpoint["settings"].items()}
         place = f"{len(checkpoint['history'])} epochs and {len(checkpoint['losses'])} steps"
         details, give_to = [("trained", place), ("flags", _sizes(settings))], _NOBODY
-        if len(checkpoint["losses"]) == 0:  # within an epoch it has an encoder that was never written
-            fingerprint = checkpoints.encoder_fingerprint(checkpoint, path)
     else:
         details, give_to = [("holds", f"{len(ledger.Ledger(path))} runs")], "nobody: it serves these scripts alone"
     return [("is a", _FORMATS[found]), *details, ("give it to", give_to)], fingerprint

@@ -8,9 +8,9 @@ import sys
 import torch
 from test_training import make, mini_batches
 
-from maskbench.models import PRESETS, encoder, forget, whiten
+from maskbench.models import PRESETS, encoder, read_images, whiten
 from maskbench.runtime import torchrun
-from train_aae import FORGOTTEN, take_step
+from train_aae import take_step, without_patterns
 
 
 def steps_of(preset: str, dtype: torch.dtype, steps: int, learning: bool = True) -> dict:
@@ -28,10 +28,11 @@ def steps_of(preset: str, dtype: torch.dtype, steps: int, learning: bool = True)
     gradients = {f"{name}.{key}": p.grad for name, part in networks.items() for key, p in part.named_parameters()}
     if learning:
         state.encoder.eval()
-        shares = [images[mine] for images, *_ in batches]
-        if preset == "invariant":
-            forget(state.encoder, shares, FORGOTTEN)
-        whiten(state.encoder, state.decoder, shares, seed=0)
+        features, pictures = read_images(state.encoder, [images[mine] for images, *_ in batches])
+        whiten(state.encoder, state.decoder, features, seed=0)
+        networks |= dict(
+            zip(("to mask with", "its decoder"), without_patterns(state, features, pictures, 0), strict=True)
+        )
     states = {f"{name}.{key}": value for name, part in networks.items() for key, value in part.state_dict().items()}
     return {"losses": torch.stack(losses), "gradients": gradients, "states": states}
 

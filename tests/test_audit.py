@@ -296,7 +296,7 @@ def world():
         labelled=(some(40), labels[:40], labels[40:]),
     )
     with torch.no_grad():
-        yield World(images, autoencoder(0), autoencoder(1), SECRET, 0)
+        yield World(images, autoencoder(0), autoencoder(2), autoencoder(1), SECRET, 0)
 
 
 OPTIONAL = ("candidates", "pairs", "oracle", "stolen", "labelled", "membership", "second")
@@ -365,6 +365,43 @@ def test_an_attacker_has_what_the_threat_allows_and_nothing_else(world, mask, th
         if isinstance(item, torch.Tensor):
             same = [secret for secret in secrets if secret.numel() == item.numel() and secret.dtype == item.dtype]
             assert not any(torch.allclose(item.flatten(), secret) for secret in same)
+
+
+def test_a_second_release_is_of_another_encoder_than_the_attackers(world):
+    masks, again = world.victim("aae"), world.victim("aae").second_release()["photos"]
+    images = world.candidates["photos"]
+    contrast = world.attacker.encoder.contrast
+    for codes, method in ((again, world.another), (masks.own.encode(images), world.attacker)):
+        gaussian, categorical = method.encode(images)
+        torch.testing.assert_close(codes, torch.cat((contrast.inverse(gaussian), categorical), 1))
+
+
+def test_the_attackers_encoder_forgot_nothing(tmp_path, capsys):
+    sizes = {"preset": "invariant", "image_size": 16, "gaussian_dim": 16, "categories": 4}
+    folders = tmp_path / "0", tmp_path / "1"
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        folder.mkdir()
+        fingerprint = checkpoints.save_encoder(Encoder(**sizes), folder / "encoder.pt")
+        checkpoints.save_decoder(Decoder(**sizes), fingerprint, folder / "decoder.pt")
+    owner, another, attacker = audit.load_instances(*folders)
+    assert attacker is another and "1/checkpoint.pt: no such file" in capsys.readouterr().out
+    trained = {"encoder": Encoder(**sizes), "decoder": Decoder(**sizes)}
+    content = {"settings": sizes, "environment": {}, "images": "", "threads": 1, "history": [], "seconds": 0.0}
+    content |= {"losses": torch.empty(0, 5), "states": {name: part.state_dict() for name, part in trained.items()}}
+    checkpoints.save_checkpoint(content, folders[1] / "checkpoint.pt")
+    owner, another, attacker = audit.load_instances(*folders)
+    assert capsys.readouterr().out == "" and attacker.fingerprint == pt.fingerprint(trained["encoder"].state_dict())
+    for found, wanted in ((another, folders[1]), (owner, folders[0])):
+        assert found.fingerprint == checkpoints.load_pair(wanted)[2]
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        rebuilt = attacker.rebuild(*attacker.encode(images))
+        torch.testing.assert_close(rebuilt, trained["decoder"].eval()(torch.cat(trained["encoder"].eval()(images), 1)))
+    content["settings"] = sizes | {"image_size": 32}
+    checkpoints.save_checkpoint(content, folders[1] / "checkpoint.pt")
+    with pytest.raises(InputError, match=r"1/checkpoint\.pt"):
+        audit.load_instances(*folders)
 
 
 def test_noise_is_on_what_is_released_and_on_what_is_learned_from(world):
@@ -510,7 +547,7 @@ def test_one_line_of_the_table_is_an_attack(world, tmp_path, monkeypatch):
         masks=("aae+key", "identity"),
     )
     assert [step.threat for step in plan.steps("aae", world.images) if toy in step.attacks] == ["masks-only"]
-    audit.run(settings, autoencoder(0), autoencoder(1), Ledger(tmp_path / "audit-runs.pt", "code"), None)
+    audit.run(settings, *(autoencoder(seed) for seed in (0, 2, 1)), Ledger(tmp_path / "audit-runs.pt", "code"), None)
     with open(tmp_path / "audit.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["attack"] == "grey"]
     assert {row["mask"] for row in rows} == {"aae", "aae+key"}

@@ -258,7 +258,7 @@ def test_the_ablation_leaves_out_what_it_says(monkeypatch):
         for epochs, batch in enumerate(images.split(16)):
             state.anneal(epochs, 4)
             assert take_step(state, batch / 255).isfinite().all()
-        train_aae.whiten(state.encoder, state.decoder, [images / 255], 0)
+        train_aae.whiten(state.encoder, state.decoder, state.encoder.read(images / 255), 0)
         return torch.cat([parameter.detach().flatten() for parameter in state.encoder.parameters()])
 
     whole = trained()
@@ -300,6 +300,51 @@ def test_preset_invariant_resumes_to_the_same_bits(tmp_path):
     for part in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator", "prior"):
         for name, tensor in resumed["states"][part].items():
             assert torch.equal(tensor, unbroken["states"][part][name]), (part, name)
+    fingerprint = checkpoints.load_pair(folders[0])[2]
+    assert checkpoints.load_pair(folders[1])[2] == fingerprint
+    (folders[0] / "encoder.pt").unlink()  # as where a run is stopped between two of its files
+    train_aae.train(Stopper(10), run, 0, unbroken, folders[0], 0)
+    assert checkpoints.load_pair(folders[0])[2] == fingerprint
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_after_every_epoch_a_copy_of_the_encoder_forgets(preset, tmp_path):
+    """Of images of few patterns, codes in training tell nearly all, those of encoder.pt what was not erased."""
+    random = torch.Generator().manual_seed(0)
+    patterns = torch.rand(8, 1, 4, 4, generator=random)
+    grey = F.interpolate(torch.einsum("nk,kchw->nchw", torch.rand(400, 8, generator=random), patterns), size=16)
+    images = grey.mul(255 / grey.max()).to(torch.uint8).repeat(1, 3, 1, 1)
+    settings = Settings("", None, 16, 24, 5, preset, 1.0, 16, 1e-3, 0)
+    run = Run(settings, 2, TrainingImages(images, images[:8], ""), environment(torch.device("cpu"), False))
+
+    class AfterTheFirstEpoch:
+        def due(self) -> bool:
+            return False
+
+        def saved(self, place: str) -> None:
+            raise KeyboardInterrupt(place)
+
+    with pytest.raises(KeyboardInterrupt, match="epoch 1"):
+        train_aae.train(AfterTheFirstEpoch(), run, 0, None, tmp_path, 0)
+    pictures = grey[:, 0, ::2, ::2].flatten(1)
+    pictures = pictures - pictures.mean(0)
+
+    @torch.no_grad()
+    def told(encoder: Encoder) -> float:
+        """The part of the pictures' variance that codes tell linearly."""
+        codes = encoder(to_float(images))[0]
+        codes = torch.linalg.qr(codes - codes.mean(0))[0]
+        return float((codes.T @ pictures).square().sum() / pictures.square().sum())
+
+    written, decoder, _ = checkpoints.load_pair(tmp_path)
+    trained, its_decoder = checkpoints.load_trained(tmp_path / "checkpoint.pt")
+    codes = torch.cat(written(to_float(images)), 1)
+    if preset == "paper":
+        assert all(torch.equal(value, trained.state_dict()[name]) for name, value in written.state_dict().items())
+        assert torch.equal(decoder(codes), its_decoder(codes))
+    else:
+        assert told(written) < 0.1 and told(trained) > 0.8
     torch.set_flush_denormal(False)
 
 

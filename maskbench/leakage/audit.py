@@ -58,7 +58,8 @@ def audit(
 
     Args:
         victim: the folder of a trained instance, as ``train_aae.py`` leaves it.
-        attacker: that of the attacker's own instance: of the same kind and sizes, another seed.
+        attacker: that of the attacker's own instance: of the same kind and sizes, another seed. With preset
+            ``invariant`` his encoder is that of ``checkpoint.pt``, which forgot nothing.
         output_dir: is made where it is missing.
         dataset: what the autoencoders were trained on.
         private: a labelled set that is judged, too.
@@ -85,11 +86,11 @@ def audit(
         masks=[mask_name(mask) for mask in masks],
         terms=terms,
     )
-    owner, own = load_instances(Path(victim), Path(attacker))
+    instances = load_instances(Path(victim), Path(attacker))
     classifiers = [inspect.getfile(getattr(accuracy, "func", accuracy))] if accuracy else []
     with atomic.output_folder(settings.output_dir):
         ledger = Ledger(settings.output_dir / "audit-runs.pt", code_fingerprint(*classifiers))
-        run(settings, owner, own, ledger, accuracy)
+        run(settings, *instances, ledger, accuracy)
 
 
 def mask_name(name: str) -> str:
@@ -107,29 +108,51 @@ def mask_name(name: str) -> str:
     return name
 
 
-def load_instances(victim: Path, attacker: Path) -> tuple[Autoencoder, Autoencoder]:
-    """Two trained instances, with their decoders; InputError where one is missing or they are not of one kind."""
+def load_instances(victim: Path, attacker: Path) -> tuple[Autoencoder, Autoencoder, Autoencoder]:
+    """The owner's autoencoder, another owner's of another seed, and the attacker's, which is that before it forgot.
+
+    Who attacks masks has no reason to make his own codes forget what pictures are made of.
+
+    Raises:
+        InputError: one is missing, or they are not of one kind.
+    """
     pairs = [checkpoints.load_pair(folder) for folder in (victim, attacker)]
-    owner, own = (Autoencoder(encoder, fingerprint, decoder) for encoder, decoder, fingerprint in pairs)
-    if owner.encoder.config != own.encoder.config:
-        raise InputError(f"{attacker}: its sizes {own.encoder.config} are not those of {victim}")
-    return owner, own
+    owner, another = (Autoencoder(encoder, fingerprint, decoder) for encoder, decoder, fingerprint in pairs)
+    if owner.encoder.config != another.encoder.config:
+        raise InputError(f"{attacker}: its sizes {another.encoder.config} are not those of {victim}")
+    if owner.encoder.config["preset"] == "paper":  # where nothing is forgotten
+        return owner, another, another
+    checkpoint = attacker / "checkpoint.pt"
+    if not checkpoint.exists():
+        print(
+            f"{checkpoint}: no such file; the attacker's own encoder is then encoder.pt, whose codes forgot patterns: "
+            "attacks with known pairs find a little less than they could"
+        )
+        return owner, another, another
+    encoder, decoder = checkpoints.load_trained(checkpoint)
+    if encoder.config != owner.encoder.config:
+        raise InputError(f"{checkpoint}: its sizes {encoder.config} are not those of {victim}")
+    return owner, another, Autoencoder(encoder, pt.fingerprint(encoder.state_dict()), decoder)
 
 
 def run(
-    settings: Settings, owner: Autoencoder, attacker: Autoencoder, ledger: Ledger, accuracy: Accuracy | None
+    settings: Settings,
+    owner: Autoencoder,
+    another: Autoencoder,
+    attacker: Autoencoder,
+    ledger: Ledger,
+    accuracy: Accuracy | None,
 ) -> None:
     """The whole audit, into ``settings.output_dir``.
 
     Args:
-        owner: the victim's autoencoder, with its decoder.
-        attacker: the attacker's own, with its decoder.
+        owner, another, attacker: see :func:`load_instances`.
         ledger: keeps finished steps.
         accuracy: classifies the masked private set; None leaves accuracy against leakage out.
     """
     released = release.released_data(settings.terms, owner)
     others = [load_instances(folder / "0", folder / "1") for folder in settings.more_models]
-    for folder, (other, _) in zip(settings.more_models, others, strict=True):
+    for folder, (other, *_) in zip(settings.more_models, others, strict=True):
         if other.image_size != owner.image_size:
             raise InputError(f"{folder}: masks images of {other.image_size} pixels a side, not {owner.image_size}")
     images, private = load_images(settings, owner.image_size, sum(owner.widths))
@@ -141,7 +164,7 @@ def run(
     inputs = {"images": pt.fingerprint(everything), "seed": settings.seed}
     inputs |= {"key": atomic.digest(key_file), "torch": torch.__version__}
     secret = key.load(key_file)
-    world = World(images, owner, attacker, secret, settings.seed)
+    world = World(images, owner, another, attacker, secret, settings.seed)
 
     masks = dict.fromkeys(("aae", *settings.masks, released.mask))
     steps = [step for mask in masks for step in plan.steps(mask, images)]

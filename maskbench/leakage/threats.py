@@ -1,8 +1,9 @@
 """Threat models: what an attacker has under each. One function makes the knowledge of each.
 
 The victim is instance 0 of the trained autoencoders; the attacker runs the same program on public images of the same
-kind and has instance 1. He reads masks as anybody can who knows the method: with the contrast undone
-(:class:`maskbench.models.heads.Contrast`, by the two numbers of his own encoder), those in noise as they are.
+kind and has instance 1, as it was before its codes forgot anything. He reads masks as anybody can who knows the method:
+with the contrast undone (:class:`maskbench.models.heads.Contrast`, by the two numbers of his own encoder), those in
+noise as they are.
 
 What an attack is given beside that follows from what it finds out, see
 :func:`maskbench.leakage.audit.given`.

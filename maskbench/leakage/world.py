@@ -55,13 +55,22 @@ class World:
     Args:
         images: all of them.
         owner: the victim's autoencoder, with its decoder.
+        another: of the same sizes and another seed; makes the second of two releases.
         attacker: the attacker's own, of the same sizes, with its decoder.
         secret: of the owner's key and noise, 32 bytes.
         seed: of baselines, and of the order of what is shuffled.
     """
 
-    def __init__(self, images: Images, owner: Autoencoder, attacker: Autoencoder, secret: bytes, seed: int):
-        self.images, self.owner, self.attacker, self.seed = images, owner, attacker, seed
+    def __init__(
+        self,
+        images: Images,
+        owner: Autoencoder,
+        another: Autoencoder,
+        attacker: Autoencoder,
+        secret: bytes,
+        seed: int,
+    ):
+        self.images, self.owner, self.another, self.attacker, self.seed = images, owner, another, attacker, seed
         self._secret = secret
         self.judged = {name: to_float(pixels) for name, pixels in images.judged.items()}
         self.public = Public(images.public)
@@ -112,8 +121,8 @@ class World:
 
     @functools.cached_property
     def networks(self) -> list[str]:
-        """Fingerprints of both autoencoders."""
-        sides = self.owner, self.attacker
+        """Fingerprints of all autoencoders."""
+        sides = self.owner, self.another, self.attacker
         return [pt.fingerprint(network.state_dict()) for side in sides for network in (side.encoder, side.decoder)]
 
     def answers(self) -> dict[str, Tensor]:
@@ -129,15 +138,16 @@ class World:
     def _order(self, stream: int, count: int) -> Tensor:
         return torch.randperm(count, generator=torch.Generator().manual_seed(1000 * self.seed + stream))
 
-    def _make_methods(self, name: str) -> tuple[MaskingMethod, MaskingMethod, Instance, Instance]:
-        """The owner's method without a key, the attacker's, his instance of it, and the stolen encoder."""
+    def _make_methods(self, name: str) -> tuple[MaskingMethod, MaskingMethod, MaskingMethod, Instance, Instance]:
+        """The owner's method without a key, another owner's, the attacker's, his instance, and the stolen encoder."""
         if name == "aae":
-            owner, attacker = self.owner, self.attacker
+            owner, another, attacker = self.owner, self.another, self.attacker
         else:
             # of the same public images the attacker's PCA is the owner's matrix: anybody can compute it
-            owner, attacker = (make(name, self._recipe(seed)) for seed in (self.seed, self.seed + 1))
-        bare = Autoencoder(owner.encoder, owner.fingerprint) if isinstance(owner, Autoencoder) else owner
-        return owner, attacker, instance(attacker, self.public), Instance(reading(bare, attacker), self.public)
+            owner, another = (make(name, self._recipe(seed)) for seed in (self.seed, self.seed + 1))
+            attacker = another
+        stolen = Instance(reading(without_decoder(owner), attacker), self.public)
+        return owner, another, attacker, instance(attacker, self.public), stolen
 
     def _recipe(self, seed: int) -> Recipe:
         gaussian_dim, categories = self.owner.widths
@@ -152,19 +162,18 @@ class World:
 
     def _victim(self, name: str) -> "Victim":
         base, kept, keyed = parts_of(name)
-        owner, attacker, own, stolen = self._methods(base)
-        reader, releases = attacker, [owner, owner]
+        owner, another, attacker, own, stolen = self._methods(base)
+        reader, releases = attacker, [owner, owner if keyed or kept is not None else another]
         secrets = self._secret, hashlib.sha256(self._secret).digest()  # the second is of another release
         if kept is not None:
             releases = [Noised(owner, kept, secret) for secret in secrets]
             reader = AsReleased()
-            stolen = self._in_noise(Autoencoder(owner.encoder, owner.fingerprint), kept)
+            stolen = self._in_noise(without_decoder(owner), kept)
             own = replace(self._in_noise(attacker, kept), seed=1)
         if keyed:
             releases = [Keyed(method, secret) for method, secret in zip(releases, secrets, strict=True)]
         method, elsewhere = releases
-        again = reading(elsewhere, reader) if keyed or kept is not None else own.encode  # or of another encoder
-        return Victim(self, method, reading(method, reader), own, stolen, again)
+        return Victim(self, method, reading(method, reader), own, stolen, reading(elsewhere, reader))
 
 
 class Victim:
@@ -274,6 +283,11 @@ class RebuildParts(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         return self.method.rebuild(*codes.split(self.method.widths, 1))
+
+
+def without_decoder(method: MaskingMethod) -> MaskingMethod:
+    """An autoencoder's encoder alone; a method of another kind as it is."""
+    return Autoencoder(method.encoder, method.fingerprint) if isinstance(method, Autoencoder) else method
 
 
 def instance(method: MaskingMethod, public: Public) -> Instance:

@@ -1,7 +1,7 @@
 """The networks of the method, the prior that they are held to, and their files."""
 
 from maskbench.models.classifier import ClassifierStack, MaskClassifier
-from maskbench.models.closed_forms import forget, set_statistics, start_with_even_categories, whiten
+from maskbench.models.closed_forms import forget, read_images, set_statistics, start_with_even_categories, whiten
 from maskbench.models.decoder import Decoder
 from maskbench.models.discriminator import Discriminator
 from maskbench.models.encoder import Encoder
@@ -18,6 +18,7 @@ __all__ = [
     "MaskClassifier",
     "PriorSampler",
     "forget",
+    "read_images",
     "set_statistics",
     "start_with_even_categories",
     "whiten",

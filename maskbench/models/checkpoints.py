@@ -134,12 +134,19 @@ def restore(parts: dict[str, Any], states: Any, path: Path) -> None:
         raise damaged(path, str(error)) from None
 
 
-def encoder_fingerprint(checkpoint: dict[str, Any], path: Path) -> str:
-    """Fingerprint of the encoder in what :func:`load_checkpoint` read; ``path`` is for complaints."""
-    encoder = checkpoint["states"].get("encoder")
-    if not isinstance(encoder, dict) or not all(isinstance(tensor, Tensor) for tensor in encoder.values()):
-        raise damaged(path, "it holds no encoder")
-    return pt.fingerprint({str(name): tensor for name, tensor in encoder.items()})
+def load_trained(path: Path) -> tuple[Encoder, Decoder]:
+    """Read the networks in training from ``checkpoint.pt``, in eval mode; those of preset invariant forgot nothing."""
+    checkpoint = load_checkpoint(path)
+    try:
+        config = {name: checkpoint["settings"][name] for name in ("preset", "image_size", "gaussian_dim", "categories")}
+        networks = [
+            _build(network, {"config": config, "state_dict": checkpoint["states"][name]}, path)
+            for name, network in (("encoder", Encoder), ("decoder", Decoder))
+        ]
+    except KeyError as error:
+        raise damaged(path, f"{error} is missing") from None
+    encoder, decoder = networks
+    return encoder, decoder
 
 
 def damaged(path: Path, reason: str) -> InputError:

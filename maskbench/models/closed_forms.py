@@ -1,6 +1,7 @@
 """Closed forms of a training: even categories at its start, and after every epoch codes that are white.
 
-On request, codes also forget what tells most of the picture in grey.
+On request, codes also forget what tells most of the picture in grey. All are fitted to features of images, which they
+leave as they are.
 """
 
 from collections.abc import Iterable
@@ -20,6 +21,22 @@ _SIDE = 8  # of the pictures in grey that codes are to forget, in pixels
 
 
 @torch.no_grad()
+def read_images(encoder: Encoder, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """What the closed forms are fitted to: features of images ``[N, F]``, and small pictures in grey ``[N, P]``.
+
+    Args:
+        encoder: in eval mode.
+        batches: float32 ``[N, 3, S, S]``.
+    """
+    found = [
+        (encoder.read(images), F.adaptive_avg_pool2d(images.mean(1, keepdim=True), _SIDE).flatten(1))
+        for images in batches
+    ]
+    features, pictures = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return features, pictures
+
+
+@torch.no_grad()
 def set_statistics(encoder: Encoder, batches: Iterable[Tensor]) -> None:
     """Set the running statistics of batch normalisation to those of images: the means over these batches.
 
@@ -28,7 +45,7 @@ def set_statistics(encoder: Encoder, batches: Iterable[Tensor]) -> None:
 
     Args:
         encoder: in training mode.
-        batches: as for :func:`whiten`, of two images or more, as many for each process.
+        batches: float32 ``[N, 3, S, S]``, of two images or more, as many for each process.
     """
     layers = [layer for layer in encoder.modules() if isinstance(layer, BatchNorm)]
     for number, images in enumerate(batches if layers else (), 1):
@@ -40,14 +57,14 @@ def set_statistics(encoder: Encoder, batches: Iterable[Tensor]) -> None:
 
 
 @torch.no_grad()
-def start_with_even_categories(encoder: Encoder, batches: Iterable[Tensor]) -> None:
+def start_with_even_categories(encoder: Encoder, features: Tensor) -> None:
     """Give all logits of the categories the same mean and standard deviation, so that none wins everywhere.
 
     Args:
-        batches: as for :func:`whiten`.
+        features: as for :func:`whiten`.
     """
     linear = encoder.categorical
-    logits = torch.cat([linear(encoder.read(images)) for images in batches])
+    logits = linear(features)
     mean = torchrun.mean(logits)
     deviation = torchrun.mean((logits - mean).square()).sqrt()
     scale = torch.where(deviation > 1e-6, _LOGITS / deviation, 1.0)  # images may all be the same
@@ -56,7 +73,7 @@ def start_with_even_categories(encoder: Encoder, batches: Iterable[Tensor]) -> N
 
 
 @torch.no_grad()
-def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor], seed: int) -> None:
+def whiten(encoder: Encoder, decoder: Decoder | None, features: Tensor, seed: int) -> None:
     """Make the dimensions of the Gaussian part uncorrelated, of mean 0 and variance 1, in the decoder's principal axes.
 
     An affine map goes into the last layer of the encoder, its inverse into the first of the decoder: the pair rebuilds
@@ -67,11 +84,11 @@ def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor],
     Args:
         encoder: its :class:`maskbench.models.heads.Contrast` has the parameters of the decoder's.
         decoder: None where it has learned nothing yet; then it stays as it is, and so do the axes.
-        batches: float32 ``[N, 3, S, S]``, two images or more in all; many times G for little correlation. Of several
-            processes each gives its part of every batch.
+        features: float32 ``[N, F]``, of two images or more in all; many times G for little correlation. Of several
+            processes each gives those of its part of the images.
         seed: of the instance.
     """
-    outputs = torch.cat([encoder.gaussian(encoder.read(images)) for images in batches]).double()
+    outputs = encoder.gaussian(features).double()
     size = outputs.shape[1]
     shift, matrix = torch.zeros_like(outputs[0]), torch.eye(size).to(outputs)
     for _ in range(4):  # how much the contrast shortens each code depends on the map: a fixed point
@@ -101,20 +118,7 @@ def whiten(encoder: Encoder, decoder: Decoder | None, batches: Iterable[Tensor],
 
 
 @torch.no_grad()
-def forget(encoder: Encoder, batches: Iterable[Tensor], patterns: int) -> None:
-    """Make the Gaussian part uncorrelated with the patterns of light and dark that its features tell most of.
-
-    Args:
-        batches: as for :func:`whiten`.
-        patterns: how many, see :func:`erase`.
-    """
-    read = [(encoder.read(images), _in_grey(images)) for images in batches]
-    features, pictures = (torch.cat(parts) for parts in zip(*read, strict=True))
-    erase(encoder.gaussian, features, pictures, patterns)
-
-
-@torch.no_grad()
-def erase(linear: nn.Linear, features: Tensor, pictures: Tensor, patterns: int) -> None:
+def forget(linear: nn.Linear, features: Tensor, pictures: Tensor, patterns: int) -> None:
     """Make what a linear layer says of features uncorrelated with the patterns of pictures that they tell most of.
 
     Of all such affine maps of the features, this one changes them least (LEACE: Belrose et al., "LEACE: perfect linear
@@ -139,11 +143,6 @@ def erase(linear: nn.Linear, features: Tensor, pictures: Tensor, patterns: int) 
     lost = linear.weight.double() @ root @ told @ told.T @ inverse
     linear.weight.copy_(linear.weight - lost)
     linear.bias.copy_(linear.bias + lost @ mean)
-
-
-def _in_grey(images: Tensor) -> Tensor:
-    """Small pictures without colours, ``[N, 3, S, S]`` -> ``[N, P]``."""
-    return F.adaptive_avg_pool2d(images.mean(1, keepdim=True), _SIDE).flatten(1)
 
 
 def _axes(moment: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

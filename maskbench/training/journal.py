@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from maskbench.errors import InputError
-from maskbench.models import checkpoints
+from maskbench.models import Decoder, Encoder, checkpoints
 from maskbench.runtime import torchrun
 from maskbench.storage import pt, tables
 from maskbench.training.run import Run
@@ -80,8 +80,6 @@ class Journal:
         if self.done > len(self.losses) or saved["losses"].shape[1] != self.losses.shape[1]:
             raise checkpoints.damaged(path, f"step {self.done} of {len(self.losses)}")
         self.losses[: self.done] = saved["losses"].to(self.losses.device)
-        if self.done == 0:
-            self._export()  # the run may have been stopped between two of its files
 
     def open(self) -> None:
         """Begin the event files that were asked for; InputError where TensorBoard is not installed."""
@@ -109,8 +107,8 @@ class Journal:
         if self._writes:
             checkpoints.save_checkpoint(self._record | place, self.folder / "checkpoint.pt")
 
-    def finish_epoch(self, validation_mse: float) -> None:
-        """The epoch is over: its row, its checkpoint, and the files beside it."""
+    def finish_epoch(self, validation_mse: float, encoder: Encoder, decoder: Decoder) -> None:
+        """The epoch is over: its row, its checkpoint, and the files beside it, see :meth:`export`."""
         reconstruction, gaussian, categorical, generator, *agreement = self.losses.mean(0).tolist()
         losses = [reconstruction, gaussian + categorical, gaussian, categorical, generator]
         row = [len(self.history) + 1, *losses, validation_mse, self._images / self.seconds, *agreement]
@@ -120,18 +118,18 @@ class Journal:
             for name, value in zip(self._columns[1:], row[1:], strict=True):
                 self._board.add_scalar(name, value, row[0])
         self.save()
-        self._export()
+        self.export(encoder, decoder)
+
+    def export(self, encoder: Encoder, decoder: Decoder) -> None:
+        """What a finished epoch leaves beside its checkpoint: encoder to mask with, private decoder and metrics."""
+        if self._writes:
+            fingerprint = checkpoints.save_encoder(encoder, self.folder / "encoder.pt")
+            checkpoints.save_decoder(decoder, fingerprint, self.folder / "decoder.pt")
+            tables.write_csv(self.folder / "metrics.csv", self._columns, self.history)
 
     def close(self) -> None:
         if self._board:
             self._board.close()
-
-    def _export(self) -> None:
-        """What a finished epoch leaves beside its checkpoint: encoder, private decoder and metrics."""
-        if self._writes:
-            fingerprint = checkpoints.save_encoder(self._state.encoder, self.folder / "encoder.pt")
-            checkpoints.save_decoder(self._state.decoder, fingerprint, self.folder / "decoder.pt")
-            tables.write_csv(self.folder / "metrics.csv", self._columns, self.history)
 
 
 def stop_if_not_finite(losses: Tensor, epoch: int, folder: Path) -> None:
