@@ -5,7 +5,6 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -83,17 +82,9 @@ def collated(tmp_path_factory) -> tuple[Path, Path, set[str]]:
         if folder == "paper":  # the second instance loses a category
             rows += [(1, name, 0.019 if name == "category_min" else value) for _, name, value in rows]
         write(runs / folder / "prior" / "prior.csv", ("instance", "measure", "value"), rows)
-    others = [f"gaussian-{size}" for size in plan.GAUSSIAN_DIMS] + [f"image-{size}" for size in plan.IMAGE_SIZES]
-    for folder in (*PRESETS, *others, *(f"prior-{weight}" for weight in plan.PRIOR_WEIGHTS)):
+    for folder in (*PRESETS, *(f"prior-{weight}" for weight in plan.PRIOR_WEIGHTS)):
         history = [[1, 0, 0, 0, 0, 0, 0.004, 500, 0], [2, 0, 0, 0, 0, 0, 0.003, 510, 0]]
         write(runs / folder / "aae" / "0" / "metrics.csv", COLUMNS, history)
-    for folder in (
-        f"{DEFAULT_PRESET}/estimators-200",
-        f"{DEFAULT_PRESET}/estimators-400",
-        *(f"{name}/classify-cifar100" for name in others),
-    ):
-        rows = [["x.pt", method, 3, i, 0.6, 0, 0, 1, 2, 0.5, "a"] for method in classify.CLASSIFIERS for i in range(10)]
-        write(runs / folder / "cifar100-runs.csv", RUNS, rows)
     steps = plan.make_plan(runs, Path("data"), draws=25, instances=4)
     for step, name, source, _ in copied_pictures(runs):
         assert step in {step.name for step in steps}
@@ -134,14 +125,6 @@ def test_tables_hold_what_the_runs_do(collated):
     priors = table(results, "priors")
     assert ["invariant", "0", "kurtosis", "3.5", "2.7", "3.3"] in priors
     assert ["paper", "1", "category_min", "0.019", "0.02", ""] in priors
-    trees = {(row[0], row[1]): [float(value) for value in row[2:]] for row in table(results, "estimators")}
-    assert trees["adaboost", "100"] == pytest.approx([0.2, np.std(np.arange(5) / 10), 5])
-    assert trees["forest", "400"] == pytest.approx([0.6, 0, 5]) and len(trees) == 6
-    sizes = {row[0]: [float(value) for value in row[1:]] for row in table(results, "latent_sizes")}
-    assert list(sizes) == ["96", "192", "384", "768"]
-    deviation = np.std(np.arange(5) / 10)
-    assert sizes["384"] == pytest.approx([0.004, 0.2, deviation, 0.2, deviation, 5])  # of the first epoch
-    assert table(results, "image_sizes")[1] == ["64", "0.004", str(404 / 64**2), "500"]
     assert table(results, "trade_off")[0][:3] == ["0", "0.003", "0.05"] and len(table(results, "trade_off")) == 4
 
 
@@ -185,7 +168,7 @@ def test_steps_that_have_not_run_leave_no_table(collated, tmp_path):
     assert {path.stem for path in tmp_path.glob("*.csv")} == {"table1", "table1_runs", "crosspair"}
     assert {row[0] for row in table(tmp_path, "table1")} == {"paper"}
     pictures = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert pictures > {"table1.png", "fig8-pattern-rings-paper.png"} and "latent_sizes.png" not in pictures
+    assert pictures > {"table1.png", "fig8-pattern-rings-paper.png"} and "trade_off.png" not in pictures
     assert "preset invariant" not in readme.readme_section(tmp_path)
     results_folder.write_results(runs, tmp_path, set(), [])
     assert not list(tmp_path.glob("*.csv")) and not list((tmp_path / "figures").iterdir())
@@ -259,7 +242,7 @@ def test_pictures_are_drawn(collated, tmp_path):
     _, results, _ = collated
     prior_figures.draw_prior_fit(torch.randn(500, 16), torch.rand(500, 20).softmax(1), tmp_path / "prior-fit.png")
     prior_figures.draw_prior_samples(Decoder(gaussian_dim=16).eval(), tmp_path / "prior-samples.png", rows=2, columns=3)
-    drawn = [results / "figures" / f"{name}.png" for name in ("table1", "latent_sizes", "trade_off")]
+    drawn = [results / "figures" / f"{name}.png" for name in ("table1", "trade_off")]
     for path in (*drawn, *tmp_path.iterdir()):
         assert image.imread(path).std() > 0.05, path
         assert os.path.getsize(path) < 200_000

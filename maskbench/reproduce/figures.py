@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from maskbench.classification.figures import CLASSIFIER_STYLES
-from maskbench.classification.scores import standard_error
 from maskbench.leakage.figures import BASELINE_STYLES, mask_style
 from maskbench.runtime.plotting import picture, subplots, write
 
@@ -53,32 +52,6 @@ def draw_accuracies(table: list[dict[str, str]], path: Path) -> None:
         axis.grid(axis="y", alpha=0.3)
     axes[0, 0].set_ylabel("accuracy on test images,\nmean and standard deviation of the draws")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
-    write(figure, path)
-
-
-@picture
-def draw_latent_sizes(table: list[dict[str, str]], path: Path) -> None:
-    """Reconstruction error and accuracies against the length of the Gaussian part.
-
-    Args:
-        table: rows of ``latent_sizes.csv`` by column name.
-    """
-    column = {name: np.array([float(row[name]) for row in table]) for name in table[0]}
-    sizes = column["gaussian_dim"]
-    figure, axes = subplots(1, 2, size=(9, 3.4))
-    axes[0].plot(sizes, column["validation_mse"], marker="o", color="black", label="preset paper, one epoch")
-    axes[0].set(ylabel="validation MSE (pixels in 0..1)", ylim=(0, None))
-    for method in ("mlp", "forest"):
-        errors = standard_error(column[f"{method}_std"], column["draws"])
-        axes[1].errorbar(sizes, column[method], errors, capsize=3, **CLASSIFIER_STYLES[method])
-    axes[1].set_ylabel("accuracy, 3 classes of CIFAR-100\n(± standard error)")
-    for axis in axes:
-        axis.set_xscale("log")
-        axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
-        axis.minorticks_off()
-        axis.set_xlabel("length of the Gaussian part")
-        axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
     write(figure, path)
 
 

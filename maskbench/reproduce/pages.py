@@ -13,7 +13,7 @@ from maskbench.reproduce.page_tables import (
     score_table,
 )
 from maskbench.reproduce.pictures import copied_pictures
-from maskbench.reproduce.plan import FEWER_DRAWS, MAIN_GAUSSIAN_DIM, NUMBERS
+from maskbench.reproduce.plan import FEWER_DRAWS
 from maskbench.reproduce.summary import first_draws, saved_rows
 from maskbench.reproduce.wording import duration
 from maskbench.storage.tables import Row, markdown
@@ -33,7 +33,7 @@ def results_page(results: Path, machine: str, steps: list[Row]) -> str:
         *_table2(results),
         *_reconstruction(results),
         *_prior(results),
-        *_variations(results),
+        *_prior_weights(results),
         *_beside_the_tables(results),
         *_pictures(results),
         *_steps(steps),
@@ -114,8 +114,8 @@ def _prior(results: Path) -> list[str]:
     ]
 
 
-def _variations(results: Path) -> list[str]:
-    """What changes with the prior's weight, the length of a mask, the size of images, the number of estimators."""
+def _prior_weights(results: Path) -> list[str]:
+    """What changes with the prior's weight."""
     parts = []
     if table := saved_rows(results, "trade_off"):
         parts += ["## What the prior costs\n", plain_table(table), "![Trade-off](figures/trade_off.png)\n"]
@@ -123,17 +123,6 @@ def _variations(results: Path) -> list[str]:
             "Preset paper, four epochs of 20,000 images. `--prior-weight` multiplies the encoder's step against the "
             "discriminators. At 0 there is no adversary: the whitening alone holds means, variances and correlations.\n"
         )
-    if table := saved_rows(results, "latent_sizes"):
-        parts += ["## Latent sizes\n", plain_table(table), "![Latent sizes](figures/latent_sizes.png)\n"]
-        parts.append(
-            "Preset paper, seed 0; MSE after one epoch. The accuracies (three classes) are of encoders of one "
-            f"epoch; those with {MAIN_GAUSSIAN_DIM} numbers are of the main run's encoder, which was trained longer.\n"
-        )
-    if table := saved_rows(results, "image_sizes"):
-        parts += ["## Image sizes\n", plain_table(table)]
-        parts.append(f"Crops of photographs, 10,000 images, one epoch, {NUMBERS} numbers an image.\n")
-    if table := saved_rows(results, "estimators"):
-        parts += ["## More estimators\n", plain_table(table)]
     return parts
 
 

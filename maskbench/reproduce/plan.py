@@ -19,11 +19,7 @@ COPIES = {"cifar100": 20, "mnist": 8}
 PIXEL_COPIES = 3  # raw pixels take eight times the memory of a mask
 
 FEWER_DRAWS = 5  # of the baselines and what else stands beside Table 1: its first five draws
-MAIN_GAUSSIAN_DIM = 384  # of preset paper
-NUMBERS = MAIN_GAUSSIAN_DIM + 20  # in a mask of preset paper, with its categories
-GAUSSIAN_DIMS = (96, 192, MAIN_GAUSSIAN_DIM, 768)
-ESTIMATORS = (100, 200, 400)  # the first is Table 1's
-IMAGE_SIZES = (32, 64, 96)
+NUMBERS = 404  # in a mask of preset paper, with its categories
 PRIOR_WEIGHTS = (0, 0.1, 1, 3)
 # of an example of a release report: what its owner would accept
 THRESHOLDS = {"--most-ssim": 0.23, "--most-named": 0.2, "--most-linked": 0.2, "--most-inferred": 0.3}
@@ -66,11 +62,8 @@ def make_plan(runs: Path, data_dir: Path, draws: int, instances: int) -> list[St
     return [
         *_preset_steps(commands, draws, instances),
         *(_baseline_step(commands, name, "cifar100", fewer) for name in BASELINES),
-        *_latent_size_steps(commands, fewer),
         _audit_step(commands),
         *_prior_weight_steps(commands),
-        *_estimator_steps(commands, fewer),
-        *_image_size_steps(commands),
         # raw pixels, the slowest, at the very end
         *(_baseline_step(commands, name, "mnist", fewer) for name in reversed(BASELINES)),
     ]
@@ -191,36 +184,14 @@ def _baseline_step(commands: _Commands, name: str, dataset: str, draws: int) -> 
     return Step(f"classify {name} {dataset}", minutes, work, removes=folder / f"{dataset}.pt")
 
 
-def _latent_size_steps(commands: _Commands, draws: int) -> list[Step]:
-    """One epoch with fewer and with more numbers a mask; the audit attacks them with the second instance."""
-    steps = []
-    for size in _other_sizes():
-        folder = commands.runs / f"gaussian-{size}"
-        flags = ["--classes", 3, "--repeats", draws, "--methods", "mlp", "forest"]
-        work = [
-            commands.train(folder, "--preset", "paper", "--gaussian-dim", size, "--epochs", 1, "--instances", 2),
-            commands.mask_by_encoder(folder, "cifar100"),
-            commands.classify(folder, "cifar100", "classify-cifar100", *flags),
-        ]
-        steps.append(Step(f"latent size {size}", 10, work, removes=folder / "cifar100.pt"))
-    return steps
-
-
-def _other_sizes() -> list[int]:
-    """The latent sizes that need a training of their own."""
-    return [size for size in GAUSSIAN_DIMS if size != MAIN_GAUSSIAN_DIM]
-
-
 def _audit_step(commands: _Commands) -> Step:
-    runs, others = commands.runs, _other_sizes()
-    presets = [preset for preset in PRESETS if preset != DEFAULT_PRESET]
-    folders = [*presets, *(f"gaussian-{size}" for size in others)]
+    runs = commands.runs
+    others = [preset for preset in PRESETS if preset != DEFAULT_PRESET]
     work = commands.pair(runs / DEFAULT_PRESET, runs / "audit", "--audit")
-    work += ["--more-models", *(str(runs / folder / "aae") for folder in folders)]
+    work += ["--more-models", *(str(runs / preset / "aae") for preset in others)]
     work += ["--release", str(runs / DEFAULT_PRESET / "cifar100.pt"), "--recipient", "a laboratory, for example"]
     work += [str(word) for threshold in THRESHOLDS.items() for word in threshold]
-    needs = *(f"train {preset}" for preset in PRESETS), *(f"latent size {size}" for size in others)
-    needs += (f"mask {DEFAULT_PRESET} cifar100",)
+    needs = *(f"train {preset}" for preset in PRESETS), f"mask {DEFAULT_PRESET} cifar100"
     return Step("audit", 90, [work], needs)
 
 
@@ -231,22 +202,4 @@ def _prior_weight_steps(commands: _Commands) -> list[Step]:
         flags = ["--preset", "paper", "--prior-weight", weight, "--epochs", 4, "--limit", 20_000]
         work = [commands.train(folder, *flags), commands.measure("prior", folder)]
         steps.append(Step(f"prior weight {weight}", 4, work))
-    return steps
-
-
-def _estimator_steps(commands: _Commands, draws: int) -> list[Step]:
-    steps = []
-    for number in ESTIMATORS[1:]:
-        flags = ["--classes", 3, "--repeats", draws, "--methods", "forest", "adaboost", "--estimators", number]
-        work = [commands.classify(commands.runs / DEFAULT_PRESET, "cifar100", f"estimators-{number}", *flags)]
-        steps.append(Step(f"estimators {number}", number / 8, work, needs=(f"mask {DEFAULT_PRESET} cifar100",)))
-    return steps
-
-
-def _image_size_steps(commands: _Commands) -> list[Step]:
-    steps = []
-    for size in IMAGE_SIZES:
-        flags = ["--preset", "paper", "--dataset", "photos", "--image-size", size, "--limit", 10_000, "--epochs", 1]
-        work = [commands.train(commands.runs / f"image-{size}", *flags)]
-        steps.append(Step(f"image size {size}", (size / 32) ** 2, work))
     return steps

@@ -15,7 +15,6 @@ AUDIT = ("audit.csv", "frontier.csv", "audit.md", "release.html")  # beside its 
 WEIGHTS = ("encoder.pt", "decoder.pt")  # of instance 0, for those who do not want to train
 DRAWN = {
     "table1": figures.draw_accuracies,
-    "latent_sizes": figures.draw_latent_sizes,
     "trade_off": figures.draw_trade_off,
 }
 

@@ -7,15 +7,10 @@ import numpy as np
 
 from maskbench.errors import InputError
 from maskbench.masking import BASELINES
-from maskbench.models import DEFAULT_PRESET, PRESETS
+from maskbench.models import PRESETS
 from maskbench.reproduce.paper import METRICS, PRIOR_GOALS, SCORES
 from maskbench.reproduce.plan import (
-    ESTIMATORS,
     FEWER_DRAWS,
-    GAUSSIAN_DIMS,
-    IMAGE_SIZES,
-    MAIN_GAUSSIAN_DIM,
-    NUMBERS,
     PRIOR_WEIGHTS,
     digits_folder,
     digits_step_name,
@@ -32,9 +27,6 @@ COLUMNS = {
     ),
     "crosspair": ("preset", "images", "pair", "mean", "std", "paper_mean", "paper_std"),
     "priors": ("preset", "instance", "measure", "value", "goal_low", "goal_high"),
-    "estimators": ("method", "estimators", "accuracy", "std", "draws"),
-    "latent_sizes": ("gaussian_dim", "validation_mse", "mlp", "mlp_std", "forest", "forest_std", "draws"),
-    "image_sizes": ("image_size", "validation_mse", "numbers_per_pixel", "images_per_second"),
     "trade_off": ("prior_weight", "validation_mse", *PRIOR_GOALS),
 }
 
@@ -57,9 +49,6 @@ def all_rows(runs: Path, finished: Collection[str]) -> dict[str, list[list]]:
         "table1_runs": run_rows(runs, finished),
         "crosspair": error_rows(runs, finished),
         "priors": prior_rows(runs, finished),
-        "estimators": estimator_rows(runs, finished),
-        "latent_sizes": latent_size_rows(runs, finished),
-        "image_sizes": image_size_rows(runs, finished),
         "trade_off": trade_off_rows(runs, finished),
     }
 
@@ -127,44 +116,6 @@ def prior_rows(runs: Path, finished: Collection[str]) -> list[list]:
     return table
 
 
-def estimator_rows(runs: Path, finished: Collection[str]) -> list[list]:
-    """Three classes with 100 (from Table 1), 200 and 400 trees or stumps, the default preset."""
-    table = []
-    for number in ESTIMATORS:
-        if number == ESTIMATORS[0]:
-            step, folder = f"classify {DEFAULT_PRESET} cifar100", "classify-cifar100"
-        else:
-            step, folder = f"estimators {number}", f"estimators-{number}"
-        if step in finished:
-            path = runs / DEFAULT_PRESET / folder / "cifar100-runs.csv"
-            table += [[method, number, *_accuracy(path, method)] for method in ("forest", "adaboost")]
-    return table if len({row[1] for row in table}) > 1 else []  # Table 1's alone says nothing new
-
-
-def latent_size_rows(runs: Path, finished: Collection[str]) -> list[list]:
-    """MSE after one epoch and accuracies on three classes; 384 numbers are the main run's, preset paper."""
-    table = []
-    for size in GAUSSIAN_DIMS:
-        needed, folder = {f"latent size {size}"}, runs / f"gaussian-{size}"
-        if size == MAIN_GAUSSIAN_DIM:
-            needed, folder = {"train paper", "classify paper cifar100"}, runs / "paper"
-        if needed <= set(finished):
-            path = folder / "classify-cifar100" / "cifar100-runs.csv"
-            mlp, forest = (_accuracy(path, method) for method in ("mlp", "forest"))
-            table.append([size, _first_epoch(folder)["validation_mse"], *mlp[:2], *forest])
-    return table if len(table) > 1 else []
-
-
-def image_size_rows(runs: Path, finished: Collection[str]) -> list[list]:
-    """MSE and speed of the first epoch on larger images."""
-    table = []
-    for size in IMAGE_SIZES:
-        if f"image size {size}" in finished:
-            epoch = _first_epoch(runs / f"image-{size}")
-            table.append([size, epoch["validation_mse"], NUMBERS / size**2, epoch["images_per_second"]])
-    return table
-
-
 def trade_off_rows(runs: Path, finished: Collection[str]) -> list[list]:
     """MSE of the last epoch, and how well the prior holds, against its weight."""
     table = []
@@ -175,21 +126,6 @@ def trade_off_rows(runs: Path, finished: Collection[str]) -> list[list]:
             last = read(folder / "aae" / "0" / "metrics.csv")[-1]
             table.append([weight, last["validation_mse"], *(measures[name] for name in PRIOR_GOALS)])
     return table
-
-
-def _first_epoch(folder: Path) -> Row:
-    """What the first epoch of instance 0 left in ``metrics.csv``: one epoch compares runs of different lengths."""
-    return read(folder / "aae" / "0" / "metrics.csv")[0]
-
-
-def _accuracy(path: Path, method: str, classes: int = 3) -> tuple[float, float, int]:
-    """Mean accuracy, its standard deviation (ddof 0) and how many of the first draws a table of runs holds."""
-    values = [
-        float(row["accuracy"])
-        for row in read(path)
-        if (row["method"], row["classes"]) == (method, str(classes)) and int(row["repeat"]) < FEWER_DRAWS
-    ]
-    return *_mean_and_deviation(values), len(values)
 
 
 def _mean_and_deviation(values: list[float]) -> tuple[float, float]:
