@@ -1,11 +1,17 @@
 """What does noise on masks cost, and what does it prove?
 
-    python benchmarks/noise.py                                                   # encoders 0 and 1 of runs/aae
-    python benchmarks/noise.py --encoder A/encoder.pt --own B/encoder.pt --save  # also results/noise.csv
+    python benchmarks/noise.py                            # instances 0 and 1 of runs/aae, an hour on one core
+    python benchmarks/noise.py --models FOLDER --save     # also results/noise.csv
 
 For every amount: accuracy on CIFAR-100 without augmented copies, of the MLP at 2, 3 and 4 classes, of trees at 3. How
-many of the first 1,000 test images somebody names without a known pair who has these images and an encoder of the same
-kind (by transport), or the encoder itself (by the likeliest code). The bound on that; the bits of a mask.
+many of the first 1,000 test images somebody names without a known pair who has these images and
+
+- an encoder of the same kind (by transport);
+- the encoder itself: the likeliest code is the nearest to the mask;
+- the encoder, and knows what the labels that travel with masks say of the images: the nearest code of the same label;
+- the encoder, and masks of 20 augmented copies of each image: the code whose copies are nearest in all.
+
+Beside each of the last three stands its bound; then the bits of a mask.
 """
 
 from pathlib import Path
@@ -19,7 +25,8 @@ from maskbench.data import datasets
 from maskbench.data.image_set import TEST, TRAIN, to_float
 from maskbench.leakage import bounds
 from maskbench.leakage.attacks.reidentification import matched_by_transport, ranks_of
-from maskbench.masking import Recipe, make
+from maskbench.leakage.audit import load_instances
+from maskbench.masking.augmentation import NAMES, augmented
 from maskbench.masking.noise import Noised, clipped
 from maskbench.masking.shards import Shard, Work
 from maskbench.runtime import command_line
@@ -29,40 +36,53 @@ KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3, 0.2, 0.1)
 CANDIDATES = 1000
 DRAWS = 5
 SCORES = (("mlp", 2), ("mlp", 3), ("mlp", 4), ("forest", 3), ("adaboost", 3))
+COPIES = 20
 COLUMNS = (
-    *("kept", *(f"{name}_{classes}" for name, classes in SCORES)),
-    *("named_without_pairs", "named_with_encoder", "bound", "bits"),
+    *("kept", *(f"{name}_{classes}" for name, classes in SCORES), "named_without_pairs"),
+    *("named", "bound", "named_by_label", "bound_by_label", "named_by_copies", "bound_by_copies", "bits"),
 )
 SECRET = bytes(32)  # none at all: a figure is to be made again
 
 
 def main() -> None:
     parser = common.parser(__doc__)
-    for flag, number, what in (("--encoder", 0, "what masks"), ("--own", 1, "the attacker's own, of another seed")):
-        default = Path("runs/aae") / str(number) / "encoder.pt"
-        parser.add_argument(flag, type=command_line.path, default=default, help=what)
-    parser.add_argument("--data-dir", type=command_line.path, default="data", help="where CIFAR-100 is")
+    models = "of trained instances: 0 is the owner's, 1 the attacker's"
+    parser.add_argument("--models", type=command_line.path, default=Path("runs/aae"), help=models)
+    parser.add_argument("--data-dir", type=command_line.path, default=Path("data"), help="where CIFAR-100 is")
     args = parser.parse_args()
     torch.set_flush_denormal(True)
     device = torch.device("cpu")
     images = datasets.load("cifar100", args.data_dir, 32)
     train, test = (torch.nonzero(images.split == part).flatten() for part in (TRAIN, TEST))
-    pixels = to_float(images.images[test[:CANDIDATES]])
-    encoder, own = (make("aae", Recipe(public=list, encoder=path)) for path in (args.encoder, args.own))
-    rows, places = [], torch.arange(CANDIDATES)
+    first = test[:CANDIDATES]
+    pixels, labels = to_float(images.images[first]), images.labels[first]
+    random = torch.Generator().manual_seed(0)
+    copies = [augmented(pixels, NAMES, torch.rand(CANDIDATES, 3, generator=random)) for _ in range(COPIES)]
+    owner, _, attacker = load_instances(args.models / "0", args.models / "1")
     with torch.inference_mode():
-        codes, own_codes = (clipped(method, pixels) for method in (encoder, own))
+        views = [clipped(owner, view) for view in (pixels, *copies)]
+        own_codes = clipped(attacker, pixels)
+    places, same_label = torch.arange(CANDIDATES), labels[:, None] == labels
+    rows = []
     for kept in KEPT:
-        method = Noised(encoder, kept, SECRET)
+        method = Noised(owner, kept, SECRET)
         data = Shard(Work(method, images, train, test), 0).mask()
-        released, size = data.gaussian[data.split == TEST][:CANDIDATES], data.gaussian.shape[1]
+        size = data.gaussian.shape[1]
+        # their noise follows from their codes, so this is what would be released
+        released = [method.add_noise(codes).to(codes.dtype) for codes in views]
+        apart = [torch.cdist(masks, kept * codes).square() for masks, codes in zip(released, views, strict=True)]
+        by_label = [bounds.naming_bound(kept, size, 1, count) for count in same_label.sum(1).tolist()]
         rows.append(
             [
                 kept,
                 *(mean_accuracies(data, [name], classes, DRAWS)[name][0] for name, classes in SCORES),
-                (ranks_of(matched_by_transport(released, own_codes), places) == 1).double().mean().item(),
-                named(released, codes, kept),
+                (ranks_of(matched_by_transport(released[0], own_codes), places) == 1).double().mean().item(),
+                named(apart[0]),
                 bounds.naming_bound(kept, size, 1, CANDIDATES),
+                named(apart[0].masked_fill(~same_label, torch.inf)),
+                sum(by_label) / CANDIDATES,
+                named(sum(apart)),
+                bounds.naming_bound(kept, size, 1 + COPIES, CANDIDATES),
                 bounds.mask_bits(kept, size),
             ]
         )
@@ -73,15 +93,9 @@ def main() -> None:
         tables.write_csv(common.RESULTS / "noise.csv", COLUMNS, rows)
 
 
-def named(released: Tensor, codes: Tensor, kept: float) -> float:
-    """The part of the masks whose own code is the likeliest: the nearest to what was released.
-
-    Args:
-        released: ``[N, G]``.
-        codes: ``[N, G]``, clipped, of the same images.
-    """
-    nearest = torch.cdist(released, kept * codes).argmin(1)
-    return (nearest == torch.arange(len(codes))).float().mean().item()
+def named(apart: Tensor) -> float:
+    """The part of masks that are nearest to their own candidate: squared distances ``[N, N]``, candidates in order."""
+    return (apart.argmin(1) == torch.arange(len(apart))).float().mean().item()
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ import csv
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,24 +12,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TRAINING, run_ranks
+from conftest import ROOT, TRAINING, Forked, run_ranks
 from ranks import everything
 
 from maskbench.models import checkpoints, encoder
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
-
-def start(processes: int, script: str, *arguments: object, cwd: Path) -> subprocess.Popen:
-    """The real torchrun."""
-    return subprocess.Popen(
-        [*TORCHRUN, str(processes), str(ROOT / script), *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(processes: int, script: str, *arguments: object, cwd: Path) -> Forked:
+    """The agent of torchrun, whose processes are forked."""
+    return Forked("tests/elastic.py", processes, ROOT / script, *arguments, cwd=cwd)
 
 
 # small steps: at the full rate, which such a long schedule keeps, rounding grows to a percent within two epochs
@@ -39,10 +28,10 @@ GENTLE = (*TRAINING, "--lr", 1e-4)
 ENDLESS = (*GENTLE, "--epochs", 10_000)
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+def wait_for(condition: Callable[[], bool], agent: Forked) -> None:
     deadline = time.monotonic() + 60
     while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+        assert agent.process.exitcode is None and time.monotonic() < deadline, agent.finish(0).stderr
         time.sleep(0.05)
 
 
@@ -82,22 +71,20 @@ def killed(tmp_path_factory) -> SimpleNamespace:
     path = folder / "runs" / "aae" / "0"
     first = start(3, "train_aae.py", *ENDLESS, cwd=folder)  # 16 images a mini-batch: 5, 5 and 6
     wait_for((path / "metrics.csv").exists, first)
-    first.send_signal(signal.SIGTERM)
-    said = [first.communicate(timeout=60)]
-    assert first.returncode != 0
+    os.kill(first.process.pid, signal.SIGTERM)
+    said = [first.finish()]
+    assert said[0].returncode != 0
     saved = checkpoints.load_checkpoint(path / "checkpoint.pt")
     place = 16 * len(saved["history"]) + len(saved["losses"]), saved["states"]["prior"]["rng_state"].tolist()
     training = start(2, "train_aae.py", *ENDLESS, "--resume", cwd=folder)
     wait_for(lambda: len(metrics(folder)) >= 2, training)
-    children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
-    ranks = {}
-    for child in children:
-        variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-        ranks.update({v: int(child) for v in variables if v.startswith(b"RANK=")})
-    os.kill(ranks[b"RANK=1"], signal.SIGKILL)
-    said.append(training.communicate(timeout=60))
-    assert training.returncode == 1
-    printed, errors = zip(*said, strict=True)
+    agent = training.process.pid
+    ranks = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()  # in the order in which they began
+    assert len(ranks) == 2
+    os.kill(int(ranks[1]), signal.SIGKILL)
+    said.append(training.finish())
+    assert said[1].returncode == 1
+    printed, errors = zip(*((end.stdout, end.stderr) for end in said), strict=True)
     return SimpleNamespace(folder=folder, printed=printed, errors=errors, place=place)
 
 
