@@ -29,7 +29,7 @@ pytest.register_assert_rewrite("ops_common")  # says, as in a test, what was com
 
 # begun first, so that no worker has a long file left when the others are done; the second, while the first makes the
 # workplace, is one that does not wait for it
-LONG = ("faults", "distributed", "scripts", "systems", "audit", "backends", "attacks", "cuda_on_cpu", "writes", "ops")
+LONG = ("faults", "distributed", "scripts", "systems", "audit", "world", "backends", "attacks", "cuda_on_cpu", "writes", "ops")
 
 torch.set_num_threads(1)  # as the scripts run below: the same bits in this process and in others
 
@@ -171,6 +171,12 @@ def stop_after(monkeypatch):
         monkeypatch.setattr(Stopper, "due", counting)
 
     yield arrange
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Of what learns the perceptual distance."""
+    monkeypatch.setattr("maskbench.leakage.perceptual.STEPS", 5)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from maskbench.leakage import perceptual, plan, scores
+from maskbench.leakage import plan, scores
 from maskbench.leakage.attacks import alignment, decoders, retrieval, ridge
 from maskbench.leakage.attacks.alignment import match_axes, procrustes, unpaired
 from maskbench.leakage.attacks.decoders import gradient_inversion, inverse_decoder, scratch_decoder
@@ -40,7 +40,7 @@ def membership(members: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture(autouse=True)
-def little_work(monkeypatch):
+def little_work(monkeypatch, few_steps):
     """Optimal transport of 400 codes, few epochs of decoders: of what attacks take, it would be most of the time."""
     monkeypatch.setattr(alignment, "_BATCH", 400)
     monkeypatch.setattr(decoders, "PASSES", 10_000)
@@ -436,11 +436,6 @@ def found(attack: plan.Attack, knowledge: Knowledge, truth: dict[str, torch.Tens
 
 # one of each function and threat: linkage runs the functions of re-identification
 DIFFERENT = list({(attack.run, attack.threat): attack for attack in reversed(plan.ATTACKS)}.values())
-
-
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch):
-    monkeypatch.setattr(perceptual, "STEPS", 5)
 
 
 @pytest.mark.parametrize("attack", DIFFERENT, ids=[f"{a.threat}-{a.name}-{a.run.__name__}" for a in DIFFERENT])

@@ -1,0 +1,329 @@
+"""What the audit holds, what each attacker is given of it, and what is judged."""
+
+import ast
+import csv
+import functools
+
+import pytest
+import torch
+from conftest import ROOT
+
+from maskbench.data import image_quality
+from maskbench.data.image_set import to_float
+from maskbench.errors import InputError
+from maskbench.leakage import audit, perceptual, plan, report, scores, threats
+from maskbench.leakage import world as world_module
+from maskbench.leakage.attacks import decoders
+from maskbench.leakage.attacks.reidentification import named_once
+from maskbench.leakage.knowledge import Knowledge, Oracle, OracleRefused
+from maskbench.leakage.world import Images, Victim, World
+from maskbench.masking import Autoencoder
+from maskbench.masking.key import Keyed, KeyedTransform
+from maskbench.models import Decoder, Encoder, checkpoints
+from maskbench.storage import pt
+from maskbench.storage.ledger import Ledger
+
+pytestmark = pytest.mark.usefixtures("few_steps")
+
+
+def autoencoder(seed: int, **sizes: int) -> Autoencoder:
+    """One that nothing has trained, for images of 16 pixels a side."""
+    torch.manual_seed(seed)
+    sizes = {"image_size": 16, "width": 8, "gaussian_dim": 16, "categories": 4} | sizes
+    encoder, decoder = Encoder(**sizes).eval(), Decoder(**sizes).eval()
+    return Autoencoder(encoder, pt.fingerprint(encoder.state_dict()), decoder)
+
+
+SECRET = bytes(range(32))
+
+
+@pytest.fixture
+def world():
+    def some(count: int) -> torch.Tensor:
+        return torch.randint(256, (count, 3, 16, 16), dtype=torch.uint8, generator=generator)
+
+    generator = torch.Generator().manual_seed(0)
+    validation, private = some(40), some(20)
+    labels = torch.arange(60) % 3
+    images = Images(
+        judged={"photos": validation[:20], "private": private},
+        label_means={name: torch.rand(20, 3, 16, 16, generator=generator) for name in ("photos", "private")},
+        validation=validation,
+        known=some(40),
+        public=some(120),
+        labelled=(some(40), labels[:40], labels[40:]),
+    )
+    with torch.no_grad():
+        yield World(images, autoencoder(0), autoencoder(2), autoencoder(1), SECRET, 0)
+
+
+OPTIONAL = ("candidates", "pairs", "oracle", "stolen", "labelled", "membership", "second")
+ALLOWED = [  # mask, threat, pairs or queries, what the attacker has beside masks and public images
+    ("aae", "masks-only", 0, set()),
+    ("aae+key", "masks-only", 0, set()),
+    ("aae", "known-pairs", 10, {"pairs", "labelled"}),
+    ("aae+key", "known-pairs", 10, {"pairs", "labelled"}),
+    ("aae", "oracle", 10, {"oracle"}),
+    ("aae+key", "oracle", 10, {"oracle"}),
+    ("aae", "two-releases", 0, {"second"}),
+    ("aae+key", "two-releases", 0, {"second"}),
+    ("aae+noise0.5", "known-pairs", 10, {"pairs", "labelled"}),
+    ("aae+noise0.5", "two-releases", 0, {"second"}),
+    ("aae+noise0.5", "stolen-encoder", 0, {"stolen"}),
+    ("aae+noise0.5+key", "stolen-encoder", 10, {"stolen", "pairs"}),
+    ("aae", "stolen-encoder", 0, {"stolen", "membership"}),
+    ("untrained", "stolen-encoder", 0, {"stolen"}),
+    ("random-projection", "stolen-encoder", 40, {"stolen", "labelled"}),
+    ("pca", "stolen-encoder", 0, {"stolen", "membership"}),
+    ("aae+key", "stolen-encoder", 0, {"stolen"}),
+    ("aae+key", "stolen-encoder", 10, {"stolen", "pairs"}),
+]
+
+
+def reachable(root: object):
+    """Everything that attributes, items and closures lead to; an oracle is a black box, which may hold the key."""
+    found, left = {}, [root]
+    while left:
+        item = left.pop()
+        if id(item) in found or isinstance(item, type):
+            continue
+        found[id(item)] = item
+        if isinstance(item, dict):
+            left += item.values()
+        elif isinstance(item, (list, tuple, set)):
+            left += item
+        elif isinstance(item, torch.Tensor):
+            left += [item._base] if item._base is not None else []
+        elif isinstance(item, functools.partial):
+            left += [item.func, item.args, item.keywords]
+        elif not isinstance(item, Oracle):
+            left += [cell.cell_contents for cell in getattr(item, "__closure__", None) or ()]
+            left += [item.__self__] if hasattr(item, "__self__") else []
+            left += vars(item).values() if hasattr(item, "__dict__") else []
+    return list(found.values())
+
+
+@pytest.mark.parametrize(("mask", "threat", "count", "allowed"), ALLOWED)
+def test_an_attacker_has_what_the_threat_allows_and_nothing_else(world, mask, threat, count, allowed):
+    knowledge = threats.THREATS[threat].knowledge(world, world.victim(mask), count)
+    assert {name for name in OPTIONAL if getattr(knowledge, name) is not None} == allowed
+    assert set(vars(knowledge)) == {*OPTIONAL, *("masks", "collection", "public", "own")}
+    assert knowledge.pairs is None or len(knowledge.pairs.codes) == len(knowledge.pairs.images) == count
+    assert knowledge.oracle is None or knowledge.oracle.queries == count
+
+    assert (knowledge.own is None) == (threat == "two-releases")
+    assert knowledge.mean is not None and (knowledge.own is None or knowledge.own.codes is not None)  # looked at, too
+    images = world.images
+    secrets = [*images.judged.values(), images.validation, images.known]
+    secrets = [form for pixels in secrets for form in (pixels.flatten(), pixels.flatten() / 255)]
+    for item in reachable(knowledge):
+        assert not isinstance(item, (World, Victim, Images, Keyed, KeyedTransform))
+        assert item is not world.owner.decoder
+        assert not isinstance(item, bytes) or item != SECRET
+        if isinstance(item, torch.Tensor):
+            same = [secret for secret in secrets if secret.numel() == item.numel() and secret.dtype == item.dtype]
+            assert not any(torch.allclose(item.flatten(), secret) for secret in same)
+
+
+def test_a_second_release_is_of_another_encoder_than_the_attackers(world):
+    masks, again = world.victim("aae"), world.victim("aae").second_release()["photos"]
+    images = world.candidates["photos"]
+    contrast = world.attacker.encoder.contrast
+    for codes, method in ((again, world.another), (masks.own.encode(images), world.attacker)):
+        gaussian, categorical = method.encode(images)
+        torch.testing.assert_close(codes, torch.cat((contrast.inverse(gaussian), categorical), 1))
+
+
+def test_the_attackers_encoder_forgot_nothing(tmp_path, capsys):
+    sizes = {"preset": "invariant", "image_size": 16, "gaussian_dim": 16, "categories": 4}
+    folders = tmp_path / "0", tmp_path / "1"
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        folder.mkdir()
+        fingerprint = checkpoints.save_encoder(Encoder(**sizes), folder / "encoder.pt")
+        checkpoints.save_decoder(Decoder(**sizes), fingerprint, folder / "decoder.pt")
+    owner, another, attacker = audit.load_instances(*folders)
+    assert attacker is another and "1/checkpoint.pt: no such file" in capsys.readouterr().out
+    trained = {"encoder": Encoder(**sizes), "decoder": Decoder(**sizes)}
+    content = {"settings": sizes, "environment": {}, "images": "", "threads": 1, "history": [], "seconds": 0.0}
+    content |= {"losses": torch.empty(0, 5), "states": {name: part.state_dict() for name, part in trained.items()}}
+    checkpoints.save_checkpoint(content, folders[1] / "checkpoint.pt")
+    owner, another, attacker = audit.load_instances(*folders)
+    assert capsys.readouterr().out == "" and attacker.fingerprint == pt.fingerprint(trained["encoder"].state_dict())
+    for found, wanted in ((another, folders[1]), (owner, folders[0])):
+        assert found.fingerprint == checkpoints.load_pair(wanted)[2]
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        rebuilt = attacker.rebuild(*attacker.encode(images))
+        torch.testing.assert_close(rebuilt, trained["decoder"].eval()(torch.cat(trained["encoder"].eval()(images), 1)))
+    content["settings"] = sizes | {"image_size": 32}
+    checkpoints.save_checkpoint(content, folders[1] / "checkpoint.pt")
+    with pytest.raises(InputError, match=r"1/checkpoint\.pt"):
+        audit.load_instances(*folders)
+
+
+def test_noise_is_on_what_is_released_and_on_what_is_learned_from(world):
+    """a z + sqrt(1 - a^2) e of clipped codes: without it, who has the encoder would name every image."""
+    kept, clean = 0.5, world.victim("aae")
+    victim = world.victim("aae+noise0.5")
+    gaussian = world.owner.encode(world.judged["photos"])[0]
+    expected = kept * gaussian * (4 / gaussian.norm(dim=1, keepdim=True)).clamp(max=1)
+    stolen = threats.stolen_encoder(world, victim, 0).stolen
+    torch.testing.assert_close(stolen.encode(world.judged["photos"]), expected)
+    noises = [
+        victim.masks["photos"] - expected,
+        victim.second_release()["photos"][world.answers()["photos"]] - expected,
+        stolen.codes - stolen.encode(world.public.some),
+        victim.own.codes - victim.own.expected,
+    ]
+    for noise in noises:
+        assert abs(noise.std() - 0.75**0.5) < 0.08 and abs(noise.mean()) < 0.15
+    for pair in (noises[:2], noises[2:]):
+        assert abs(torch.corrcoef(torch.stack([noise.flatten() for noise in pair]))[0, 1]) < 0.2
+    assert clean.stolen.deviation == 0
+    for name in ("aae", "aae+noise0.5", "aae+noise1+key", "pca"):
+        assert audit.mask_name(name) == name
+    assert audit.mask_name("aae+noise0.50+key") == "aae+noise0.5+key"
+    for name in ("pca+noise0.5", "pca+key", "aae+noise2", "AAE", "nothing"):
+        with pytest.raises(InputError, match="no such mask"):
+            audit.mask_name(name)
+
+
+@pytest.mark.parametrize("mask", ["aae+noise0.5", "aae+noise0.5+key", "aae+noise0"])
+def test_masks_in_noise_are_attacked_in_every_way(world, monkeypatch, mask):
+    monkeypatch.setattr(decoders, "FEWEST", 10)
+    monkeypatch.setattr(decoders, "EPOCHS", (1, 1))
+    monkeypatch.setattr(decoders, "INVERTED", 12)
+    monkeypatch.setattr(decoders, "gradient_inversion", functools.partial(decoders.gradient_inversion, steps=2))
+    monkeypatch.setattr(threats, "PAIRS", (10,))
+    steps = list(plan.steps(mask, world.images))
+    assert {step.threat for step in steps} == set(threats.THREATS)
+    for step in steps:
+        assert audit.attack(world, step)["values"].isfinite().all()
+
+
+def test_candidates_are_for_re_identification_and_every_attack_has_an_oracle_of_its_own(world):
+    victim = world.victim("aae")
+    for threat, count in (("masks-only", 0), ("oracle", 10)):
+        shared = threats.THREATS[threat].knowledge(world, victim, count)
+        for attack in (attack for attack in plan.ATTACKS if attack.threat == threat):
+            knowledge = audit.given(shared, attack, world, victim)
+            of_images = {scores.REIDENTIFICATION: world.candidates, scores.LINKAGE: world.other_photographs}
+            assert knowledge.candidates is of_images.get(attack.kind)
+            if threat == "oracle":
+                assert len(knowledge.oracle.ask(knowledge.public.some[:10])) == 10  # none is spent before
+
+
+def test_the_crowd_stands_behind_the_candidates_of_the_first_set(world):
+    victim, (attack, *_) = world.victim("aae"), (a for a in plan.ATTACKS if a.kind is scores.CROWD)
+    knowledge = audit.given(threats.known_pairs(world, victim, 10), attack, world, victim)
+    candidates = knowledge.candidates["photos"]
+    assert list(knowledge.candidates) == list(knowledge.masks) == ["photos"] and len(candidates) == 40
+    assert torch.equal(candidates[:20], world.other_photographs["photos"])
+    known = torch.cat((world.candidates["photos"], to_float(world.images.validation[20:])))
+    assert named_once(torch.cdist(known.flatten(1), candidates.flatten(1))) == 1  # each is of its image
+    truth = torch.ones(20, 40, dtype=torch.float64).scatter(1, world.answers()["photos"][:, None], 0.0)
+    assert (scores.judged(scores.CROWD, {"photos": truth}, world)["photos"] == 1).all()
+    assert (scores.judged(scores.CROWD, {"photos": -truth}, world)["photos"] == torch.tensor([40.0, 0.0])).all()
+
+
+def test_the_walk_finds_what_is_hidden(world):
+    images = world.images.judged["photos"]
+    for hidden in ((lambda: images), functools.partial(print, images), {"a": [images]}, world.victim("aae").encode):
+        wanted = world.attacker if callable(hidden) and hidden is world.victim("aae").encode else images
+        assert any(item is wanted for item in reachable(hidden))
+
+
+def test_attacks_import_neither_truth_nor_methods():
+    allowed = ("maskbench.leakage.knowledge", "maskbench.leakage.attacks", "maskbench.leakage.perceptual")
+    allowed += ("maskbench.models.sizes", "maskbench.data.image_set")  # of networks and pixels in general
+    for path in (ROOT / "maskbench" / "leakage" / "attacks").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert all(name.startswith(allowed) for name in names if name.startswith("maskbench")), path
+
+
+def test_the_order_of_candidates_says_nothing(world):
+    for name, candidates in world.candidates.items():
+        assert (candidates == world.judged[name]).flatten(1).all(1).float().mean() < 0.3
+        assert torch.equal(candidates[world.answers()[name]], world.judged[name])
+    sure = {name: torch.cdist(world.judged[name].flatten(1), x.flatten(1)) for name, x in world.candidates.items()}
+    assert all((ranks == 1).all() for ranks in scores.judged(scores.REIDENTIFICATION, sure, world).values())
+    linked = scores.judged(scores.LINKAGE, sure, world)
+    assert all((told == 1).all() and told.shape == (20, 2) for told in linked.values())  # first, and accepted
+    never = scores.judged(scores.LINKAGE, {name: -apart for name, apart in sure.items()}, world)
+    assert all((told == torch.tensor([20.0, 0.0])).all() for told in never.values())  # last, and not accepted
+    truth, order = world.asked_members()
+    assert scores.judged(scores.MEMBERSHIP, {"photos": truth[order]}, world)["photos"].all()
+
+
+@pytest.mark.parametrize("count", [20, 12])  # of gradient inversion, the first are judged
+def test_reconstructions_are_judged_by_every_measure(world, monkeypatch, count):
+    monkeypatch.setattr(scores, "CHUNK", 8)
+    monkeypatch.setattr(world_module, "CHUNK", 8)
+    found = {name: images.flip(0)[:count] for name, images in world.judged.items()}
+    for name, quality in scores.judged(scores.RECONSTRUCTION, found, world).items():
+        originals = world.judged[name][:count]
+        torch.testing.assert_close(quality[:, :3], image_quality.image_quality(found[name], originals))
+        wanted = perceptual.distance(world.public.features, found[name], originals)
+        assert quality.shape == (count, 4) and wanted.std() > 0
+        torch.testing.assert_close(quality[:, 3], wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_an_oracle_masks_no_more_than_it_may(world):
+    knowledge = threats.oracle(world, world.victim("aae+key"), 10)
+    images = knowledge.public.some
+    assert knowledge.oracle.ask(images[:6]).shape == (6, 20)
+    with pytest.raises(OracleRefused, match="asked to mask 5 more of 10 images, 4 are left"):
+        knowledge.oracle.ask(images[:5])
+    knowledge.oracle.ask(images[:4])
+    with pytest.raises(OracleRefused, match="0 are left"):
+        knowledge.oracle.ask(images[:1])
+
+
+def test_one_line_of_the_table_is_an_attack(world, tmp_path, monkeypatch):
+    def grey(knowledge: Knowledge) -> dict[str, torch.Tensor]:
+        return {name: torch.full((len(codes), 3, 16, 16), 0.5) for name, codes in knowledge.masks.items()}
+
+    cheap = [a for a in plan.ATTACKS if a.name in ("ridge", "re-identification", "mismatched-decoder", "unpaired")]
+    toy = plan.Attack("grey", scores.RECONSTRUCTION, "masks-only", grey, plan.hidden, pairs=plan.none)
+    monkeypatch.setattr(plan, "ATTACKS", (*cheap, toy))
+    monkeypatch.setattr(report.figures, "leakage", lambda *_arguments: None)  # a picture that cannot be drawn
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "audit-frontier.png").write_bytes(b"an earlier run's")
+    settings = audit.Settings(
+        dataset="photos",
+        private=None,
+        limit=128,
+        seed=0,
+        output_dir=tmp_path,
+        more_models=(),
+        data_dir=tmp_path,
+        workers=0,
+        skip_corrupt=False,
+        masks=("aae+key", "identity"),
+    )
+    assert [step.threat for step in plan.steps("aae", world.images) if toy in step.attacks] == ["masks-only"]
+    audit.run(settings, *(autoencoder(seed) for seed in (0, 2, 1)), Ledger(tmp_path / "audit-runs.pt", "code"), None)
+    with open(tmp_path / "audit.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["attack"] == "grey"]
+    assert {row["mask"] for row in rows} == {"aae", "aae+key"}
+    assert [row["measure"] for row in rows if row["mask"] == "aae"] == list(scores.RECONSTRUCTION.measures)
+    page = (tmp_path / "audit.md").read_text()
+    assert "| aae | masks-only | grey |" in page
+    assert "(figures/audit-attacks.png)" in page and "audit-leakage.png" not in page
+    assert "audit-frontier.png" not in page
+    assert ("masks-only", "grey") in plan.pictured() and (tmp_path / "figures" / "audit-attacks.png").exists()
+    assert not (tmp_path / "frontier.csv").exists()
+
+
+@pytest.mark.parametrize(("mask", "threat", "count"), [("untrained", "known-pairs", 10), ("pca", "stolen-encoder", 40)])
+def test_labels_are_judged_on_the_last_set(world, mask, threat, count):
+    attacks = tuple(a for a in plan.ATTACKS if a.kind is scores.ATTRIBUTE and a.threat == threat)
+    step = plan.Step(mask, threat, count, attacks)
+    assert step.rows(list(world.judged)) == [("private", "attribute", measure) for measure in ("accuracy", "choice")]
+    result = audit.attack(world, step)
+    assert result["values"].shape == (2, 3) and 0 <= result["values"].min() <= result["values"].max() <= 1
+    assert result["examples"].shape == (0, audit.EXAMPLES, 3, 16, 16)
+    assert result["worst"].shape == (0, audit.WORST)
