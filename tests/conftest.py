@@ -29,7 +29,19 @@ pytest.register_assert_rewrite("ops_common")  # says, as in a test, what was com
 
 # begun first, so that no worker has a long file left when the others are done; the second, while the first makes the
 # workplace, is one that does not wait for it
-LONG = ("faults", "distributed", "scripts", "systems", "audit", "world", "backends", "attacks", "cuda_on_cpu", "writes", "ops")
+LONG = (
+    "faults",
+    "distributed",
+    "scripts",
+    "systems",
+    "audit",
+    "world",
+    "backends",
+    "attacks",
+    "cuda_on_cpu",
+    "writes",
+    "ops",
+)
 
 torch.set_num_threads(1)  # as the scripts run below: the same bits in this process and in others
 

@@ -102,7 +102,7 @@ def test_figures_are_those_of_the_table_and_thresholds_turn_lines(folder):
     assert all(row[-1] == "no threshold given" for row in rows) and "decides nothing" in page.text
     assert release.BEFORE not in page.text
     assert [row[3] for row in rows][:2] == ["unpaired", "ridge"]
-    assert rows[1][2] == "300 known pairs, of cifar10"
+    assert rows[1][2] == "300 known pairs, and as many of cifar10"
     assert "label mean image 0.150 (0.140 to 0.160); nearest public image 0.200" in rows[0][5]
     assert rows[2][5] == "guessing 0.050" and "measured on 20 images of cifar100" in page.text
 

@@ -371,7 +371,7 @@ def test_edited_masked_files(workplace, tmp_path):
         saved(view=content["view"].int() - 1)
     with pytest.raises(InputError, match=r"labels has shape .* 1 dimension.*\.flatten\(0\) it"):
         saved(labels=content["labels"][:, None])
-    with pytest.raises(InputError, match=r"lacks its version; write masks with maskbench\.save"):
+    with pytest.raises(InputError, match=r"lacks its version; restore it.*maskbench\.save"):
         saved(version=None)
     with pytest.raises(InputError, match=r"dictionary of another kind; dict\(\) it"):
         torch.save(collections.defaultdict(list, content), path)

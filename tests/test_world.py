@@ -49,7 +49,7 @@ def world():
         judged={"photos": validation[:20], "private": private},
         label_means={name: torch.rand(20, 3, 16, 16, generator=generator) for name in ("photos", "private")},
         validation=validation,
-        known=some(40),
+        known={"photos": some(40), "private": some(30)},
         public=some(120),
         labelled=(some(40), labels[:40], labels[40:]),
     )
@@ -108,13 +108,13 @@ def test_an_attacker_has_what_the_threat_allows_and_nothing_else(world, mask, th
     knowledge = threats.THREATS[threat].knowledge(world, world.victim(mask), count)
     assert {name for name in OPTIONAL if getattr(knowledge, name) is not None} == allowed
     assert set(vars(knowledge)) == {*OPTIONAL, *("masks", "collection", "public", "own")}
-    assert knowledge.pairs is None or len(knowledge.pairs.codes) == len(knowledge.pairs.images) == count
+    assert knowledge.pairs is None or len(knowledge.pairs.codes) == len(knowledge.pairs.images) == 2 * count
     assert knowledge.oracle is None or knowledge.oracle.queries == count
 
     assert (knowledge.own is None) == (threat == "two-releases")
     assert knowledge.mean is not None and (knowledge.own is None or knowledge.own.codes is not None)  # looked at, too
     images = world.images
-    secrets = [*images.judged.values(), images.validation, images.known]
+    secrets = [*images.judged.values(), images.validation, *images.known.values()]
     secrets = [form for pixels in secrets for form in (pixels.flatten(), pixels.flatten() / 255)]
     for item in reachable(knowledge):
         assert not isinstance(item, (World, Victim, Images, Keyed, KeyedTransform))
@@ -123,6 +123,15 @@ def test_an_attacker_has_what_the_threat_allows_and_nothing_else(world, mask, th
         if isinstance(item, torch.Tensor):
             same = [secret for secret in secrets if secret.numel() == item.numel() and secret.dtype == item.dtype]
             assert not any(torch.allclose(item.flatten(), secret) for secret in same)
+
+
+def test_known_pairs_are_as_many_of_each_sets_kind(world):
+    victim, images = world.victim("aae"), world.images
+    for count, private in ((10, 10), (40, 30)):  # or all there are
+        pairs = victim.pairs(count)
+        wanted = to_float(torch.cat((images.known["photos"][:count], images.known["private"][:private])))
+        torch.testing.assert_close(pairs.images, wanted)
+        torch.testing.assert_close(pairs.codes, victim.encode(wanted))
 
 
 def test_a_second_release_is_of_another_encoder_than_the_attackers(world):

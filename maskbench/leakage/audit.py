@@ -159,7 +159,8 @@ def run(
     key_file = settings.output_dir / "audit.key"
     if not key_file.exists():
         key.create(key_file)
-    everything = {**images.judged, "validation": images.validation, "known": images.known, "public": images.public}
+    everything = {**images.judged, "validation": images.validation, "public": images.public}
+    everything |= {f"known {name}": pixels for name, pixels in images.known.items()}
     everything |= {f"label means of {name}": means for name, means in images.label_means.items()}
     inputs = {"images": pt.fingerprint(everything), "seed": settings.seed}
     inputs |= {"key": atomic.digest(key_file), "torch": torch.__version__}
@@ -208,13 +209,14 @@ def load_images(settings: Settings, image_size: int, numbers: int) -> tuple[Imag
     full = load(settings.dataset, "--dataset")
     public, validation = datasets.autoencoder_split(full, settings.limit)
     count = min(EVALUATED, len(validation) // 2)
-    known = validation[len(validation) // 2 :] if full.name == "photos" else full.rows(TEST)[: settings.limit]
-    if count < 2 * EXAMPLES or len(known) < threats.PAIRS[0] or len(public) < numbers:
+    rest = validation[len(validation) // 2 :] if full.name == "photos" else full.rows(TEST)[: settings.limit]
+    if count < 2 * EXAMPLES or len(rest) < threats.PAIRS[0] or len(public) < numbers:
         raise InputError(
             f"--dataset {settings.dataset}: leaves too few images for an audit; use more, or a larger --limit"
         )
     first = settings.dataset.split(":")[0]
-    judged, labelled, private = {first: full.images[validation[:count]]}, None, None
+    judged, known = {first: full.images[validation[:count]]}, {first: full.images[rest]}
+    labelled, private = None, None
     means = {first: label_means(full, public, validation[:count])}
     if settings.private is not None:
         private = load(settings.private, "--private")
@@ -228,11 +230,11 @@ def load_images(settings: Settings, image_size: int, numbers: int) -> tuple[Imag
         name = f"private {name}" if name in judged else name
         judged[name] = private.images[rows]
         train = datasets.labelled_split(private, settings.limit)[0][:MOST_PAIRS]
-        means[name] = label_means(private, train, rows)
+        known[name], means[name] = private.images[train], label_means(private, train, rows)
         if settings.private == "cifar100":
             coarse = cifar100.coarse_labels(private)
             labelled = private.images[train], coarse[train], coarse[rows]
-    return Images(judged, means, full.images[validation], full.images[known], full.images[public], labelled), private
+    return Images(judged, known, means, full.images[validation], full.images[public], labelled), private
 
 
 def label_means(images: ImageSet, others: Tensor, rows: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def beside(world: World, owner: Autoencoder, table: list[list], inputs: dict) ->
 
 def most_pairs(images: Images) -> int:
     """How many known pairs leakage is measured with."""
-    return max(count for count in threats.PAIRS if count <= min(PAIRS, len(images.known)))
+    return max(count for count in threats.PAIRS if count <= min(PAIRS, images.most_pairs))
 
 
 def steps(images: Images) -> list[plan.Step]:

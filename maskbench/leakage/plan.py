@@ -124,7 +124,7 @@ ATTACKS = (
     Attack("latent-ridge", RECONSTRUCTION, "known-pairs", ridge.latent_from_pairs, hidden),
     Attack("pseudo-pairs", RECONSTRUCTION, "known-pairs", ridge.latent_from_pseudo_pairs, hidden, many),
     Attack("inverse-decoder", RECONSTRUCTION, "known-pairs", decoders.inverse_from_pairs, hidden),
-    Attack("scratch-decoder", RECONSTRUCTION, "known-pairs", decoders.scratch_from_pairs, hidden, many),
+    Attack("scratch-decoder", RECONSTRUCTION, "known-pairs", decoders.scratch_from_pairs, hidden, many_or_all),
     Attack("perceptual-decoder", RECONSTRUCTION, "known-pairs", decoders.perceptual_from_pairs, trained, many_or_all),
     Attack("retrieval", RECONSTRUCTION, "known-pairs", retrieval.from_pairs, hidden, pictured=False),
     Attack("re-identification", REIDENTIFICATION, "known-pairs", reidentification.from_pairs, hidden),
@@ -221,7 +221,7 @@ def steps(mask: str, images: Images) -> Iterator[Step]:
     """What is done to a mask with these images."""
     labelled = images.labelled is not None
     suited = [attack for attack in ATTACKS if attack.masks(mask) and (labelled or attack.kind is not ATTRIBUTE)]
-    some = [count for count in threats.PAIRS if count <= len(images.known)]
+    some = [count for count in threats.PAIRS if count <= images.most_pairs]
     for threat, row in threats.THREATS.items():
         counts = row.counts(mask, some, len(images.public))
         for count in counts:

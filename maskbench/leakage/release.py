@@ -153,7 +153,8 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
     """
     mask, images = released.mask, table.sets[-1]
     known = tried(table, "known-pairs", terms.pairs)
-    attackers = {"masks alone": 0} | ({f"{known:,} known pairs, of {table.sets[0]}": known} if known else {})
+    beside = f", and as many of {table.sets[0]}" if len(table.sets) > 1 else ""
+    attackers = {"masks alone": 0} | ({f"{known:,} known pairs{beside}": known} if known else {})
 
     def of_pixels(kind: scores.Kind, threat: str, count: int) -> str:
         rows = table.chosen(kind, "identity", count, (threat,), images)

@@ -32,7 +32,7 @@ def masks_only(world: World, victim: Victim, _count: int = 0, **more) -> Knowled
 
 
 def known_pairs(world: World, victim: Victim, count: int) -> Knowledge:
-    """Also ``count`` of the images behind masks, and the labels of as many."""
+    """Also ``count`` of the images behind masks of each judged set, and the labels of as many."""
     return masks_only(world, victim, pairs=victim.pairs(count), labelled=victim.labelled(count))
 
 
@@ -93,7 +93,7 @@ THREATS = {
         counts=lambda mask, some, public: [0],
     ),
     "known-pairs": Threat(
-        text="also k of the images behind masks",
+        text="also k of the images behind masks of each set",
         knowledge=known_pairs,
         counts=lambda mask, some, public: some,
     ),

@@ -1,8 +1,9 @@
 """What the audit holds and no attack is given: all images, the owner's methods with key and decoder, the answers.
 
 Which images: attacks are judged on the first 1,000 validation images of the autoencoders, which nobody trained on, and
-on test images of the private set. Known pairs are of the test part of ``--dataset`` (of ``photos``, whose test part is
-the validation part, of its second half). Public images are those the autoencoders trained on. The masks of all
+on test images of the private set. Known pairs are as many of each set's kind: of the test part of ``--dataset`` (of
+``photos``, whose test part is the validation part, of its second half), and training images of the private set. Public
+images are those the autoencoders trained on. The masks of all
 validation images are what the attacker takes statistics of.
 """
 
@@ -37,16 +38,22 @@ class Images:
 
     Attributes:
         judged: by the name of their set.
+        known: of each judged set's kind, images that may be behind known pairs, by set.
         label_means: of each judged image the mean of other images of its label, float32 ``[N, 3, S, S]`` by set.
         labelled: labelled images of the last judged set's kind, their labels, and those of its judged images; or None.
     """
 
     judged: dict[str, Tensor]
+    known: dict[str, Tensor]
     label_means: dict[str, Tensor]
     validation: Tensor
-    known: Tensor
     public: Tensor
     labelled: tuple[Tensor, Tensor, Tensor] | None
+
+    @property
+    def most_pairs(self) -> int:
+        """How many pairs of a kind may be known; those of the private set may be fewer."""
+        return len(next(iter(self.known.values())))
 
 
 class World:
@@ -74,7 +81,7 @@ class World:
         self._secret = secret
         self.judged = {name: to_float(pixels) for name, pixels in images.judged.items()}
         self.public = Public(images.public)
-        self.known = to_float(images.known[:MOST_PAIRS])
+        self.known = {name: to_float(pixels[:MOST_PAIRS]) for name, pixels in images.known.items()}
         self.victim, self._methods = functools.cache(self._victim), functools.cache(self._make_methods)
         self.orders = {name: self._order(number, len(x)) for number, (name, x) in enumerate(self.judged.items())}
         self.candidates = {name: pixels[self.orders[name]] for name, pixels in self.judged.items()}
@@ -205,13 +212,16 @@ class Victim:
         return batched(self.encode, to_float(self.world.images.validation))
 
     @functools.cached_property
-    def _known(self) -> Tensor:
-        return batched(self.encode, self.world.known)
+    def _known(self) -> dict[str, Tensor]:
+        return {name: batched(self.encode, images) for name, images in self.world.known.items()}
 
     def pairs(self, count: int) -> Pairs:
-        """The first known pairs."""
-        # a view would lead to the pairs that are not known
-        return Pairs(self._known[:count].clone(), self.world.known[:count].clone())
+        """The first ``count`` known pairs of each judged set's kind, or all there are."""
+        codes, images = (
+            torch.cat([rows[:count] for rows in known.values()])  # copies: a view would lead to what is not known
+            for known in (self._known, self.world.known)
+        )
+        return Pairs(codes, images)
 
     def second_release(self) -> dict[str, Tensor]:
         """Codes of the same images as the owner masks them elsewhere, by set, in the candidates' order."""

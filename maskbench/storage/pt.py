@@ -74,7 +74,7 @@ def load(path: Path, wanted: str, version: int = VERSION, mapped: bool = False) 
     stated = content.get("version")
     if type(stated) is not int or stated != version:
         if stated is None:
-            raise InputError(f"{path}: lacks its version; write masks with maskbench.save")
+            raise InputError(f"{path}: lacks its version; restore it or make it again (maskbench.save writes masks)")
         advice = "make it again" if type(stated) is int and stated < version else "update maskbench"
         raise InputError(f"{path}: version {shown(stated)}, this maskbench reads {version}; {advice}")
     return content
@@ -99,7 +99,7 @@ def read(path: Path, mapped: bool = False) -> dict[str, Any]:
     except (InputError, PermissionError, MemoryError):
         raise
     except pt_contents.EditedError as error:
-        raise InputError(f"{path}: {error} before torch.save, or write masks with maskbench.save") from None
+        raise InputError(f"{path}: {error} before torch.save (maskbench.save writes masks)") from None
     except Exception as error:  # neither zipfile nor torch.load has a narrower promise for hostile or cut-off bytes
         reason = str(error).split("\n")[0][:120] or type(error).__name__
         raise InputError(f"{path}: damaged, or not a maskbench file ({reason}); restore it or make it again") from None
