@@ -49,8 +49,9 @@ from maskbench.models import (
     Encoder,
     PriorSampler,
     evaluation,
+    features_and_pictures,
     forget,
-    read_images,
+    linear_outputs,
     set_statistics,
     start_with_even_categories,
     whiten,
@@ -83,7 +84,7 @@ PRIOR_PULL = 0.2  # of the discriminators beside the agreement (at --prior-weigh
 DECODED = 4  # preset invariant: the decoder, which only looks on, learns from every fourth image
 DECORRELATION = 8e-4  # weight of each squared correlation of different dimensions in the agreement
 CATEGORY = 0.01  # weight of the categories in the agreement
-FORGOTTEN = 5  # patterns of light and dark, by the codes of preset invariant that masks are made of
+FORGOTTEN = 5  # patterns of light and dark that masks of preset invariant forget
 # at most, that the closed forms are fitted to: beyond, they hardly change, and one encoder is slower
 STATISTICS_IMAGES = {"invariant": 20_000, "paper": 50_000}
 
@@ -202,15 +203,9 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
     torch.set_num_threads(threads)
     device, batch_size = run.images.train.device, run.settings.batch_size
     state = begin(run, seed, fit=not saved)
-    encoder, decoder = state.encoder, state.decoder
     journal = Journal(folder, state, run, threads, device)
     if saved:
         journal.restore(saved)
-        if journal.done == 0:  # it may have been stopped between two of its files
-            encoder.eval(), decoder.eval()
-            to_mask_with = without_patterns(state, *read_images(encoder, statistics_images(run)), seed)
-            journal.export(*to_mask_with)
-            encoder.train(), decoder.train()
     journal.open()
     state.make_capturable(device)
     step = step_function(state, run, seed)
@@ -242,39 +237,39 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
                 journal.seconds = time.perf_counter() - start
                 journal.save()
                 stopper.saved(f"{folder}, epoch {epoch}, step {number}")
-        set_statistics(encoder, mini_batches(run))
-        encoder.eval(), decoder.eval()
-        features, pictures = read_images(encoder, statistics_images(run))
-        whiten(encoder, decoder, features, seed)
-        to_mask_with = without_patterns(state, features, pictures, seed)
-        encoder.train(), decoder.train()
+        pair = whitened_pair(state, run, seed)
         journal.seconds = time.perf_counter() - start
-        validation_mse = evaluation.reconstruction_mse(*to_mask_with, large_batches(run.images.validation))
+        validation_mse = evaluation.reconstruction_mse(*pair, large_batches(run.images.validation))
         if not math.isfinite(validation_mse):
             raise not_finite(f"the validation loss after epoch {epoch}", folder)
-        journal.finish_epoch(validation_mse, *to_mask_with)
+        journal.finish_epoch(validation_mse, pair)
         stopper.saved(f"{folder}, epoch {epoch}")
 
     journal.close()
     if torchrun.rank() == 0:
-        show(*to_mask_with, run.images.validation, journal.history, folder)
+        show(*journal.pair, run.images.validation, journal.history, folder)
 
 
-def without_patterns(state: TrainingState, features: Tensor, pictures: Tensor, seed: int) -> tuple[Encoder, Decoder]:
-    """What masks are made with, and the decoder for them: copies, in eval mode.
+@torch.no_grad()
+def whitened_pair(state: TrainingState, run: Run, seed: int) -> tuple[Encoder, Decoder]:
+    """Whiten the codes in training; then make what ``encoder.pt`` and ``decoder.pt`` hold: copies, in eval mode.
 
-    The codes of preset invariant forget patterns there; those that are trained on keep them.
-
-    Args:
-        state: its encoder and decoder in eval mode.
-        features, pictures: what :func:`read_images` makes of images.
-        seed: of the instance.
+    The copies of preset invariant forget patterns; the training goes on with codes that keep them.
     """
-    encoder, decoder = copy.deepcopy((state.encoder, state.decoder))
-    if state.preset == "invariant":
-        forget(encoder.gaussian, features, pictures, FORGOTTEN)
-        whiten(encoder, decoder, features, seed)
-    return encoder, decoder
+    encoder, decoder = state.encoder, state.decoder
+    set_statistics(encoder, mini_batches(run))
+    encoder.eval(), decoder.eval()
+    if state.preset == "paper":
+        whiten(encoder, decoder, linear_outputs(encoder, statistics_images(run))[0], seed)
+        pair = copy.deepcopy((encoder, decoder))
+    else:
+        features, pictures = features_and_pictures(encoder, statistics_images(run))
+        whiten(encoder, decoder, encoder.gaussian(features), seed)
+        pair = copy.deepcopy((encoder, decoder))
+        forget(pair[0].gaussian, features, pictures, FORGOTTEN)
+        whiten(*pair, pair[0].gaussian(features), seed)
+    encoder.train(), decoder.train()
+    return pair
 
 
 def begin(run: Run, seed: int, fit: bool) -> TrainingState:
@@ -296,9 +291,9 @@ def begin(run: Run, seed: int, fit: bool) -> TrainingState:
         if fit:
             set_statistics(encoder, mini_batches(run))
             encoder.eval()
-            features, _ = read_images(encoder, statistics_images(run))
-            start_with_even_categories(encoder, features)
-            whiten(encoder, None, features, seed)
+            outputs, logits = linear_outputs(encoder, statistics_images(run))
+            start_with_even_categories(encoder.categorical, logits)
+            whiten(encoder, None, outputs, seed)
             encoder.train()
     prior = PriorSampler(settings.gaussian_dim, settings.categories, seed).to(device)
 

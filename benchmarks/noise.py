@@ -9,7 +9,7 @@ many of the first 1,000 test images somebody names without a known pair who has 
 - an encoder of the same kind (by transport);
 - the encoder itself: the likeliest code is the nearest to the mask;
 - the encoder, and knows what the labels that travel with masks say of the images: the nearest code of the same label;
-- the encoder, and masks of 20 augmented copies of each image: the code whose copies are nearest in all.
+- the encoder, and masks of 20 copies of each image beside (flips, shifts): whose codes are nearest in all.
 
 Beside each of the last three stands its bound; then the bits of a mask.
 """
@@ -26,13 +26,13 @@ from maskbench.data.image_set import TEST, TRAIN, to_float
 from maskbench.leakage import bounds
 from maskbench.leakage.attacks.reidentification import matched_by_transport, ranks_of
 from maskbench.leakage.audit import load_instances
-from maskbench.masking.augmentation import NAMES, augmented
+from maskbench.masking.augmentation import NAMES, SHIFT, augmented
 from maskbench.masking.noise import Noised, clipped
 from maskbench.masking.shards import Shard, Work
 from maskbench.runtime import command_line
 from maskbench.storage import tables
 
-KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3, 0.2, 0.1)
+KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
 CANDIDATES = 1000
 DRAWS = 5
 SCORES = (("mlp", 2), ("mlp", 3), ("mlp", 4), ("forest", 3), ("adaboost", 3))
@@ -56,13 +56,17 @@ def main() -> None:
     train, test = (torch.nonzero(images.split == part).flatten() for part in (TRAIN, TEST))
     first = test[:CANDIDATES]
     pixels, labels = to_float(images.images[first]), images.labels[first]
-    random = torch.Generator().manual_seed(0)
-    copies = [augmented(pixels, NAMES, torch.rand(CANDIDATES, 3, generator=random)) for _ in range(COPIES)]
+    # the same copies of every image, all of them different: equal ones would have equal noise, and tell nothing more
+    places = torch.tensor([2, 2 * SHIFT + 1, 2 * SHIFT + 1])
+    variants = (torch.cartesian_prod(*map(torch.arange, places.tolist())) + 0.5) / places
+    variants = variants[torch.randperm(len(variants), generator=torch.Generator().manual_seed(0))]
+    copies = [augmented(pixels, NAMES, variant.expand(CANDIDATES, 3)) for variant in variants]
+    copies = [copy for copy in copies if not torch.equal(copy, pixels)][:COPIES]
     owner, _, attacker = load_instances(args.models / "0", args.models / "1")
     with torch.inference_mode():
         views = [clipped(owner, view) for view in (pixels, *copies)]
         own_codes = clipped(attacker, pixels)
-    places, same_label = torch.arange(CANDIDATES), labels[:, None] == labels
+    own_places, same_label = torch.arange(CANDIDATES), labels[:, None] == labels
     rows = []
     for kept in KEPT:
         method = Noised(owner, kept, SECRET)
@@ -76,7 +80,7 @@ def main() -> None:
             [
                 kept,
                 *(mean_accuracies(data, [name], classes, DRAWS)[name][0] for name, classes in SCORES),
-                (ranks_of(matched_by_transport(released[0], own_codes), places) == 1).double().mean().item(),
+                (ranks_of(matched_by_transport(released[0], own_codes), own_places) == 1).double().mean().item(),
                 named(apart[0]),
                 bounds.naming_bound(kept, size, 1, CANDIDATES),
                 named(apart[0].masked_fill(~same_label, torch.inf)),

@@ -8,9 +8,18 @@ import sys
 import torch
 from test_training import make, mini_batches
 
-from maskbench.models import PRESETS, encoder, read_images, whiten
+from maskbench.models import (
+    PRESETS,
+    encoder,
+    features_and_pictures,
+    forget,
+    linear_outputs,
+    start_with_even_categories,
+    whiten,
+)
 from maskbench.runtime import torchrun
-from train_aae import take_step, without_patterns
+from maskbench.training.state import TrainingState
+from train_aae import FORGOTTEN, take_step
 
 
 def steps_of(preset: str, dtype: torch.dtype, steps: int, learning: bool = True) -> dict:
@@ -27,14 +36,19 @@ def steps_of(preset: str, dtype: torch.dtype, steps: int, learning: bool = True)
     networks = state.networks()
     gradients = {f"{name}.{key}": p.grad for name, part in networks.items() for key, p in part.named_parameters()}
     if learning:
-        state.encoder.eval()
-        features, pictures = read_images(state.encoder, [images[mine] for images, *_ in batches])
-        whiten(state.encoder, state.decoder, features, seed=0)
-        networks |= dict(
-            zip(("to mask with", "its decoder"), without_patterns(state, features, pictures, 0), strict=True)
-        )
+        learn_closed_forms(state, [images[mine] for images, *_ in batches])
     states = {f"{name}.{key}": value for name, part in networks.items() for key, value in part.state_dict().items()}
     return {"losses": torch.stack(losses), "gradients": gradients, "states": states}
+
+
+@torch.no_grad()
+def learn_closed_forms(state: TrainingState, shares: list[torch.Tensor]) -> None:
+    encoder, decoder = state.encoder.eval(), state.decoder.eval()
+    features, pictures = features_and_pictures(encoder, shares)
+    start_with_even_categories(encoder.categorical, linear_outputs(encoder, shares)[1])
+    if state.preset == "invariant":
+        forget(encoder.gaussian, features, pictures, FORGOTTEN)
+    whiten(encoder, decoder, encoder.gaussian(features), seed=0)
 
 
 def everything() -> dict:

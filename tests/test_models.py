@@ -14,6 +14,7 @@ from maskbench.models import (
     Encoder,
     MaskClassifier,
     forget,
+    linear_outputs,
     set_statistics,
     start_with_even_categories,
     whiten,
@@ -140,7 +141,7 @@ def test_categories_start_even():
     images = planted_images(2000, 44)
     encoder, _ = autoencoder(image_size=16, width=4, gaussian_dim=20, categories=5)
     assert encoder(images)[1].mean(0).max() > 0.5  # as PyTorch starts them, one has most images
-    start_with_even_categories(encoder, encoder.read(images))
+    start_with_even_categories(encoder.categorical, linear_outputs(encoder, images.split(500))[1])
     logits = encoder.categorical(encoder.read(images))
     torch.testing.assert_close(logits.mean(0), torch.zeros(5), atol=1e-3, rtol=0)
     torch.testing.assert_close(logits.std(0, correction=0), torch.full((5,), 3.0), atol=1e-3, rtol=0)
@@ -154,7 +155,7 @@ def test_whitening_is_exact_and_changes_no_picture():
     encoder, decoder = autoencoder(image_size=16, width=4, gaussian_dim=20, categories=3)
     before = decoder(torch.cat(encoder(images), 1))
     assert latent_summary(*encoder(images))["correlation"] > 0.1
-    whiten(encoder, decoder, encoder.read(images), seed=0)
+    whiten(encoder, decoder, linear_outputs(encoder, images.split(500))[0], seed=0)
     codes = encoder(images)
     assert (decoder(torch.cat(codes, 1)) - before).square().mean() < 1e-6 * before.var()
     summary = latent_summary(*codes)
@@ -170,7 +171,7 @@ def test_whitening_ends_in_principal_axes_in_an_order_and_with_signs_from_the_se
     for seed in (0, 0, 1):
         torch.manual_seed(0)
         encoder, decoder = autoencoder(image_size=16, width=4, gaussian_dim=20, categories=3)
-        whiten(encoder, decoder, encoder.read(images), seed)
+        whiten(encoder, decoder, linear_outputs(encoder, images.split(500))[0], seed)
         columns = decoder.linear.weight[:, :20].double()
         gram = columns.T @ columns
         assert (gram - gram.diagonal().diag()).abs().max() < 1e-4 * gram.max()  # orthogonal
@@ -188,7 +189,7 @@ def test_whitening_ends_in_principal_axes_in_an_order_and_with_signs_from_the_se
 def test_whitening_by_few_images_stays_finite():
     encoder, decoder = autoencoder(image_size=8, width=4)  # 384 numbers of 64 pixels
     for images in (torch.rand(3, 3, 8, 8), torch.full((3, 3, 8, 8), 0.5)):
-        whiten(encoder, decoder, encoder.read(images), seed=0)
+        whiten(encoder, decoder, linear_outputs(encoder, images.split(500))[0], seed=0)
         assert decoder(torch.cat(encoder(images), 1)).isfinite().all()
 
 

@@ -93,10 +93,14 @@ def test_who_waits_for_a_folder_says_so(tmp_path, capsys):
         assert capsys.readouterr().out == ""
 
 
-DRAWN = (
-    "from maskbench.runtime import plotting\nfrom pathlib import Path\n"
-    "draw = plotting.picture(lambda path: plotting.write(plotting.subplots()[0], path))\ndraw(Path('drawn.png'))"
-)
+DRAWN = """
+from maskbench.runtime import command_line, plotting
+from pathlib import Path
+def main():
+    plotting.picture(lambda path: plotting.write(plotting.subplots()[0], path))(Path("drawn.png"))
+    print("0.9 \u00b1 0.1")
+command_line.run(main)
+"""
 
 
 @pytest.mark.parametrize("styles", [b"text.usetex: True\nfont.family: No Such Font\n", b"font.family: caf\xe9\n"])
@@ -104,7 +108,8 @@ def test_pictures_of_a_notebook_with_latex_and_another_encoding(tmp_path, styles
     (tmp_path / "matplotlibrc").write_bytes(styles)
     settings = {"MPLBACKEND": "module://no.such.backend", "MPLCONFIGDIR": str(tmp_path), "PYTHONIOENCODING": "ascii"}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **settings}
-    subprocess.run([sys.executable, "-c", DRAWN], cwd=tmp_path, env=environment, check=True)
+    done = subprocess.run([sys.executable, "-c", DRAWN], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert done.stdout == b"0.9 ? 0.1\n"
     assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")
 
 

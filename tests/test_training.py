@@ -35,6 +35,7 @@ from train_aae import (
     DECORRELATION,
     DISCRIMINATOR_BETAS,
     DISCRIMINATOR_STEPS,
+    FORGOTTEN,
     GRADIENT_PENALTY,
     PRIOR_PULL,
     take_step,
@@ -258,7 +259,7 @@ def test_the_ablation_leaves_out_what_it_says(monkeypatch):
         for epochs, batch in enumerate(images.split(16)):
             state.anneal(epochs, 4)
             assert take_step(state, batch / 255).isfinite().all()
-        train_aae.whiten(state.encoder, state.decoder, state.encoder.read(images / 255), 0)
+        train_aae.whiten(state.encoder, state.decoder, train_aae.linear_outputs(state.encoder, [images / 255])[0], 0)
         return torch.cat([parameter.detach().flatten() for parameter in state.encoder.parameters()])
 
     whole = trained()
@@ -270,7 +271,7 @@ def test_the_ablation_leaves_out_what_it_says(monkeypatch):
     assert torch.equal(trained(), whole)
 
 
-def test_preset_invariant_resumes_to_the_same_bits(tmp_path):
+def test_preset_invariant_resumes_to_the_same_bits(tmp_path, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (64, 3, 16, 16), generator=generator, dtype=torch.uint8)
     settings = Settings("", None, 16, 24, 5, "invariant", 1.0, 16, 1e-3, 0)
@@ -303,8 +304,14 @@ def test_preset_invariant_resumes_to_the_same_bits(tmp_path):
     fingerprint = checkpoints.load_pair(folders[0])[2]
     assert checkpoints.load_pair(folders[1])[2] == fingerprint
     (folders[0] / "encoder.pt").unlink()  # as where a run is stopped between two of its files
+    monkeypatch.setattr(train_aae, "forget", None)  # on another machine, rounding would make another encoder
     train_aae.train(Stopper(10), run, 0, unbroken, folders[0], 0)
     assert checkpoints.load_pair(folders[0])[2] == fingerprint
+    assert (folders[0] / "decoder.pt").read_bytes() == (folders[1] / "decoder.pt").read_bytes()
+    stopped = saved | {
+        "settings": unbroken["settings"]
+    }  # within epoch 2; of an epoch that is over, nothing is left to do
+    train_aae.train(Stopper(10), dataclasses.replace(run, epochs=1), 0, stopped, folders[1], 0)
     torch.set_flush_denormal(False)
 
 
@@ -337,14 +344,21 @@ def test_after_every_epoch_a_copy_of_the_encoder_forgets(preset, tmp_path):
         codes = torch.linalg.qr(codes - codes.mean(0))[0]
         return float((codes.T @ pictures).square().sum() / pictures.square().sum())
 
-    written, decoder, _ = checkpoints.load_pair(tmp_path)
-    trained, its_decoder = checkpoints.load_trained(tmp_path / "checkpoint.pt")
+    written, decoder, fingerprint = checkpoints.load_pair(tmp_path)
+    trained, its_decoder, of_pair = checkpoints.load_in_training(tmp_path / "checkpoint.pt")
+    assert of_pair == fingerprint
     codes = torch.cat(written(to_float(images)), 1)
     if preset == "paper":
         assert all(torch.equal(value, trained.state_dict()[name]) for name, value in written.state_dict().items())
         assert torch.equal(decoder(codes), its_decoder(codes))
     else:
         assert told(written) < 0.1 and told(trained) > 0.8
+        # the written decoder fits: its pictures are those of codes that forgot and were not whitened
+        train_aae.forget(trained.gaussian, *train_aae.features_and_pictures(trained, [to_float(images)]), FORGOTTEN)
+        with torch.no_grad():
+            wanted = its_decoder(torch.cat(trained(to_float(images)), 1))
+            errors = [(decode(codes) - wanted).square().mean() / wanted.var() for decode in (decoder, its_decoder)]
+        assert errors[0] < 1e-6 and errors[1] > 0.1
     torch.set_flush_denormal(False)
 
 

@@ -127,23 +127,28 @@ def test_an_attacker_has_what_the_threat_allows_and_nothing_else(world, mask, th
 
 def test_known_pairs_are_as_many_of_each_sets_kind(world):
     victim, images = world.victim("aae"), world.images
-    for count, private in ((10, 10), (40, 30)):  # or all there are
-        pairs = victim.pairs(count)
-        wanted = to_float(torch.cat((images.known["photos"][:count], images.known["private"][:private])))
-        torch.testing.assert_close(pairs.images, wanted)
-        torch.testing.assert_close(pairs.codes, victim.encode(wanted))
+    pairs = victim.pairs(10)
+    wanted = to_float(torch.cat([pixels[:10] for pixels in images.known.values()]))
+    places = (pairs.images[:, None] == wanted).flatten(2).all(2).nonzero()[:, 1]
+    assert places.sort().values.tolist() == list(range(20))
+    assert 2 <= (places[:10] < 10).sum() <= 8  # mixed: some attacks hold the last out
+    torch.testing.assert_close(pairs.codes, victim.encode(pairs.images))
+    assert images.most_pairs == 30
 
 
 def test_a_second_release_is_of_another_encoder_than_the_attackers(world):
     masks, again = world.victim("aae"), world.victim("aae").second_release()["photos"]
     images = world.candidates["photos"]
-    contrast = world.attacker.encoder.contrast
-    for codes, method in ((again, world.another), (masks.own.encode(images), world.attacker)):
+    assert threats.masks_only(world, masks).own is masks.alike is not masks.own
+    assert threats.known_pairs(world, masks, 10).own is threats.stolen_encoder(world, masks, 0).own is masks.own
+    own = masks.own.encode(images), masks.alike.encode(images)
+    for codes, method in zip((again, *own), (world.another, world.attacker, world.another), strict=True):
         gaussian, categorical = method.encode(images)
-        torch.testing.assert_close(codes, torch.cat((contrast.inverse(gaussian), categorical), 1))
+        inverse = (method if codes is own[1] else world.attacker).encoder.contrast.inverse
+        torch.testing.assert_close(codes, torch.cat((inverse(gaussian), categorical), 1))
 
 
-def test_the_attackers_encoder_forgot_nothing(tmp_path, capsys):
+def test_the_attackers_encoder_forgot_nothing(tmp_path):
     sizes = {"preset": "invariant", "image_size": 16, "gaussian_dim": 16, "categories": 4}
     folders = tmp_path / "0", tmp_path / "1"
     for seed, folder in enumerate(folders):
@@ -151,24 +156,35 @@ def test_the_attackers_encoder_forgot_nothing(tmp_path, capsys):
         folder.mkdir()
         fingerprint = checkpoints.save_encoder(Encoder(**sizes), folder / "encoder.pt")
         checkpoints.save_decoder(Decoder(**sizes), fingerprint, folder / "decoder.pt")
-    owner, another, attacker = audit.load_instances(*folders)
-    assert attacker is another and "1/checkpoint.pt: no such file" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"1/checkpoint\.pt: no such file"):
+        audit.load_instances(*folders)
     trained = {"encoder": Encoder(**sizes), "decoder": Decoder(**sizes)}
-    content = {"settings": sizes, "environment": {}, "images": "", "threads": 1, "history": [], "seconds": 0.0}
-    content |= {"losses": torch.empty(0, 5), "states": {name: part.state_dict() for name, part in trained.items()}}
-    checkpoints.save_checkpoint(content, folders[1] / "checkpoint.pt")
-    owner, another, attacker = audit.load_instances(*folders)
-    assert capsys.readouterr().out == "" and attacker.fingerprint == pt.fingerprint(trained["encoder"].state_dict())
+    content = {"settings": sizes, "environment": {}, "images": "", "threads": 1, "seconds": 0.0}
+    content |= {"history": [[1, 0.0]], "losses": torch.empty(0, 5)}
+    content["states"] = {name: part.state_dict() for name, part in trained.items()}
+    pair = dict(zip(("encoder", "decoder"), checkpoints.load_pair(folders[1])[:2], strict=True))
+    content["pair"] = {name: part.state_dict() for name, part in pair.items()}
+
+    def saved(**changes: object) -> tuple[Autoencoder, ...]:
+        checkpoints.save_checkpoint(content | changes, folders[1] / "checkpoint.pt")
+        return audit.load_instances(*folders)
+
+    owner, another, attacker = saved()
+    assert attacker.fingerprint == pt.fingerprint(trained["encoder"].state_dict())
     for found, wanted in ((another, folders[1]), (owner, folders[0])):
         assert found.fingerprint == checkpoints.load_pair(wanted)[2]
     images = torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         rebuilt = attacker.rebuild(*attacker.encode(images))
         torch.testing.assert_close(rebuilt, trained["decoder"].eval()(torch.cat(trained["encoder"].eval()(images), 1)))
-    content["settings"] = sizes | {"image_size": 32}
-    checkpoints.save_checkpoint(content, folders[1] / "checkpoint.pt")
-    with pytest.raises(InputError, match=r"1/checkpoint\.pt"):
-        audit.load_instances(*folders)
+    for changes, reason in (
+        ({"settings": sizes | {"image_size": 32}}, "do not fit together"),
+        ({"losses": torch.zeros(2, 5)}, "within an epoch"),
+        ({"pair": content["states"]}, "not of the training of encoder.pt"),
+        ({"pair": {}}, "damaged"),
+    ):
+        with pytest.raises(InputError, match=rf"1/checkpoint\.pt.*{reason}"):
+            saved(**changes)
 
 
 def test_noise_is_on_what_is_released_and_on_what_is_learned_from(world):

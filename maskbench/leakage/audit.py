@@ -58,8 +58,8 @@ def audit(
 
     Args:
         victim: the folder of a trained instance, as ``train_aae.py`` leaves it.
-        attacker: that of the attacker's own instance: of the same kind and sizes, another seed. With preset
-            ``invariant`` his encoder is that of ``checkpoint.pt``, which forgot nothing.
+        attacker: that of the attacker's own instance: of the same kind and sizes, another seed; with preset
+            ``invariant``, with its ``checkpoint.pt``.
         output_dir: is made where it is missing.
         dataset: what the autoencoders were trained on.
         private: a labelled set that is judged, too.
@@ -109,12 +109,12 @@ def mask_name(name: str) -> str:
 
 
 def load_instances(victim: Path, attacker: Path) -> tuple[Autoencoder, Autoencoder, Autoencoder]:
-    """The owner's autoencoder, another owner's of another seed, and the attacker's, which is that before it forgot.
+    """The owner's autoencoder, another one of another seed, and this one in training, which forgot nothing.
 
-    Who attacks masks has no reason to make his own codes forget what pictures are made of.
+    The last two are the attacker's: codes that forgot are more like the owner's, codes that did not tell more.
 
     Raises:
-        InputError: one is missing, or they are not of one kind.
+        InputError: one is missing, they are not of one kind, or files are not of one training.
     """
     pairs = [checkpoints.load_pair(folder) for folder in (victim, attacker)]
     owner, another = (Autoencoder(encoder, fingerprint, decoder) for encoder, decoder, fingerprint in pairs)
@@ -122,16 +122,12 @@ def load_instances(victim: Path, attacker: Path) -> tuple[Autoencoder, Autoencod
         raise InputError(f"{attacker}: its sizes {another.encoder.config} are not those of {victim}")
     if owner.encoder.config["preset"] == "paper":  # where nothing is forgotten
         return owner, another, another
-    checkpoint = attacker / "checkpoint.pt"
-    if not checkpoint.exists():
-        print(
-            f"{checkpoint}: no such file; the attacker's own encoder is then encoder.pt, whose codes forgot patterns: "
-            "attacks with known pairs find a little less than they could"
+    path = attacker / "checkpoint.pt"
+    encoder, decoder, belongs_to = checkpoints.load_in_training(path)
+    if belongs_to != another.fingerprint:
+        raise InputError(
+            f"{path}: is not of the training of encoder.pt beside it; resume that, or bring its files back"
         )
-        return owner, another, another
-    encoder, decoder = checkpoints.load_trained(checkpoint)
-    if encoder.config != owner.encoder.config:
-        raise InputError(f"{checkpoint}: its sizes {encoder.config} are not those of {victim}")
     return owner, another, Autoencoder(encoder, pt.fingerprint(encoder.state_dict()), decoder)
 
 
@@ -230,6 +226,8 @@ def load_images(settings: Settings, image_size: int, numbers: int) -> tuple[Imag
         name = f"private {name}" if name in judged else name
         judged[name] = private.images[rows]
         train = datasets.labelled_split(private, settings.limit)[0][:MOST_PAIRS]
+        if len(train) < threats.PAIRS[0]:
+            raise InputError(f"--private {settings.private}: leaves too few images for an audit; use more")
         known[name], means[name] = private.images[train], label_means(private, train, rows)
         if settings.private == "cifar100":
             coarse = cifar100.coarse_labels(private)

@@ -13,7 +13,8 @@ NORMAL = NormalDist()
 def naming_bound(kept: float, gaussian_dim: int, views: int, candidates: int) -> float:
     """At most, the chance to name the image behind a mask among equally likely candidates, by its own views alone.
 
-    Who has the masks of several candidates can assign them to each other, and does better.
+    Who has the masks of several candidates can assign them to each other, and does better. Views are of
+    different codes: equal ones have equal noise and count once, but that they are equal tells of a blank image.
 
     Phi(Phi^-1(1 / N) + sqrt(v) R / sigma) for N candidates and v views. R = a sqrt(G) is the radius that codes are
     clipped to, times a, and sigma^2 = 1 - a^2 the variance of the noise.

@@ -1,9 +1,9 @@
 """Threat models: what an attacker has under each. One function makes the knowledge of each.
 
 The victim is instance 0 of the trained autoencoders; the attacker runs the same program on public images of the same
-kind and has instance 1, as it was before its codes forgot anything. He reads masks as anybody can who knows the method:
-with the contrast undone (:class:`maskbench.models.heads.Contrast`, by the two numbers of his own encoder), those in
-noise as they are.
+kind and has instance 1, also as it was before its codes forgot anything. He reads masks as anybody can who knows the
+method: with the contrast undone (:class:`maskbench.models.heads.Contrast`, by the two numbers of his own encoder), and
+those in noise as they are.
 
 What an attack is given beside that follows from what it finds out, see
 :func:`maskbench.leakage.audit.given`.
@@ -20,26 +20,27 @@ PAIRS = (10, 30, 100, 300, 1000, 3000, MOST_PAIRS)
 FITTED = ("aae", "pca")  # methods fitted to the public images, so that these are members
 
 
-def masks_only(world: World, victim: Victim, _count: int = 0, **more) -> Knowledge:
-    """Masked vectors, and public images of the same kind."""
-    return Knowledge(
-        masks=victim.masks,
-        collection=victim.collection,
-        public=world.public,
-        own=victim.own,
-        **more,
-    )
+def masks_only(world: World, victim: Victim, _count: int = 0) -> Knowledge:
+    """Masked vectors, and public images of the same kind.
+
+    Without pairs, what helps is codes of the attacker's own that are like the owner's.
+    """
+    return replace(_with(world, victim), own=victim.alike)
+
+
+def _with(world: World, victim: Victim, **more) -> Knowledge:
+    return Knowledge(masks=victim.masks, collection=victim.collection, public=world.public, own=victim.own, **more)
 
 
 def known_pairs(world: World, victim: Victim, count: int) -> Knowledge:
     """Also ``count`` of the images behind masks of each judged set, and the labels of as many."""
-    return masks_only(world, victim, pairs=victim.pairs(count), labelled=victim.labelled(count))
+    return _with(world, victim, pairs=victim.pairs(count), labelled=victim.labelled(count))
 
 
 def oracle(world: World, victim: Victim, count: int) -> Knowledge:
     """No pairs, but ``count`` images of the attacker's choice are masked."""
     encode = victim.encode
-    return masks_only(world, victim, oracle=limited_oracle(encode, count, victim.name))
+    return _with(world, victim, oracle=limited_oracle(encode, count, victim.name))
 
 
 def stolen_encoder(world: World, victim: Victim, count: int) -> Knowledge:
@@ -55,7 +56,7 @@ def stolen_encoder(world: World, victim: Victim, count: int) -> Knowledge:
         more["labelled"] = victim.labelled(count)
     elif victim.name in FITTED:
         more["membership"] = victim.membership()
-    return masks_only(world, victim, **more)
+    return _with(world, victim, **more)
 
 
 def two_releases(world: World, victim: Victim, _count: int = 0) -> Knowledge:
@@ -63,7 +64,7 @@ def two_releases(world: World, victim: Victim, _count: int = 0) -> Knowledge:
 
     None of these is his: an encoder of his own might be that of the second release.
     """
-    return replace(masks_only(world, victim, second=victim.second_release()), own=None)
+    return replace(_with(world, victim, second=victim.second_release()), own=None)
 
 
 def _stolen_counts(mask: str, some: list[int], public: int) -> list[int]:

@@ -1,15 +1,16 @@
 """What the audit holds and no attack is given: all images, the owner's methods with key and decoder, the answers.
 
 Which images: attacks are judged on the first 1,000 validation images of the autoencoders, which nobody trained on, and
-on test images of the private set. Known pairs are as many of each set's kind: of the test part of ``--dataset`` (of
-``photos``, whose test part is the validation part, of its second half), and training images of the private set. Public
-images are those the autoencoders trained on. The masks of all
+on test images of the private set. There are as many known pairs of each set: images of the test part of ``--dataset``
+(of ``photos``, whose test part is the validation part, of its second half), and training images of the private set.
+Public images are those the autoencoders trained on. The masks of all
 validation images are what the attacker takes statistics of.
 """
 
 import functools
 import hashlib
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ class Images:
 
     Attributes:
         judged: by the name of their set.
-        known: of each judged set's kind, images that may be behind known pairs, by set.
+        known: images that may be behind known pairs, by the judged set that they are of.
         label_means: of each judged image the mean of other images of its label, float32 ``[N, 3, S, S]`` by set.
         labelled: labelled images of the last judged set's kind, their labels, and those of its judged images; or None.
     """
@@ -52,8 +53,8 @@ class Images:
 
     @property
     def most_pairs(self) -> int:
-        """How many pairs of a kind may be known; those of the private set may be fewer."""
-        return len(next(iter(self.known.values())))
+        """How many pairs of each set may be known."""
+        return min(map(len, self.known.values()))
 
 
 class World:
@@ -62,8 +63,8 @@ class World:
     Args:
         images: all of them.
         owner: the victim's autoencoder, with its decoder.
-        another: of the same sizes and another seed; makes the second of two releases.
-        attacker: the attacker's own, of the same sizes, with its decoder.
+        another: of the same sizes and another seed, with its decoder; also makes the second of two releases.
+        attacker: that one before its codes forgot anything.
         secret: of the owner's key and noise, 32 bytes.
         seed: of baselines, and of the order of what is shuffled.
     """
@@ -145,16 +146,17 @@ class World:
     def _order(self, stream: int, count: int) -> Tensor:
         return torch.randperm(count, generator=torch.Generator().manual_seed(1000 * self.seed + stream))
 
-    def _make_methods(self, name: str) -> tuple[MaskingMethod, MaskingMethod, MaskingMethod, Instance, Instance]:
-        """The owner's method without a key, another owner's, the attacker's, his instance, and the stolen encoder."""
+    def _make_methods(self, name: str) -> "Methods":
         if name == "aae":
             owner, another, attacker = self.owner, self.another, self.attacker
         else:
             # of the same public images the attacker's PCA is the owner's matrix: anybody can compute it
             owner, another = (make(name, self._recipe(seed)) for seed in (self.seed, self.seed + 1))
             attacker = another
+        alike = instance(another, self.public)
+        own = alike if attacker is another else instance(attacker, self.public)
         stolen = Instance(reading(without_decoder(owner), attacker), self.public)
-        return owner, another, attacker, instance(attacker, self.public), stolen
+        return Methods(owner, another, attacker, alike, own, stolen)
 
     def _recipe(self, seed: int) -> Recipe:
         gaussian_dim, categories = self.owner.widths
@@ -169,18 +171,38 @@ class World:
 
     def _victim(self, name: str) -> "Victim":
         base, kept, keyed = parts_of(name)
-        owner, another, attacker, own, stolen = self._methods(base)
+        owner, another, attacker, alike, own, stolen = self._methods(base)
         reader, releases = attacker, [owner, owner if keyed or kept is not None else another]
         secrets = self._secret, hashlib.sha256(self._secret).digest()  # the second is of another release
         if kept is not None:
             releases = [Noised(owner, kept, secret) for secret in secrets]
             reader = AsReleased()
             stolen = self._in_noise(without_decoder(owner), kept)
-            own = replace(self._in_noise(attacker, kept), seed=1)
+            alike, own = (replace(self._in_noise(each, kept), seed=1) for each in (another, attacker))
         if keyed:
             releases = [Keyed(method, secret) for method, secret in zip(releases, secrets, strict=True)]
         method, elsewhere = releases
-        return Victim(self, method, reading(method, reader), own, stolen, reading(elsewhere, reader))
+        return Victim(self, method, reading(method, reader), alike, own, stolen, reading(elsewhere, reader))
+
+
+class Methods(NamedTuple):
+    """A method without a key, as each side has it.
+
+    Attributes:
+        owner: the victim's.
+        another: of another seed.
+        attacker: of that seed, too; an autoencoder's codes forgot nothing.
+        alike: the attacker's instance of ``another``, whose codes are the more like the owner's.
+        own: the attacker's instance of ``attacker``, whose codes tell more of pictures.
+        stolen: the owner's, without a decoder.
+    """
+
+    owner: MaskingMethod
+    another: MaskingMethod
+    attacker: MaskingMethod
+    alike: Instance
+    own: Instance
+    stolen: Instance
 
 
 class Victim:
@@ -190,15 +212,23 @@ class Victim:
         world: the audit's.
         method: with the key and the decoder.
         encode: images to codes as the attacker reads them.
-        own: the attacker's instance of the method.
+        alike, own: the attacker's instances of the method, see :class:`Methods`.
         stolen: the owner's encoder, without key and decoder.
         elsewhere: images to codes of another release: under another key or in other noise, or else of another encoder.
     """
 
     def __init__(
-        self, world: World, method: MaskingMethod, encode: Map, own: Instance, stolen: Instance, elsewhere: Map
+        self,
+        world: World,
+        method: MaskingMethod,
+        encode: Map,
+        alike: Instance,
+        own: Instance,
+        stolen: Instance,
+        elsewhere: Map,
     ):
-        self.world, self.method, self.encode, self.own, self.stolen = world, method, encode, own, stolen
+        self.world, self.method, self.encode = world, method, encode
+        self.alike, self.own, self.stolen = alike, own, stolen
         self.elsewhere, self.name = elsewhere, method.name
 
     @functools.cached_property
@@ -216,12 +246,12 @@ class Victim:
         return {name: batched(self.encode, images) for name, images in self.world.known.items()}
 
     def pairs(self, count: int) -> Pairs:
-        """The first ``count`` known pairs of each judged set's kind, or all there are."""
-        codes, images = (
-            torch.cat([rows[:count] for rows in known.values()])  # copies: a view would lead to what is not known
-            for known in (self._known, self.world.known)
+        """The first ``count`` known pairs of each judged set, in an order that says nothing."""
+        order = torch.randperm(count * len(self.world.known), generator=torch.Generator().manual_seed(count))
+        # copies: a view would lead to what is not known
+        return Pairs(
+            *(torch.cat([x[:count] for x in known.values()])[order] for known in (self._known, self.world.known))
         )
-        return Pairs(codes, images)
 
     def second_release(self) -> dict[str, Tensor]:
         """Codes of the same images as the owner masks them elsewhere, by set, in the candidates' order."""

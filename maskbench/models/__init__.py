@@ -1,7 +1,14 @@
 """The networks of the method, the prior that they are held to, and their files."""
 
 from maskbench.models.classifier import ClassifierStack, MaskClassifier
-from maskbench.models.closed_forms import forget, read_images, set_statistics, start_with_even_categories, whiten
+from maskbench.models.closed_forms import (
+    features_and_pictures,
+    forget,
+    linear_outputs,
+    set_statistics,
+    start_with_even_categories,
+    whiten,
+)
 from maskbench.models.decoder import Decoder
 from maskbench.models.discriminator import Discriminator
 from maskbench.models.encoder import Encoder
@@ -17,8 +24,9 @@ __all__ = [
     "Encoder",
     "MaskClassifier",
     "PriorSampler",
+    "features_and_pictures",
     "forget",
-    "read_images",
+    "linear_outputs",
     "set_statistics",
     "start_with_even_categories",
     "whiten",

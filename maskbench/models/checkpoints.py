@@ -16,8 +16,8 @@ ENCODER_FORMAT = "maskbench.encoder"
 DECODER_FORMAT = "maskbench.decoder"
 CHECKPOINT_FORMAT = "maskbench.checkpoint"
 AUTOENCODER_VERSION = 3  # of encoder and decoder; 1 had a category that was not one-hot, 2 no preset in its config
-# 1 had no place within an epoch, 2 and 3 the networks of AUTOENCODER_VERSION 1 and 2, 4 other Adams
-CHECKPOINT_VERSION = 5
+# 1 had no place within an epoch, 2 and 3 the networks of AUTOENCODER_VERSION 1 and 2, 4 other Adams, 5 no pair
+CHECKPOINT_VERSION = 6
 
 _LARGEST_SIZE = 2**16  # of anything in a config
 _FREE = {"lr": 0, "capturable": False}  # settings of Adam that follow the place in the training, and the device
@@ -85,14 +85,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Returns:
         ``settings`` (flags that change the weights), ``environment`` (text by name), ``threads``, ``images`` (sha256 of
         the images trained on), ``history`` (a list of numbers for each finished epoch), and of the epoch under way
-        ``losses`` (float32 ``[steps, 4 or 5]``) and ``seconds``; ``states`` is for :func:`restore`.
+        ``losses`` (float32 ``[steps, 4 or 5]``) and ``seconds``. ``states`` of the networks in training and ``pair``,
+        of those in ``encoder.pt`` and ``decoder.pt``, are for :func:`restore`.
 
     Raises:
         InputError: missing, damaged, something else, or of another version.
     """
     content = pt.load(path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION)
     try:
-        for name in ("settings", "environment", "states"):
+        for name in ("settings", "environment", "states", "pair"):
             require(isinstance(content[name], dict), f"{name} is not a dictionary")
         require(type(content["threads"]) is int and 0 < content["threads"] <= 4096, "an impossible number of threads")
         require(isinstance(content["images"], str), "images is not text")
@@ -134,19 +135,26 @@ def restore(parts: dict[str, Any], states: Any, path: Path) -> None:
         raise damaged(path, str(error)) from None
 
 
-def load_trained(path: Path) -> tuple[Encoder, Decoder]:
-    """Read the networks in training from ``checkpoint.pt``, in eval mode; those of preset invariant forgot nothing."""
+def load_in_training(path: Path) -> tuple[Encoder, Decoder, str]:
+    """Read networks in training from ``checkpoint.pt``, in eval mode, and the fingerprint of ``encoder.pt`` beside it.
+
+    Those of preset invariant did not forget what the encoder in ``encoder.pt`` forgot.
+
+    Raises:
+        InputError: missing, damaged, or within an epoch.
+    """
     checkpoint = load_checkpoint(path)
+    if len(checkpoint["losses"]) or not checkpoint["history"]:
+        raise InputError(f"{path}: is within an epoch; resume its training until the epoch is over")
     try:
         config = {name: checkpoint["settings"][name] for name in ("preset", "image_size", "gaussian_dim", "categories")}
-        networks = [
+        encoder, decoder = (
             _build(network, {"config": config, "state_dict": checkpoint["states"][name]}, path)
             for name, network in (("encoder", Encoder), ("decoder", Decoder))
-        ]
-    except KeyError as error:
-        raise damaged(path, f"{error} is missing") from None
-    encoder, decoder = networks
-    return encoder, decoder
+        )
+        return encoder, decoder, pt.fingerprint(checkpoint["pair"]["encoder"])
+    except (KeyError, AttributeError) as error:
+        raise damaged(path, f"{error}") from None
 
 
 def damaged(path: Path, reason: str) -> InputError:

@@ -1,7 +1,7 @@
 """Closed forms of a training: even categories at its start, and after every epoch codes that are white.
 
-On request, codes also forget what tells most of the picture in grey. All are fitted to features of images, which they
-leave as they are.
+On request, codes also forget what tells most of the picture in grey. What changes the encoder are its last layers, the
+running statistics aside.
 """
 
 from collections.abc import Iterable
@@ -21,19 +21,30 @@ _SIDE = 8  # of the pictures in grey that codes are to forget, in pixels
 
 
 @torch.no_grad()
-def read_images(encoder: Encoder, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """What the closed forms are fitted to: features of images ``[N, F]``, and small pictures in grey ``[N, P]``.
+def linear_outputs(encoder: Encoder, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """What both linear layers say of images: ``[N, G]``, before the contrast, and logits ``[N, K]``.
 
     Args:
         encoder: in eval mode.
         batches: float32 ``[N, 3, S, S]``.
     """
+    features = map(encoder.read, batches)
+    outputs, logits = zip(*((encoder.gaussian(some), encoder.categorical(some)) for some in features), strict=True)
+    return torch.cat(outputs), torch.cat(logits)
+
+
+@torch.no_grad()
+def features_and_pictures(encoder: Encoder, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """What :func:`forget` is fitted to: features of images ``[N, F]``, and small pictures of them in grey ``[N, P]``.
+
+    Args: as for :func:`linear_outputs`.
+    """
     found = [
         (encoder.read(images), F.adaptive_avg_pool2d(images.mean(1, keepdim=True), _SIDE).flatten(1))
         for images in batches
     ]
-    features, pictures = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return features, pictures
+    features, pictures = zip(*found, strict=True)
+    return torch.cat(features), torch.cat(pictures)
 
 
 @torch.no_grad()
@@ -57,14 +68,13 @@ def set_statistics(encoder: Encoder, batches: Iterable[Tensor]) -> None:
 
 
 @torch.no_grad()
-def start_with_even_categories(encoder: Encoder, features: Tensor) -> None:
+def start_with_even_categories(linear: nn.Linear, logits: Tensor) -> None:
     """Give all logits of the categories the same mean and standard deviation, so that none wins everywhere.
 
     Args:
-        features: as for :func:`whiten`.
+        linear: the encoder's layer.
+        logits: what it says of images, ``[N, K]``; of several processes each gives those of its part of the images.
     """
-    linear = encoder.categorical
-    logits = linear(features)
     mean = torchrun.mean(logits)
     deviation = torchrun.mean((logits - mean).square()).sqrt()
     scale = torch.where(deviation > 1e-6, _LOGITS / deviation, 1.0)  # images may all be the same
@@ -73,7 +83,7 @@ def start_with_even_categories(encoder: Encoder, features: Tensor) -> None:
 
 
 @torch.no_grad()
-def whiten(encoder: Encoder, decoder: Decoder | None, features: Tensor, seed: int) -> None:
+def whiten(encoder: Encoder, decoder: Decoder | None, outputs: Tensor, seed: int) -> None:
     """Make the dimensions of the Gaussian part uncorrelated, of mean 0 and variance 1, in the decoder's principal axes.
 
     An affine map goes into the last layer of the encoder, its inverse into the first of the decoder: the pair rebuilds
@@ -84,11 +94,11 @@ def whiten(encoder: Encoder, decoder: Decoder | None, features: Tensor, seed: in
     Args:
         encoder: its :class:`maskbench.models.heads.Contrast` has the parameters of the decoder's.
         decoder: None where it has learned nothing yet; then it stays as it is, and so do the axes.
-        features: float32 ``[N, F]``, of two images or more in all; many times G for little correlation. Of several
-            processes each gives those of its part of the images.
+        outputs: what the linear layer of the Gaussian part says of images, ``[N, G]``; of two or more in all, many
+            times G for little correlation. Of several processes each gives those of its part of the images.
         seed: of the instance.
     """
-    outputs = encoder.gaussian(features).double()
+    outputs = outputs.double()
     size = outputs.shape[1]
     shift, matrix = torch.zeros_like(outputs[0]), torch.eye(size).to(outputs)
     for _ in range(4):  # how much the contrast shortens each code depends on the map: a fixed point

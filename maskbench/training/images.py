@@ -62,4 +62,5 @@ def load_images(
 def large_batches(images: Images, most: int | None = None, of_rank: bool = True) -> Iterator[Tensor]:
     """Batches of the images, or the first ``most`` of them; this process's part, unless it works alone."""
     order = torch.arange(len(images))[:most]
-    return datasets.batches(images, order, datasets.large_batch(images.shape[-1]), of_rank)
+    size = max(datasets.large_batch(images.shape[-1]), torchrun.size())  # an image for each process
+    return datasets.batches(images, order, size, of_rank)

@@ -1,5 +1,6 @@
 """The journal of a training: where it is, what it measured, and its files on the disk."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ LOSSES = (
     "generator_loss",
     "agreement_loss",  # preset invariant
 )
+PAIR = ("encoder", "decoder")  # names in a checkpoint
 COLUMNS = (
     "epoch",
     "reconstruction_loss",
@@ -45,6 +47,7 @@ class Journal:
         done: steps of the epoch under way.
         seconds: that these took.
         losses: of its steps, ``[batches, 4 or 5]``, see ``LOSSES``.
+        pair: encoder and decoder, as ``encoder.pt`` and ``decoder.pt`` have them; None before the first epoch's end.
 
     Args:
         folder: of the instance.
@@ -65,6 +68,7 @@ class Journal:
         self._writes = torchrun.rank() == 0
         self._images = run.batches * run.settings.batch_size
         self.history: list[list[float]] = []
+        self.pair: tuple[Encoder, Decoder] | None = None
         self.done, self.seconds = 0, 0.0
         self._columns = columns(run.settings.preset)
         numbers = sum(name in self._columns for name in LOSSES)
@@ -80,6 +84,11 @@ class Journal:
         if self.done > len(self.losses) or saved["losses"].shape[1] != self.losses.shape[1]:
             raise checkpoints.damaged(path, f"step {self.done} of {len(self.losses)}")
         self.losses[: self.done] = saved["losses"].to(self.losses.device)
+        if self.history:
+            self.pair = copy.deepcopy((self._state.encoder.eval(), self._state.decoder.eval()))
+            self._state.encoder.train(), self._state.decoder.train()
+            checkpoints.restore(dict(zip(PAIR, self.pair, strict=True)), saved["pair"], path)
+            self._export()  # the run may have been stopped between two of its files
 
     def open(self) -> None:
         """Begin the event files that were asked for; InputError where TensorBoard is not installed."""
@@ -103,33 +112,35 @@ class Journal:
         states = self._state.state_dicts()
         if bad := pt.first_not_finite(states):
             raise not_finite(f"{bad} after epoch {len(self.history) or 1}", self.folder)
-        place = {"history": self.history, "losses": losses, "seconds": self.seconds, "states": states}
+        pair = {name: part.state_dict() for name, part in zip(PAIR, self.pair or (), strict=False)}
+        place = {"history": self.history, "losses": losses, "seconds": self.seconds, "states": states, "pair": pair}
         if self._writes:
             checkpoints.save_checkpoint(self._record | place, self.folder / "checkpoint.pt")
 
-    def finish_epoch(self, validation_mse: float, encoder: Encoder, decoder: Decoder) -> None:
-        """The epoch is over: its row, its checkpoint, and the files beside it, see :meth:`export`."""
+    def finish_epoch(self, validation_mse: float, pair: tuple[Encoder, Decoder]) -> None:
+        """The epoch is over: its row, its checkpoint, and the files beside it."""
         reconstruction, gaussian, categorical, generator, *agreement = self.losses.mean(0).tolist()
         losses = [reconstruction, gaussian + categorical, gaussian, categorical, generator]
         row = [len(self.history) + 1, *losses, validation_mse, self._images / self.seconds, *agreement]
         self.history.append(row)
-        self.done, self.seconds = 0, 0.0
+        self.done, self.seconds, self.pair = 0, 0.0, pair
         if self._board:
             for name, value in zip(self._columns[1:], row[1:], strict=True):
                 self._board.add_scalar(name, value, row[0])
         self.save()
-        self.export(encoder, decoder)
-
-    def export(self, encoder: Encoder, decoder: Decoder) -> None:
-        """What a finished epoch leaves beside its checkpoint: encoder to mask with, private decoder and metrics."""
-        if self._writes:
-            fingerprint = checkpoints.save_encoder(encoder, self.folder / "encoder.pt")
-            checkpoints.save_decoder(decoder, fingerprint, self.folder / "decoder.pt")
-            tables.write_csv(self.folder / "metrics.csv", self._columns, self.history)
+        self._export()
 
     def close(self) -> None:
         if self._board:
             self._board.close()
+
+    def _export(self) -> None:
+        """What a finished epoch leaves beside its checkpoint: encoder, private decoder and metrics."""
+        if self._writes:
+            encoder, decoder = self.pair
+            fingerprint = checkpoints.save_encoder(encoder, self.folder / "encoder.pt")
+            checkpoints.save_decoder(decoder, fingerprint, self.folder / "decoder.pt")
+            tables.write_csv(self.folder / "metrics.csv", self._columns, self.history)
 
 
 def stop_if_not_finite(losses: Tensor, epoch: int, folder: Path) -> None:
