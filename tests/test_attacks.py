@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from maskbench.leakage import plan, scores
-from maskbench.leakage.attacks import alignment, decoders, retrieval, ridge
+from maskbench.leakage.attacks import alignment, decoders, reidentification, retrieval, ridge
 from maskbench.leakage.attacks.alignment import match_axes, procrustes, unpaired
 from maskbench.leakage.attacks.decoders import gradient_inversion, inverse_decoder, scratch_decoder
 from maskbench.leakage.attacks.inference import attribute, membership_rule
@@ -320,6 +320,18 @@ def test_encoders_that_share_no_direction_hide_no_identity_among_candidates(gene
     assert (ranks_of(in_turns, order) == 1).double().mean() < 0.3
     noise = matched_by_transport(torch.randn(300, 100, generator=generator), candidates)
     assert (ranks_of(noise, order) == 1).double().mean() < 0.05
+
+
+def test_a_plan_that_ends_in_doubt_begins_again(generator, monkeypatch):
+    shared = torch.randn(300, 60, generator=generator)
+    codes, candidates = (
+        torch.cat((shared, 0.6 * torch.randn(300, 60, generator=generator)), 1) @ rotation(120, generator)
+        for _ in range(2)
+    )
+    for starts, share in ((0.0,), 0), ((0.0, 18.0), 1), ((18.0, 0.0), 1):  # from an even plan there is no way
+        monkeypatch.setattr(reidentification, "STARTS", starts)
+        found = matched_by_transport(codes, candidates)
+        assert abs((ranks_of(found, torch.arange(300)) == 1).double().mean() - share) < 0.05
 
 
 def test_attributes_are_learned_where_they_are(generator):
