@@ -48,11 +48,17 @@ def parts_of_a_training() -> dict:
 
 def load_checkpoint(path):
     content = checkpoints.load_checkpoint(path)
-    read = copy.deepcopy({name: content[name] for name in ("settings", "history", "losses", "states")})
+    read = copy.deepcopy({name: content[name] for name in ("settings", "history", "losses", "states", "pair")})
     parts = parts_of_a_training()
     checkpoints.restore(parts, content["states"], path)
+    checkpoints.restore({"layers": parts["layers"]}, content["pair"], path)
     parts["optimizer"].step()  # would read past the end of states that are too short
     return read
+
+
+def load_in_training(path):
+    encoder, decoder, fingerprint = checkpoints.load_in_training(path)
+    return [encoder.state_dict(), decoder.state_dict(), fingerprint]
 
 
 def load_ledger(path):
@@ -87,6 +93,7 @@ LOADERS = {
     "decoder": load_decoder,
     "invariant encoder": load_encoder,
     "checkpoint": load_checkpoint,
+    "checkpoint of an epoch's end": load_in_training,
     "ledger": load_ledger,
 }
 
@@ -122,8 +129,13 @@ def originals(tmp_path_factory) -> dict[str, bytes]:
         "losses": torch.rand(3, 4),
         "seconds": 0.5,
         "states": {name: part.state_dict() for name, part in parts_of_a_training().items()},
+        "pair": {"layers": parts_of_a_training()["layers"].state_dict()},
     }
     checkpoints.save_checkpoint(checkpoint, folder / "checkpoint")
+    sizes = {"preset": "paper", "image_size": 8, "gaussian_dim": 3, "categories": 2}
+    networks = {"encoder": Encoder(**sizes).state_dict(), "decoder": Decoder(**sizes).state_dict()}
+    checkpoint |= {"settings": sizes, "losses": torch.empty(0, 4), "states": networks, "pair": networks}
+    checkpoints.save_checkpoint(checkpoint, folder / "checkpoint of an epoch's end")
     ledger.Ledger(folder / "ledger", "code").add(RUN, {"scores": [0.5, 0.6, 0.7], "curve": torch.rand(2, 4).double()})
     return {kind: (folder / kind).read_bytes() for kind in LOADERS}
 

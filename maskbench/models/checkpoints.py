@@ -153,8 +153,10 @@ def load_in_training(path: Path) -> tuple[Encoder, Decoder, str]:
             for name, network in (("encoder", Encoder), ("decoder", Decoder))
         )
         return encoder, decoder, pt.fingerprint(checkpoint["pair"]["encoder"])
-    except (KeyError, AttributeError) as error:
-        raise damaged(path, f"{error}") from None
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise damaged(path, str(error)) from None
 
 
 def damaged(path: Path, reason: str) -> InputError:
