@@ -12,13 +12,13 @@ With --audit, what a mask really gives away: attacks under five threat models, o
     python crosspair.py --audit                                    # -> runs/audit: audit.md, audit.csv, pictures
 
   masks-only       the attacker has masks, and public images of the same kind
-  known-pairs      also k = 10 to 10,000 of the masks' images
+  known-pairs      also k = 10 to 10,000 of the masks' images, of each set that is judged
   oracle           instead may have n images of their choice masked
   two-releases     has masks of the same images from two releases, and no image
   stolen-encoder   has encoder.pt (but not the key of mask_dataset.py --key)
 
-Instance 0 is the victim, instance 1 the attacker's own autoencoder; so it is in each folder of --more-models. A page
-for the person who signs, release.html, judges masks by thresholds:
+Instance 0 is the victim, instance 1 the attacker's own autoencoder, of preset invariant with its checkpoint.pt; so it
+is in each folder of --more-models. A page for the person who signs, release.html, judges masks by thresholds:
 
     python crosspair.py --audit --release masked/cifar100.pt --recipient "Lab B" --most-ssim 0.3 --most-named 0.2
 
@@ -250,7 +250,7 @@ def parse_arguments() -> argparse.Namespace:
     release = "audit: what release.html is about: a masked file, or the name of its shards"
     add("--release", type=command_line.path, metavar="FILE", help=release)
     add("--recipient", help="audit: who gets the release")
-    known = "audit: images behind masks that an attacker may know, in release.html (default: 1000)"
+    known = "audit: images of each set behind masks that an attacker may know, in release.html (default: 1000)"
     add("--known-pairs", type=command_line.integer(0), help=known)
     for name, what in (
         ("ssim", "the mean SSIM of the best reconstruction"),

@@ -62,10 +62,10 @@ def main() -> None:
     variants = variants[torch.randperm(len(variants), generator=torch.Generator().manual_seed(0))]
     copies = [augmented(pixels, NAMES, variant.expand(CANDIDATES, 3)) for variant in variants]
     copies = [copy for copy in copies if not torch.equal(copy, pixels)][:COPIES]
-    owner, _, attacker = load_instances(args.models / "0", args.models / "1")
+    owner, another, _ = load_instances(args.models / "0", args.models / "1")
     with torch.inference_mode():
         views = [clipped(owner, view) for view in (pixels, *copies)]
-        own_codes = clipped(attacker, pixels)
+        own_codes = clipped(another, pixels)
     own_places, same_label = torch.arange(CANDIDATES), labels[:, None] == labels
     rows = []
     for kept in KEPT:

@@ -328,8 +328,9 @@ def test_a_plan_that_ends_in_doubt_begins_again(generator, monkeypatch):
         torch.cat((shared, 0.6 * torch.randn(300, 60, generator=generator)), 1) @ rotation(120, generator)
         for _ in range(2)
     )
-    for starts, share in ((0.0,), 0), ((0.0, 18.0), 1), ((18.0, 0.0), 1):  # from an even plan there is no way
-        monkeypatch.setattr(reidentification, "STARTS", starts)
+    for starts, sure, share in ((0.0,), 0.95, 0), ((0.0, 18.0), 0.95, 1), ((18.0, 0.0), 2, 1):
+        monkeypatch.setattr(reidentification, "STARTS", starts)  # from an even plan, 0, there is no way
+        monkeypatch.setattr(reidentification, "SURE", sure)  # 2: never, so that the best must be chosen
         found = matched_by_transport(codes, candidates)
         assert abs((ranks_of(found, torch.arange(300)) == 1).double().mean() - share) < 0.05
 

@@ -132,7 +132,7 @@ def test_who_may_choose_images_may_ask_for_photographs(folder, monkeypatch):
     asked = ("cifar100", "oracle", "ridge", 300, 0.1, 0.1)
     monkeypatch.setitem(globals(), "ATTACKS", [*ATTACKS, asked])
     write_table(folder)
-    assert "With up to 300 of them: SSIM 0.220, named 0.900" in Reader(written(folder, Release())).text
+    assert "With up to 300 of them (of each set): SSIM 0.220, named 0.900" in Reader(written(folder, Release())).text
 
 
 def test_what_was_not_measured_passes_no_threshold(folder):
@@ -148,10 +148,10 @@ def test_what_the_page_supposes_is_measured(folder):
     text = Reader(written(folder, Release())).text
     # with the encoder; what was not attacked is left out
     assert "With it: SSIM 0.260; whether an image trained it is told in 0.570 of cases." in text
-    assert "With them: SSIM 0.250." in text  # the decoder
+    assert "With them: SSIM 0.260." in text  # the decoder, 0.250, or one that is trained with the encoder
     assert "by another encoder: joined 0.990" in text
-    assert "No more than 300 images behind masks are known.With 3,000: SSIM 0.240" in text
-    assert "With up to 0 of them: not measured." in text
+    assert "No more than 300 images (of each set) behind masks are known.With 3,000 (of each set): SSIM 0.240" in text
+    assert "With up to 0 of them (of each set): not measured." in text
 
 
 def test_the_page_needs_nothing_else(folder):

@@ -23,6 +23,7 @@ from maskbench.models.layers import BatchNorm
 from maskbench.ops import step
 from maskbench.runtime.cuda_graphs import Captured
 from maskbench.runtime.stopping import Stopper
+from maskbench.storage import pt
 from maskbench.training.images import TrainingImages
 from maskbench.training.instances import train_in_threads
 from maskbench.training.resume import environment
@@ -308,10 +309,9 @@ def test_preset_invariant_resumes_to_the_same_bits(tmp_path, monkeypatch):
     train_aae.train(Stopper(10), run, 0, unbroken, folders[0], 0)
     assert checkpoints.load_pair(folders[0])[2] == fingerprint
     assert (folders[0] / "decoder.pt").read_bytes() == (folders[1] / "decoder.pt").read_bytes()
-    stopped = saved | {
-        "settings": unbroken["settings"]
-    }  # within epoch 2; of an epoch that is over, nothing is left to do
-    train_aae.train(Stopper(10), dataclasses.replace(run, epochs=1), 0, stopped, folders[1], 0)
+    # stopped within epoch 2, resumed with --epochs 1: nothing is left to do, and the pair is that of epoch 1
+    train_aae.train(Stopper(10), dataclasses.replace(run, epochs=1), 0, saved, folders[1], 0)
+    assert checkpoints.load_pair(folders[1])[2] == pt.fingerprint(saved["pair"]["encoder"]) != fingerprint
     torch.set_flush_denormal(False)
 
 

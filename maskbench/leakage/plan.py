@@ -71,7 +71,7 @@ def many(counts: list[int]) -> list[int]:
 
 
 def many_or_all(counts: list[int]) -> list[int]:
-    return [count for count in counts if count in (decoders.FEWEST, counts[-1])]
+    return [count for count in many(counts) if count in (decoders.FEWEST, counts[-1])]
 
 
 def all_pairs(counts: list[int]) -> list[int]:

@@ -64,7 +64,8 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
     def recovered(ssim: float) -> str:
         share = (ssim - nothing) / max(everything - nothing, 1e-9)
         words = "nothing beyond the mean image"
-        for least, text in ((0.1, "a little"), (0.5, "most"), (0.95, "as much as the matching decoder shows")):
+        as_much, more = (f"{amount} the matching decoder shows" for amount in ("as much as", "more than"))
+        for least, text in ((0.1, "a little"), (0.5, "most"), (0.95, as_much), (1.05, more)):
             if share >= least:
                 words = text
         if words in ("a little", "most"):
@@ -191,9 +192,10 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
         "# What a mask leaks\n",
         f"Made by `python crosspair.py --audit`. {said}\n",
         "The words of this verdict follow a rule: of the way from the mean image's SSIM to the matched decoder's, \"a "
-        'little" is a tenth, "most" is half, and "as much" is 95%. A key "no longer helps" where the best attack comes '
-        f"within {EQUAL} of SSIM of the best without it. The best attack of several is chosen on every fourth image "
-        "(measure `choice`); all other figures are of the other images.\n",
+        'little" is a tenth, "most" is half, "as much" is 95%, and "more" is 105%. With k known pairs the attacker has '
+        f'k of each set that is judged. A key "no longer helps" where the best attack comes within {EQUAL} of SSIM of '
+        "the best without it. The best attack of several is chosen on every fourth image (measure `choice`); all other "
+        "figures are of the other images.\n",
         *(f"![{PICTURES[name]}](figures/{name})\n" for name in pictures),
         "## Pictures\n",
         f"SSIM of the best attack with so many pairs or fewer on {table.sets[0]}, between answers that need no attack: "

@@ -139,7 +139,7 @@ def _centred(x: Tensor) -> Tensor:
 
 
 def _doubly_stochastic(logits: Tensor, rounds: int) -> Tensor:
-    """Sinkhorn's rounds: float32 logarithms ``[N, N]`` of a plan whose rows and columns sum to 1."""
+    """Sinkhorn's rounds: float32 logarithms ``[N, N]`` of a plan whose rows and columns sum to 1, up to underflow."""
     logits = (logits - logits.amax(1, keepdim=True)).float()
     kernel = logits.exp()
     columns = kernel.new_ones(1, len(kernel))
