@@ -24,7 +24,7 @@ from classify import mean_accuracies
 from maskbench.data import datasets
 from maskbench.data.image_set import TEST, TRAIN, to_float
 from maskbench.leakage import bounds
-from maskbench.leakage.attacks.reidentification import matched_by_transport, ranks_of
+from maskbench.leakage.attacks.reidentification import matched_by_transport
 from maskbench.leakage.audit import load_instances
 from maskbench.masking.augmentation import NAMES, SHIFT, augmented
 from maskbench.masking.noise import Noised, clipped
@@ -66,8 +66,7 @@ def main() -> None:
     with torch.inference_mode():
         views = [clipped(owner, view) for view in (pixels, *copies)]
         own_codes = clipped(another, pixels)
-    own_places, same_label = torch.arange(CANDIDATES), labels[:, None] == labels
-    rows = []
+    rows, same_label = [], labels[:, None] == labels
     for kept in KEPT:
         method = Noised(owner, kept, SECRET)
         data = Shard(Work(method, images, train, test), 0).mask()
@@ -80,7 +79,7 @@ def main() -> None:
             [
                 kept,
                 *(mean_accuracies(data, [name], classes, DRAWS)[name][0] for name, classes in SCORES),
-                (ranks_of(matched_by_transport(released[0], own_codes), own_places) == 1).double().mean().item(),
+                named(matched_by_transport(released[0], own_codes)),
                 named(apart[0]),
                 bounds.naming_bound(kept, size, 1, CANDIDATES),
                 named(apart[0].masked_fill(~same_label, torch.inf)),
@@ -98,7 +97,7 @@ def main() -> None:
 
 
 def named(apart: Tensor) -> float:
-    """The part of masks that are nearest to their own candidate: squared distances ``[N, N]``, candidates in order."""
+    """The part of masks that are nearest to their own candidate: distances ``[N, N]``, candidates in order."""
     return (apart.argmin(1) == torch.arange(len(apart))).float().mean().item()
 
 

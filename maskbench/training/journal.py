@@ -85,8 +85,9 @@ class Journal:
             raise checkpoints.damaged(path, f"step {self.done} of {len(self.losses)}")
         self.losses[: self.done] = saved["losses"].to(self.losses.device)
         if self.history:
-            self.pair = copy.deepcopy((self._state.encoder.eval(), self._state.decoder.eval()))
-            self._state.encoder.train(), self._state.decoder.train()
+            self.pair = copy.deepcopy((self._state.encoder, self._state.decoder))
+            for part in self.pair:
+                part.eval()
             checkpoints.restore(dict(zip(PAIR, self.pair, strict=True)), saved["pair"], path)
             self._export()  # the run may have been stopped between two of its files
 
