@@ -78,7 +78,7 @@ def audit_all(args: argparse.Namespace, folders: list[Path], device: torch.devic
         dataset=args.dataset,
         private=args.private,
         accuracy=functools.partial(
-            classify.mean_accuracies, classes=frontier.CLASSES, repeats=frontier.DRAWS, device=device
+            classify.mean_accuracies, classes=frontier.CLASSES, repeats=frontier.DRAWS, seed=args.seed, device=device
         ),
         limit=args.limit,
         seed=args.seed,

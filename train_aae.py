@@ -428,9 +428,12 @@ def parse_arguments() -> argparse.Namespace:
         "--prior-weight",
         type=command_line.nonnegative_float,
         default=1.0,
-        help="pull of the priors: multiplies the encoder's step against the discriminators",
+        help="pull of the priors: multiplies the loss against the discriminators, or with preset paper the step",
     )
-    compiles = "torch.compile the networks: slower on the CPUs it was measured on, not yet timed on a GPU"
+    compiles = (
+        "torch.compile the networks, with preset invariant all but the encoder: slower on the CPUs it was measured on; "
+        "9 percent faster on an H200 with preset paper"
+    )
     add("--compile", action="store_true", help=compiles)
     add("--resume", action="store_true", help="resume from each instance's checkpoint; without one it starts")
     add(

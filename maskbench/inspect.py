@@ -64,7 +64,7 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
         if data.method.endswith(masked_set.KEYED):
             details.append(("key", "turned by a secret key: the decoder alone does not fit"))
         if data.kept is not None:
-            details += bounds.facts(data.kept, data.gaussian.shape[1], int(data.view.max()) + 1)
+            details += bounds.facts(data.kept, data.gaussian.shape[1], data.views)
         if data.base_method == "identity":
             give_to = "whom you would give the images: these are their pixels"
     elif found == checkpoints.ENCODER_FORMAT:

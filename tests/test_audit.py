@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import pictures
 
 from maskbench.leakage import audit, figures, frontier, plan, release, report, scores, threats
 from maskbench.leakage.attacks import decoders
@@ -137,16 +138,31 @@ def test_other_models_have_two_instances_of_one_kind(complaint, tmp_path):
         ("b", "are not those of b/0"),
         ("c", "c/1/encoder.pt"),
         ("d", "d: masks images of 24 pixels a side, not 16"),
+        ("a", "--more-models a: has the preset and the sizes of the audited one"),
     ):
         assert message in complaint(
             "crosspair.py", "--audit", "--models", "a", "--dataset", "photos", "--more-models", folder
         )
+    again = ("--dataset", "digits", "--private", "digits")  # the known images of one would be judged as the other's
+    assert "holds the images of --dataset digits" in complaint("crosspair.py", "--audit", "--models", "a", *again)
     audit = ("crosspair.py", "--audit", "--models", "a", "--dataset", "photos")
+    pictures(tmp_path / "few", 15, classes=3)
+    assert "--private folder:few: leaves too few images" in complaint(*audit, "--private", "folder:few")
     assert "--masks pca+key: there is no such mask; choose among" in complaint(*audit, "--masks", "pca+key")
     assert "none.pt: no such file" in complaint(*audit, "--release", "none.pt")
     assert "--most-ssim: 'high' is not a number" in complaint(*audit, "--most-ssim", "high")
     assert "--most-named: is of the audit; add --audit" in complaint("crosspair.py", "--most-named", 0.2)
     assert not (tmp_path / "runs" / "audit" / "release.html").exists()
+
+
+def test_draws_of_classes_follow_from_the_seed(run_here, tmp_path, monkeypatch):
+    for number in "01":
+        (tmp_path / "a" / number).mkdir(parents=True)
+        (tmp_path / "a" / number / "encoder.pt").touch()
+    told = {}
+    monkeypatch.setattr(audit, "audit", lambda **arguments: told.update(arguments))
+    run_here("crosspair.py", "--audit", "--models", "a", "--seed", 3)
+    assert told["seed"] == told["accuracy"].keywords["seed"] == 3
 
 
 def given(best: dict[tuple[str, str, int], float]) -> report.Table:

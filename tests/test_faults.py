@@ -198,6 +198,17 @@ def test_every_flag_that_changes_results_is_refused_by_name(workplace):
             find_checkpoint(folder, other, resume=True)
 
 
+@pytest.mark.parametrize("name", ["encoder.pt", "decoder.pt"])
+def test_a_network_without_its_checkpoint_is_not_overwritten(workplace, tmp_path, name):
+    folder = workplace / "runs" / "aae" / "0"
+    settings = Settings(**checkpoints.load_checkpoint(folder / "checkpoint.pt")["settings"])
+    assert find_checkpoint(tmp_path, settings, resume=False) is None
+    shutil.copy(folder / name, tmp_path)
+    for resume in (False, True):
+        with pytest.raises(InputError, match=f"holds {name} and no checkpoint"):
+            find_checkpoint(tmp_path, settings, resume)
+
+
 def test_other_images_than_the_checkpoints_are_refused(run_here, complaint, tmp_path):
     pictures(tmp_path / "mine", 21)
     arguments = ("--dataset", "folder:mine", "--image-size", 16, "--batch-size", 4, "--resume", "--epochs")

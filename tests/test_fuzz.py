@@ -355,7 +355,7 @@ def test_hostile_files(originals, tmp_path, limited_memory):
         path.write_bytes(mutated)
         if number % 100 == 0:
             faulthandler.dump_traceback_later(60, exit=True)
-        start = time.perf_counter()
+        start = time.thread_time()  # not what it waits for the disk
         try:
             loaded = LOADERS[kind](path)
         except InputError as error:
@@ -365,11 +365,11 @@ def test_hostile_files(originals, tmp_path, limited_memory):
             # a change of bytes that loads changed nothing; a change of meaning that loads was checked by the loader
             assert how in ("rebuild", "replace_field") or same(loaded, right[kind]), (number, kind, how)
             outcome = "loaded"
-        slowest = max(slowest, time.perf_counter() - start)
+        slowest = max(slowest, time.thread_time() - start)
         assert not marker.exists(), (number, kind, how)
         counts[kind, outcome] += 1
         counts[how, outcome] += 1
-    print(f"\n{sum(counts.values()) // 2} files, the slowest took {slowest:.2f} s: {dict(counts)}")
+    print(f"\n{sum(counts.values()) // 2} files, the slowest took {slowest:.2f} s of CPU: {dict(counts)}")
     assert slowest < 5
     for kind in kinds:  # it does look into the files, and some changes are harmless
         assert counts[kind, "refused"] > counts[kind, "loaded"] > 0, counts

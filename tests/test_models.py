@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import maskbench
+from maskbench.errors import InputError
 from maskbench.models import (
     PRESETS,
     Decoder,
@@ -278,3 +280,10 @@ def test_views_leave_no_trace_in_the_running_statistics():
     encoder(images)
     first = "features.convolutions.1.running_mean"
     assert not torch.equal(encoder.state_dict()[first], before[first])
+
+
+def test_a_masking_method_that_cannot_be_made_says_why():
+    recipe = maskbench.Recipe(public=lambda: None)
+    for name, message in (("none", "no masking method; choose from aae"), ("aae", "needs a trained encoder")):
+        with pytest.raises(InputError, match=message):
+            maskbench.make(name, recipe)

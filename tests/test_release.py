@@ -27,11 +27,11 @@ ATTACKS = [
     ("cifar100", "masks-only", "unpaired", 0, 0.12, 0.12),
     ("cifar100", "masks-only", "re-identification", 0, 0.61, 0.6),
     ("cifar100", "masks-only", "linkage", 0, 0.33, 0.3),
-    ("cifar100", "known-pairs", "ridge", 300, 0.22, 0.2),
+    ("cifar100", "known-pairs", "ridge", 1000, 0.22, 0.2),
     ("cifar100", "known-pairs", "ridge", 3000, 0.24, 0.3),
-    ("cifar100", "known-pairs", "re-identification", 300, 0.9, 0.9),
-    ("cifar100", "known-pairs", "linkage", 300, 0.7, 0.7),
-    ("cifar100", "known-pairs", "attribute", 300, 0.2, 0.2),
+    ("cifar100", "known-pairs", "re-identification", 1000, 0.9, 0.9),
+    ("cifar100", "known-pairs", "linkage", 1000, 0.7, 0.7),
+    ("cifar100", "known-pairs", "attribute", 1000, 0.2, 0.2),
     ("cifar100", "two-releases", "two-releases", 0, 0.99, 1.0),
     ("cifar100", "stolen-encoder", "scratch-decoder", 40000, 0.26, 0.26),
     ("cifar10", "stolen-encoder", "membership", 0, 0.57, 0.5),
@@ -61,7 +61,7 @@ def written(folder, terms: Release, released: release.Released | None = None, be
     pixels = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(20, 3, 4, 4).contiguous()
     of_best = release.Pictures(pixels[:6], torch.arange(9, -1, -1), pixels[10:])
     released = released or release.Released("aae", [("recipient", "<Lab & B>")])
-    keys = [("known-pairs", "ridge", 300), ("masks-only", "unpaired", 0)]
+    keys = [("known-pairs", "ridge", 1000), ("known-pairs", "ridge", 3000), ("masks-only", "unpaired", 0)]
     pictures = {(released.mask, *key): of_best for key in keys}
     release.write(folder, terms, before, released, pictures, pixels, torch.full((20, 3, 4, 4), 0.5))
     return (folder / release.NAME).read_text()
@@ -102,7 +102,7 @@ def test_figures_are_those_of_the_table_and_thresholds_turn_lines(folder):
     assert all(row[-1] == "no threshold given" for row in rows) and "decides nothing" in page.text
     assert release.BEFORE not in page.text
     assert [row[3] for row in rows][:2] == ["unpaired", "ridge"]
-    assert rows[1][2] == "300 known pairs, and as many of cifar10"
+    assert rows[1][2] == "1,000 known pairs, and as many of cifar10"
     assert "label mean image 0.150 (0.140 to 0.160); nearest public image 0.200" in rows[0][5]
     assert rows[2][5] == "guessing 0.050" and "measured on 20 images of cifar100" in page.text
 
@@ -117,6 +117,9 @@ def test_figures_are_those_of_the_table_and_thresholds_turn_lines(folder):
     assert [row[-1][:4] for row in Reader(written(folder, wider)).rows if row][:2] == ["fail", "fail"]
     most = Reader(written(folder, Release(pairs=0, most_ssim=0.135)))
     assert [row[2] for row in most.rows if row] == [*["masks alone"] * 3, "0 masks that come with it"]
+    for pairs in (1001, 3000, 9999):  # never fewer than the owner says, as far as more were tried
+        said = [row[2] for row in Reader(written(folder, Release(pairs=pairs))).rows if row]
+        assert said[1] == "3,000 known pairs, and as many of cifar10"
 
 
 def test_an_answer_that_needs_no_mask_competes_with_the_attacks(folder, monkeypatch):
@@ -129,10 +132,10 @@ def test_an_answer_that_needs_no_mask_competes_with_the_attacks(folder, monkeypa
 
 
 def test_who_may_choose_images_may_ask_for_photographs(folder, monkeypatch):
-    asked = ("cifar100", "oracle", "ridge", 300, 0.1, 0.1)
+    asked = ("cifar100", "oracle", "ridge", 1000, 0.1, 0.1)
     monkeypatch.setitem(globals(), "ATTACKS", [*ATTACKS, asked])
     write_table(folder)
-    assert "With up to 300 of them (of each set): SSIM 0.220, named 0.900" in Reader(written(folder, Release())).text
+    assert "With up to 1,000 of them (of each set): SSIM 0.220, named 0.900" in Reader(written(folder, Release())).text
 
 
 def test_what_was_not_measured_passes_no_threshold(folder):
@@ -150,7 +153,7 @@ def test_what_the_page_supposes_is_measured(folder):
     assert "With it: SSIM 0.260; whether an image trained it is told in 0.570 of cases." in text
     assert "With them: SSIM 0.260." in text  # the decoder, 0.250, or one that is trained with the encoder
     assert "by another encoder: joined 0.990" in text
-    assert "No more than 300 images (of each set) behind masks are known.With 3,000 (of each set): SSIM 0.240" in text
+    assert "No more than 1,000 images (of each set) behind masks are known.With 3,000 (of each set): SSIM 0.240" in text
     assert "With up to 0 of them (of each set): not measured." in text
 
 

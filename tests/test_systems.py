@@ -168,6 +168,7 @@ def test_a_reader_that_goes_away_stops_nothing(run_here, workplace, tmp_path, mo
         ({"RANK": "1", "WORLD_SIZE": "2"}, "unrecognized arguments: --learning-rate"),
         ({"RANK": "", "WORLD_SIZE": "", "LOCAL_WORLD_SIZE": "many"}, "unrecognized arguments: --learning-rate"),
         ({"LOKY_MAX_CPU_COUNT": "x"}, "LOKY_MAX_CPU_COUNT in the environment: 'x' is not a whole number"),
+        ({"SKLEARN_WORKING_MEMORY": ""}, "SKLEARN_WORKING_MEMORY in the environment: '' is not a whole number"),
     ],
 )
 def test_odd_variables(tmp_path, variables, said):

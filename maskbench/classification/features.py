@@ -14,12 +14,20 @@ def standardised(draw: DrawData) -> dict[str, Tensor]:
     Every number is standardised by the training part, and weighted by its reliability there: what flips and shifts of
     an image change says little of what is in it.
     """
-    deviation, mean = torch.std_mean(draw.features["train"], 0, correction=0)
-    deviation[deviation < 1e-6] = math.inf  # a category that no training image has tells nothing
+    mean, deviation = moments(draw.features["train"])
     features = {name: (part - mean) / deviation for name, part in draw.features.items()}
     weight = reliability(features["train"], draw.source["train"])
     weight = weight / weight.square().mean().sqrt().clamp_min(1e-6)
     return {name: weight * part for name, part in features.items()}
+
+
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each number of ``[N, F]``, both ``[F]``.
+
+    The deviation of one that never changes is infinite: a category that no image has tells nothing.
+    """
+    deviation, mean = torch.std_mean(features, 0, correction=0)
+    return mean, deviation.masked_fill(deviation < 1e-6, math.inf)
 
 
 def reliability(features: Tensor, source: Tensor) -> Tensor:

@@ -6,12 +6,6 @@ import numpy as np
 
 from maskbench.runtime.plotting import picture, subplots, write
 
-CLASSIFIER_STYLES = {
-    "mlp": dict(color="C0", marker="o", label="MLP"),
-    "forest": dict(color="C2", marker="s", label="random forest"),
-    "adaboost": dict(color="C3", marker="v", label="AdaBoost"),
-}
-
 
 @picture
 def score_bars(table: list[list], title: str, path: Path) -> None:

@@ -84,6 +84,11 @@ class MaskedSet:
         """G + K, the length of a masked vector."""
         return self.gaussian.shape[1] + self.categorical.shape[1]
 
+    @property
+    def views(self) -> int:
+        """How many masks an image has at most: its own, and those of its augmented copies."""
+        return int(self.view.max()) + 1
+
     def features(self, rows: Tensor) -> Tensor:
         """Both parts of some rows (int64 ``[M]``) side by side, what classifiers read: float32 ``[M, G + K]``."""
         return torch.cat((self.gaussian[rows], self.categorical[rows]), 1)

@@ -148,9 +148,13 @@ def run(
     """
     released = release.released_data(settings.terms, owner)
     others = [load_instances(folder / "0", folder / "1") for folder in settings.more_models]
+    taken: dict[tuple, Path | str] = {frontier.kind_of(owner): "the audited one"}
     for folder, (other, *_) in zip(settings.more_models, others, strict=True):
         if other.image_size != owner.image_size:
             raise InputError(f"{folder}: masks images of {other.image_size} pixels a side, not {owner.image_size}")
+        if (kind := frontier.kind_of(other)) in taken:
+            raise InputError(f"--more-models {folder}: has the preset and the sizes of {taken[kind]}; leave one out")
+        taken[kind] = folder
     images, private = load_images(settings, owner.image_size, sum(owner.widths))
     key_file = settings.output_dir / "audit.key"
     if not key_file.exists():
@@ -171,7 +175,7 @@ def run(
     table, pictures = attack_all(world, steps, ledger, inputs, settings.output_dir)
     tables.write_csv(settings.output_dir / "audit.csv", COLUMNS, table)
     if private is None:
-        print(f"--dataset {settings.dataset} has no labels and no --private set is given: no accuracy, no attributes")
+        print("no --private set is given: no accuracy, no attributes")
     elif accuracy is not None:
         points = [frontier.audited(world, mask, table, inputs) for mask in masks]
         for instances in others:
@@ -216,6 +220,11 @@ def load_images(settings: Settings, image_size: int, numbers: int) -> tuple[Imag
     means = {first: label_means(full, public, validation[:count])}
     if settings.private is not None:
         private = load(settings.private, "--private")
+        if private.images.shape == full.images.shape and torch.equal(private.images, full.images):
+            raise InputError(
+                f"--private {settings.private}: holds the images of --dataset {settings.dataset}, and attackers know "
+                "some of those that would be judged; choose another set, or leave it out"
+            )
         if len(private.classes) < frontier.CLASSES:
             raise InputError(
                 f"--private {settings.private}: has {len(private.classes)} class(es), and accuracy is of draws of "
@@ -226,7 +235,7 @@ def load_images(settings: Settings, image_size: int, numbers: int) -> tuple[Imag
         name = f"private {name}" if name in judged else name
         judged[name] = private.images[rows]
         train = datasets.labelled_split(private, settings.limit)[0][:MOST_PAIRS]
-        if len(train) < threats.PAIRS[0]:
+        if len(train) < threats.PAIRS[0] or len(rows) < 2 * EXAMPLES:
             raise InputError(f"--private {settings.private}: leaves too few images for an audit; use more")
         known[name], means[name] = private.images[train], label_means(private, train, rows)
         if settings.private == "cifar100":

@@ -5,8 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from maskbench.classification.figures import CLASSIFIER_STYLES
-from maskbench.classification.scores import standard_error
+from maskbench.classification.scores import NAMES, standard_error
 from maskbench.data.image_set import to_float
 from maskbench.models import Decoder, Encoder
 from maskbench.runtime.plotting import picture, show, subplots, write
@@ -148,7 +147,7 @@ def frontier(table: list[dict[str, str]], path: Path) -> None:
     """
     points = {(row["mask"], row["gaussian_dim"]) for row in table}
     # those that every mask was classified by
-    methods = [name for name in CLASSIFIER_STYLES if sum(row["method"] == name for row in table) == len(points)]
+    methods = [name for name in NAMES if sum(row["method"] == name for row in table) == len(points)]
     figure, axes = subplots(1, len(methods), size=(4.8 * len(methods), 4.2), sharey=True, squeeze=False)
     for axis, method in zip(axes[0], methods, strict=True):
         labelled = set()
@@ -164,7 +163,7 @@ def frontier(table: list[dict[str, str]], path: Path) -> None:
             if row["mask"].split("-")[0] == "aae":
                 near = dict(xytext=(-4, 5), ha="right", textcoords="offset points", fontsize=8)
                 axis.annotate(row["gaussian_dim"], (x, y), **near)
-        axis.set(title=CLASSIFIER_STYLES[method]["label"], xlabel="leakage: SSIM of the best attack, 1,000 known pairs")
+        axis.set(title=NAMES[method], xlabel="leakage: SSIM of the best attack, 1,000 known pairs")
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("accuracy on masks, three classes\n(± standard error)")
     handles = axes[0, 0].get_legend_handles_labels()

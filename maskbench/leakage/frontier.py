@@ -17,7 +17,6 @@ from maskbench.leakage.table import Table
 from maskbench.leakage.world import Images, World
 from maskbench.masking import Autoencoder, MaskingMethod
 from maskbench.masking.shards import Shard, Work
-from maskbench.models import Encoder
 from maskbench.storage.ledger import Ledger
 
 PAIRS = 1000  # known pairs of the attacks that leakage is measured with, at most
@@ -49,9 +48,9 @@ class Point:
     classifiers: tuple[str, ...] = ("mlp", "forest")
 
 
-def kind_of(encoder: Encoder) -> str:
-    """The preset that an encoder is of."""
-    return encoder.config["preset"]
+def kind_of(autoencoder: Autoencoder) -> tuple[str, int]:
+    """What tells an autoencoder's point from others': preset, and length of the Gaussian part."""
+    return autoencoder.encoder.config["preset"], autoencoder.widths[0]
 
 
 def audited(world: World, mask: str, table: list[list], inputs: dict) -> Point:
@@ -65,8 +64,8 @@ def audited(world: World, mask: str, table: list[list], inputs: dict) -> Point:
 
 def beside(world: World, owner: Autoencoder, table: list[list], inputs: dict) -> Point:
     """Another autoencoder in its own world; one of another kind than the audit's ``owner`` has that in its name."""
-    mask, kind = world.owner.name, kind_of(world.owner.encoder)
-    name = mask if kind == kind_of(owner.encoder) else f"{mask}-{kind}"
+    mask, preset = world.owner.name, kind_of(world.owner)[0]
+    name = mask if preset == kind_of(owner)[0] else f"{mask}-{preset}"
     method, which = world.owner, inputs | {"networks": world.networks, "accuracy": mask}
     return Point(name, method.widths[0], lambda: method, leaks(table, mask, world.images), which)
 

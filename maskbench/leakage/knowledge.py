@@ -74,8 +74,9 @@ class Instance:
             differentiable.
         public: the public images.
         decode: a module, codes -> images ``[N, 3, S, S]``; None where it was not stolen with the encoder.
-        deviation: of the noise that is released with such codes; what is learned from them should have it, too.
-        seed: of the attacker's own noise, in its stead.
+        deviation: standard deviation of the noise in released codes, 0 without any; what the attacker learns from has
+            noise of the same deviation, see :meth:`in_noise`.
+        seed: of that noise of the attacker's.
     """
 
     encode: Map

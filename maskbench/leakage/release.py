@@ -66,7 +66,7 @@ class Released:
     @property
     def views(self) -> int:
         """How many masks of an image leave, at most: its own, and those of its copies."""
-        return 1 if self.data is None else int(self.data.view.max()) + 1
+        return 1 if self.data is None else self.data.views
 
 
 def released_data(terms: Release, owner: Autoencoder) -> Released:
@@ -86,7 +86,7 @@ def released_data(terms: Release, owner: Autoencoder) -> Released:
         raise InputError(
             f"--release {terms.masked}: not masked by the audited encoder; name its instances with --models"
         )
-    images, views, size = len(data.source.unique()), int(data.view.max()) + 1, data.gaussian.shape[1]
+    images, views, size = len(data.source.unique()), data.views, data.gaussian.shape[1]
     names = ", ".join(data.classes[:CLASSES])
     more = f" and {len(data.classes) - CLASSES} more" if len(data.classes) > CLASSES else ""
     noise = [] if data.kept is None else bounds.facts(data.kept, size, views)
@@ -217,8 +217,9 @@ def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, cand
 
 
 def tried(table: Table, threat: str, most: int) -> int:
-    """The largest number of pairs or queries, up to ``most``, that a threat was tried with."""
-    return max((key[5] for key in table.cells if key[2] == threat and key[5] <= most), default=0)
+    """Of the numbers of pairs or queries that a threat was tried with, the least from ``most`` on, or the largest."""
+    counts = {key[5] for key in table.cells if key[2] == threat} if most else set()
+    return min((count for count in counts if count >= most), default=max(counts, default=0))
 
 
 def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tuple[str, str]]:

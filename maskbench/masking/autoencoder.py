@@ -31,8 +31,10 @@ class Autoencoder(MaskingMethod):
         """From the trained encoder of a recipe.
 
         Raises:
-            InputError: the file is no encoder, or has other sizes than the recipe's.
+            InputError: the recipe names no file, or one that is no encoder, or has other sizes than the recipe's.
         """
+        if recipe.encoder is None:
+            raise InputError("aae: needs a trained encoder, and the recipe names none")
         if not recipe.encoder.exists():
             raise InputError(
                 f"--encoder {recipe.encoder}: no such file; train one with python train_aae.py, or try "

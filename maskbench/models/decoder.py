@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from maskbench.models.heads import Contrast
 from maskbench.models.layers import SLOPE, convolve, multiply
-from maskbench.models.sizes import PRESETS, depth
+from maskbench.models.sizes import configuration, depth
 
 
 class Decoder(nn.Module):
@@ -29,13 +29,8 @@ class Decoder(nn.Module):
         width: int = 0,
     ):
         super().__init__()
-        if preset not in PRESETS:
-            raise ValueError("no such preset")
-        width = width or PRESETS[preset]["width"]
-        gaussian_dim = gaussian_dim or PRESETS[preset]["gaussian_dim"]
-        self.config = dict(
-            preset=preset, image_size=image_size, gaussian_dim=gaussian_dim, categories=categories, width=width
-        )
+        self.config = configuration(preset, image_size, gaussian_dim, categories, width)
+        gaussian_dim, width = self.config["gaussian_dim"], self.config["width"]
         stages = depth(image_size)
         self.gaussian_dim = gaussian_dim
         self.contrast = Contrast()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from maskbench.models.heads import Contrast, one_hot
 from maskbench.models.layers import SLOPE, BatchNorm, channels_last, convolve, multiply
 from maskbench.models.patches import SmallConvolution
-from maskbench.models.sizes import PRESETS, depth, has_bfloat16
+from maskbench.models.sizes import configuration, depth, has_bfloat16
 
 # of batch normalisation: with 1e-5, seven layers on images that are all the same have infinite gradients
 EPSILON = 1e-3
@@ -40,13 +40,8 @@ class Encoder(nn.Module):
         width: int = 0,
     ):
         super().__init__()
-        if preset not in PRESETS:
-            raise ValueError("no such preset")
-        width = width or PRESETS[preset]["width"]
-        gaussian_dim = gaussian_dim or PRESETS[preset]["gaussian_dim"]
-        self.config = dict(
-            preset=preset, image_size=image_size, gaussian_dim=gaussian_dim, categories=categories, width=width
-        )
+        self.config = configuration(preset, image_size, gaussian_dim, categories, width)
+        gaussian_dim, width = self.config["gaussian_dim"], self.config["width"]
         self.pools = preset == "invariant"
         if not self.pools:
             stages = depth(image_size)

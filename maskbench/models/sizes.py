@@ -28,6 +28,23 @@ DEFAULT_PRESET = "invariant"
 LARGEST_IMAGE = 256  # side in pixels
 
 
+def configuration(preset: str, image_size: int, gaussian_dim: int, categories: int, width: int) -> dict[str, int | str]:
+    """What an encoder and its decoder are made with, by name, with the preset's sizes in place of 0.
+
+    Raises:
+        ValueError: no such preset.
+    """
+    if preset not in PRESETS:
+        raise ValueError("no such preset")
+    return {
+        "preset": preset,
+        "image_size": image_size,
+        "gaussian_dim": gaussian_dim or PRESETS[preset]["gaussian_dim"],
+        "categories": categories,
+        "width": width or PRESETS[preset]["width"],
+    }
+
+
 @functools.cache
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware."""

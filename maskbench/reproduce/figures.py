@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskbench.classification.figures import CLASSIFIER_STYLES
+from maskbench.classification.scores import NAMES
 from maskbench.leakage.figures import BASELINE_STYLES, mask_style
 from maskbench.runtime.plotting import picture, subplots, write
 
@@ -47,7 +47,7 @@ def draw_accuracies(table: list[dict[str, str]], path: Path) -> None:
             both = dict(xmin=place - 0.45, xmax=place + 0.45, color="black")
             axis.hlines(paper, **both, linewidth=1.5, label=None if place else "the paper's")
             axis.hlines(1 / int(count), **both, linewidth=1, linestyle=":", label=None if place else "chance")
-        name = CLASSIFIER_STYLES[method]["label"]
+        name = NAMES[method]
         axis.set(title=name, xticks=range(len(counts)), xticklabels=counts, xlabel="classes", ylim=(0.2, 1.02))
         axis.grid(axis="y", alpha=0.3)
     axes[0, 0].set_ylabel("accuracy on test images,\nmean and standard deviation of the draws")

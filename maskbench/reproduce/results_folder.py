@@ -20,7 +20,7 @@ DRAWN = {
 
 
 def write_results(runs: Path, results: Path, finished: Collection[str], steps: list[Row]) -> None:
-    """Write what the finished steps give; what they do not give is removed.
+    """Write what the finished steps give; what they do not give is removed, but for weights.
 
     Args:
         runs: where the steps left their outputs.

@@ -19,7 +19,8 @@ from maskbench.errors import InputError
 from maskbench.runtime import torchrun
 from maskbench.runtime.stopping import Stopped
 
-NUMBERS = ("LOKY_MAX_CPU_COUNT",)  # variables that libraries read as whole numbers
+# variables that libraries read as whole numbers, when they are imported or later
+NUMBERS = ("LOKY_MAX_CPU_COUNT", "SKLEARN_WORKING_MEMORY", "SKLEARN_PAIRWISE_DIST_CHUNK_SIZE")
 
 
 class ArgumentParser(argparse.ArgumentParser):

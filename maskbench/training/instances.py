@@ -39,8 +39,10 @@ def train_instances(
     if begun:
         run = replace(run, threads=threads_of(begun[0][1], run))  # instances that never began train alike
     jobs = max(1, min(len(folders), cores // run.threads)) if together else 1
+    in_threads = device.type == "cuda" and len(folders) > 1 and torchrun.size() == 1
+    at_once = len(folders) if in_threads else jobs  # each has a line of the terminal
     calls = [
-        (run, run.settings.seed + instance, checkpoint, folder, instance % jobs)
+        (run, run.settings.seed + instance, checkpoint, folder, instance % at_once)
         for instance, (folder, checkpoint) in enumerate(zip(folders, saved, strict=True))
     ]
     saved.clear()
@@ -50,7 +52,7 @@ def train_instances(
         child_processes.run_in_parallel(train_in_child, calls, jobs)
         return
     with stopping(run.checkpoint_minutes) as stopper:
-        if device.type == "cuda" and len(calls) > 1 and torchrun.size() == 1:
+        if in_threads:
             train_in_threads(train, stopper, calls, device)
         else:
             while calls:

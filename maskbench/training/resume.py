@@ -22,14 +22,13 @@ def find_checkpoint(folder: Path, settings: Settings, resume: bool) -> dict | No
     """The checkpoint in ``folder`` to resume from, see :func:`maskbench.models.checkpoints.load_checkpoint`, or None.
 
     Raises:
-        InputError: a trained key would be lost, or the checkpoint is of other settings.
+        InputError: a trained network would be lost, or the checkpoint is of other settings.
     """
     path = folder / "checkpoint.pt"
     if not path.exists():
-        if (folder / "decoder.pt").exists():
-            raise InputError(
-                f"{folder} holds a private key, decoder.pt, and no checkpoint; choose another --output-dir"
-            )
+        for name in ("decoder.pt", "encoder.pt"):  # without either, masks that were made are of no use to their owner
+            if (folder / name).exists():
+                raise InputError(f"{folder} holds {name} and no checkpoint; choose another --output-dir")
         return None
     if not resume:
         raise InputError(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from maskbench.classification.features import moments
 from maskbench.data.image_set import to_float
 from maskbench.leakage.attacks import ridge
 from maskbench.leakage.knowledge import Instance, Knowledge, Map, Pairs
@@ -80,8 +81,7 @@ class ScratchDecoder(nn.Module):
     def __init__(self, linear: nn.Linear, codes: Tensor, image_size: int, width: int = 32):
         super().__init__()
         self.linear, self.size = linear, image_size
-        deviation, mean = torch.std_mean(codes, 0, correction=0)
-        deviation[deviation < 1e-6] = math.inf  # a category that no known image has tells nothing
+        mean, deviation = moments(codes)
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
         stages = depth(image_size)

@@ -22,7 +22,12 @@ Comparison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # codes and cand
 
 
 def ranks_of(found: Tensor, places: Tensor) -> Tensor:
-    """As :func:`ranks`, of distances ``[N, N]``; ``places`` says where the true candidate of each mask stands."""
+    """The rank of the true candidate of each mask, from 1, ties in their middle: float64 ``[N]``.
+
+    Args:
+        found: distances of masks to candidates, ``[N, M]``.
+        places: where the true candidates stand, int64 ``[N]``.
+    """
     true = found.gather(1, places[:, None])
     return 0.5 + (found < true).sum(1) + 0.5 * (found == true).sum(1).double()
 
