@@ -310,6 +310,8 @@ def test_modes_without_transparency(tmp_path):
         assert np.abs(found.astype(int) - rgb.transpose(2, 0, 1)).max() <= tolerance, mode
     Image.merge("LAB", [Image.new("L", (SIDE, SIDE), 100)] * 3).save(tmp_path / "lab.tif")
     assert "LAB colours; convert it to RGB" in refusal(tmp_path / "lab.tif")
+    Image.new("L", (SIDE, SIDE)).save(tmp_path / "signed.tif", tiffinfo={339: 2})
+    assert "signed values of 8 bits; convert it to unsigned" in refusal(tmp_path / "signed.tif")
     Image.fromarray(rgb[..., 0] > 0).save(tmp_path / "1.png")
     assert (pixels(tmp_path / "1.png") == 255).all()
 

@@ -63,10 +63,12 @@ def test_split_and_classes(tmp_path, capsys):
     assert capsys.readouterr().out == f"npz:{tmp_path}/x.npz: not read: patients\n"
 
 
-@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize("validation", [True, False, None])
 def test_the_layout_of_medmnist(tmp_path, capsys, validation):
     parts = {"train": slice(0, 10), "val": slice(10, 14), "test": slice(14, 20)}
-    if not validation:
+    if validation is None:
+        parts["val"] = slice(0, 0)  # there, and empty
+    elif not validation:
         del parts["val"]
     arrays = {f"{part}_images": GREY[rows] for part, rows in parts.items()}
     arrays |= {f"{part}_labels": LABELS[rows, None] for part, rows in parts.items()}
@@ -75,7 +77,7 @@ def test_the_layout_of_medmnist(tmp_path, capsys, validation):
     assert by_value(found, TEST) == {value: name for value, name in WANTED.items() if value >= 140}
     known = range(0, 140 if validation else 100, 10)
     assert by_value(found, TRAIN) == {value: WANTED[value] for value in known}
-    assert ("images of val join the training part" in capsys.readouterr().out) == validation
+    assert ("images of val join the training part" in capsys.readouterr().out) == bool(validation)
     labels = {name: array // 7 for name, array in arrays.items() if name.endswith("labels")}
     np.savez(tmp_path / "x.npz", **arrays | labels, classes=np.array(["two", "seven"]))
     assert load(tmp_path / "x.npz").classes == ["two", "seven"]

@@ -100,6 +100,8 @@ def _opaque(path: Path, size: int, reading: Reading) -> Image.Image:
             picture = Image.fromarray(colours if alpha is None else reading.over_ground(colours, alpha))
         elif image.mode == "LAB":
             raise Undecided(f"{path}: has LAB colours; convert it to RGB")
+        elif image.format == "TIFF" and 2 in image.tag_v2.get(_SAMPLE_FORMAT, ()):  # Pillow would take -1 for white
+            raise Undecided(f"{path}: has signed values of 8 bits; convert it to unsigned ones")
         elif image.has_transparency_data:
             rgba = np.asarray(image.convert("RGBA"))
             picture = Image.fromarray(reading.over_ground(rgba[..., :3], rgba[..., 3]))

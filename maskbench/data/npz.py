@@ -91,6 +91,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: damaged, or not a file of np.savez ({reason}); make it again") from None
     if others := sorted(set(names) - set(layout)):
         print(command_line.printable(f"npz:{path}: not read: {', '.join(others[:3])}{', ...' * (len(others) > 3)}"))
+    if "val_images" in arrays and arrays["val_images"].shape[:1] == arrays["val_labels"].shape[:1] == (0,):
+        del arrays["val_images"], arrays["val_labels"]  # who has none leaves it empty
     if "val_images" in arrays:
         print(command_line.printable(f"npz:{path}: the images of val join the training part"))
     return arrays
