@@ -16,7 +16,7 @@ if [ ! -d "$environment" ]; then
     [ "$free" -ge 15 ] || { echo "build_cuda: skipped, $free GB free of the 15 needed in $work"; exit 0; }
     python3 -m venv "$environment"
     # the package index's own build has CUDA, whatever pip is told elsewhere to prefer
-    PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= "$environment/bin/pip" install --quiet torch==2.13.0 setuptools numpy
+    PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= "$environment/bin/pip" install --quiet --no-compile torch==2.13.0 setuptools numpy
 fi
 python=$(cd "$environment" && pwd)/bin/python
 

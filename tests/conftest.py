@@ -186,6 +186,17 @@ def stop_after(monkeypatch):
 
 
 @pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """A training in this process ends without its pictures, which take longer than short trainings do."""
+    monkeypatch.setattr("maskbench.training.summary.show", lambda *_: None)
+
+
+@pytest.fixture
 def few_steps(monkeypatch):
     """Of what learns the perceptual distance."""
     monkeypatch.setattr("maskbench.leakage.perceptual.STEPS", 5)

@@ -26,7 +26,7 @@ ATTACKS = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("few_steps")
+pytestmark = pytest.mark.usefixtures("few_steps", "undrawn")
 
 
 def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):

@@ -104,6 +104,7 @@ def test_a_signal_stops_all_after_the_same_step(killed):
     assert steps >= 16 and rng_state == [0, 2 * steps]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_others_end_when_one_dies_and_one_goes_on(run_here, killed, tmp_path, capsys):
     folder, errors = killed.folder, killed.errors[1]
     said = [line for line in errors.splitlines() if line.startswith("train_aae.py: error: ")]

@@ -26,6 +26,8 @@ from maskbench.training.journal import stop_if_not_finite
 from maskbench.training.resume import find_checkpoint
 from maskbench.training.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 KILLS = int(os.environ.get("MASKBENCH_KILLS", 2))
 TWO_EPOCHS = (*TRAINING, "--epochs", 2)  # what instance 0 of the workplace ran: 2 x 16 steps
 SIZES = dict(image_size=8, width=2, gaussian_dim=3, categories=2)
@@ -85,7 +87,7 @@ def test_sigkill_at_random_moments(workplace, tmp_path):
             assert_same_bits(folder, unbroken)
             finished += 1
             shutil.rmtree(tmp_path / "runs")
-    assert Forked("train_aae.py", *arguments, cwd=tmp_path).finish().returncode == 0
+    assert Forked("train_aae.py", *TWO_EPOCHS, "--resume", cwd=tmp_path).finish().returncode == 0
     assert_same_bits(folder, unbroken)
     print(f"\n{killed} kills at (epochs, steps) {places}, {leftovers} of them within a write; ", end="")
     print(f"{finished + 1} trainings finished, all to the same bits")

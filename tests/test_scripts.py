@@ -58,6 +58,7 @@ def test_encoder_and_decoder_have_one_contrast(workplace):
         assert both[0][name] != 0 and torch.equal(both[0][name], both[1][name])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_losses_move_as_in_the_paper_and_without_its_weight_the_prior_is_lost(run_here, tmp_path):
     """Figs 5 to 7: rebuilding and generating losses fall, the discriminators' loss rises towards undecided, 4 ln 2."""
     told, powers = {}, {}
@@ -81,6 +82,7 @@ def test_losses_move_as_in_the_paper_and_without_its_weight_the_prior_is_lost(ru
     assert ((categorical == 0) | (categorical == 1)).all() and (categorical.sum(1) == 1).all()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_losses_of_preset_invariant_move_as_they_should(run_here, tmp_path):
     """Views agree more and more; the decoder learns beside it."""
     small = ("--limit", 512, "--batch-size", 32, "--epochs", 3, "--image-size", 16)
@@ -95,6 +97,7 @@ def test_losses_of_preset_invariant_move_as_they_should(run_here, tmp_path):
     assert ((masked["categorical"] == 0) | (masked["categorical"] == 1)).all()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_instances_differ_and_repeat(run_here, workplace, tmp_path):
     def weights(folder: Path, instance: int) -> dict[str, torch.Tensor]:
         return torch.load(folder / "runs" / "aae" / str(instance) / "encoder.pt", weights_only=True)["state_dict"]
@@ -106,6 +109,7 @@ def test_instances_differ_and_repeat(run_here, workplace, tmp_path):
         assert torch.equal(second[name], alone[name]), name
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_training_is_prolonged(run_here, refused, tmp_path):
     def checkpoint() -> dict:
         return torch.load(tmp_path / "runs" / "aae" / "0" / "checkpoint.pt", weights_only=True)

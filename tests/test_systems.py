@@ -194,6 +194,7 @@ def test_without_an_encoder_the_next_step_is_said(complaint):
     assert "results/weights/encoder.pt" in said
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_training_goes_on_where_its_folder_has_moved(run_here, complaint, tmp_path):
     pictures(tmp_path / "a", 21)
     arguments = ("--image-size", 16, "--batch-size", 4, "--epochs", 1, "--preset", "paper", "--resume")

@@ -1,0 +1,115 @@
+"""Who is named by codes: where everything tells, where nothing does, and by what neither rotation nor map hides."""
+
+import pytest
+import torch
+from attacks_common import natural, ranks, rotation, sources
+
+from maskbench.leakage.attacks import reidentification
+from maskbench.leakage.attacks.reidentification import (
+    accepted,
+    distances,
+    mahalanobis,
+    matched_by_transport,
+    matched_in_turns,
+    named_once,
+    ranks_of,
+    turned_by_profiles,
+)
+
+
+def test_reidentification_is_sure_of_pixels_and_chance_on_noise(generator):
+    pixels = natural(1000, generator).flatten(1)
+    assert (ranks(pixels, pixels) == 1).all()
+    noise = ranks(torch.randn(1000, 30, generator=generator), torch.randn(1000, 30, generator=generator))
+    assert (noise == 1).float().mean() < 0.006  # 1 of 1,000 is expected, more than 5 once in 1,500 times
+    assert abs(noise.mean() - 500.5) < 4 * 1000 / 12**0.5 / 1000**0.5
+    assert (ranks(torch.zeros(9, 2), torch.zeros(9, 2)) == 5).all()  # all alike: the middle
+
+
+def test_mahalanobis_distances_leave_out_what_is_not_told(generator):
+    def noise(count: int) -> torch.Tensor:
+        return 3 * torch.randn(count, 10, generator=generator) @ mixture
+
+    mixture = torch.randn(10, 30, generator=generator)
+    codes = torch.randn(500, 30, generator=generator)
+    told = codes + noise(500)
+    assert (ranks(told, codes) == 1).double().mean() < 0.1
+    for count, least in ((1000, 0.9), (100, 0.5)):  # of few errors, less is known
+        weigh = mahalanobis(noise(count) + 0.1 * torch.randn(count, 30, generator=generator))
+        assert (ranks(weigh(told), weigh(codes)) == 1).double().mean() > least
+    nothing = mahalanobis(torch.zeros(5, 30))
+    assert (ranks(nothing(codes), nothing(codes)) == 1).all()
+
+
+def test_the_right_way_to_compare_names_every_candidate(generator):
+    codes = torch.randn(500, 30, generator=generator)
+    assert named_once(distances(codes + 0.1, codes)) == 1
+    assert named_once(distances(torch.randn(500, 30, generator=generator), codes)) < 0.7
+
+
+def test_a_rotation_hides_no_identity_among_candidates(generator):
+    candidates = 3 * sources(300, 24, generator)
+    order = torch.randperm(300, generator=generator)
+    codes = candidates @ rotation(24, generator) + 0.05 * torch.randn(300, 24, generator=generator)
+    turned = turned_by_profiles(codes[order], candidates)  # knows no order
+    back = torch.empty_like(turned)
+    back[order] = turned
+    assert (ranks(back, candidates) == 1).double().mean() > 0.95
+    noise = turned_by_profiles(torch.randn(300, 24, generator=generator), candidates)
+    assert (ranks(noise, candidates) == 1).double().mean() < 0.05
+
+
+def test_a_linear_map_hides_no_identity_among_candidates(generator):
+    candidates = 3 * sources(300, 24, generator)
+    order = torch.randperm(300, generator=generator)
+    bent = torch.diag(torch.linspace(0.3, 1, 24)) @ rotation(24, generator)
+    found = matched_in_turns((candidates @ bent)[order], candidates)
+    assert (ranks_of(found, order) == 1).double().mean() > 0.95
+    noise = matched_in_turns(torch.randn(300, 24, generator=generator), candidates)
+    assert (ranks_of(noise, order) == 1).double().mean() < 0.05
+
+
+def test_encoders_that_share_no_direction_hide_no_identity_among_candidates(generator):
+    """A third of the variance of each is its own, and both are turned."""
+
+    def encoded() -> torch.Tensor:
+        own = 0.6 * torch.randn(300, 100, generator=generator)
+        return torch.cat((shared, own), 1) @ rotation(200, generator)
+
+    shared = torch.randn(300, 100, generator=generator)
+    order = torch.randperm(300, generator=generator)
+    codes, candidates = encoded()[order], encoded()
+    found = matched_by_transport(codes, candidates)
+    assert (ranks_of(found, order) == 1).double().mean() > 0.95
+    in_turns = matched_in_turns(codes, candidates)
+    assert (ranks_of(in_turns, order) == 1).double().mean() < 0.3
+    noise = matched_by_transport(torch.randn(300, 100, generator=generator), candidates)
+    assert (ranks_of(noise, order) == 1).double().mean() < 0.05
+
+
+def test_a_plan_that_ends_in_doubt_begins_again(generator, monkeypatch):
+    shared = torch.randn(300, 60, generator=generator)
+    codes, candidates = (
+        torch.cat((shared, 0.6 * torch.randn(300, 60, generator=generator)), 1) @ rotation(120, generator)
+        for _ in range(2)
+    )
+    for starts, sure, share in ((0.0,), 0.95, 0), ((0.0, 18.0), 0.95, 1), ((18.0, 0.0), 2, 1):
+        monkeypatch.setattr(reidentification, "STARTS", starts)  # from an even plan, 0, there is no way
+        monkeypatch.setattr(reidentification, "SURE", sure)  # 2: never, so that the best must be chosen
+        found = matched_by_transport(codes, candidates)
+        assert abs((ranks_of(found, torch.arange(300)) == 1).double().mean() - share) < 0.05
+
+
+def test_true_positives_at_a_rate_of_false_ones(generator):
+    places = torch.randperm(200, generator=generator)
+    noise = torch.rand(200, 200, generator=generator, dtype=torch.float64)
+    assert accepted(noise, places, 0.25).mean() == pytest.approx(0.25, abs=0.1)  # nothing is known: as many true ones
+    told = noise.scatter(1, places[:, None], 2.0)  # beyond all wrong ones
+    assert accepted(told, places, 0.25).sum() == 0
+    told[:80] = told[:80].scatter(1, places[:80, None], 0.5)  # the first 80 in the middle of the wrong ones
+    assert accepted(told, places, 0.45).sum() == 0 and accepted(told, places, 0.55).sum() == 80
+    # well beyond the wrong ones: whose means, which nobody knows apart from the true one, differ by chance
+    told[:80] = told[:80].scatter(1, places[:80, None], -0.5)
+    distant = 100 * torch.rand(200, 1, generator=generator, dtype=torch.float64)  # of a mask's own noise
+    assert torch.equal(accepted(told + distant, places, 1e-3), accepted(told, places, 1e-3))
+    assert torch.equal(accepted(told, places, 1e-3), (torch.arange(200) < 80).double())
