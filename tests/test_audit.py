@@ -6,6 +6,7 @@ import math
 import stat
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import pictures
@@ -138,13 +139,18 @@ def test_other_models_have_two_instances_of_one_kind(complaint, tmp_path):
         ("b", "are not those of b/0"),
         ("c", "c/1/encoder.pt"),
         ("d", "d: masks images of 24 pixels a side, not 16"),
-        ("a", "--more-models a: has the preset and the sizes of the audited one"),
+        ("a", "--more-models a: has the preset and the --gaussian-dim of the audited one"),
     ):
         assert message in complaint(
             "crosspair.py", "--audit", "--models", "a", "--dataset", "photos", "--more-models", folder
         )
     again = ("--dataset", "digits", "--private", "digits")  # the known images of one would be judged as the other's
     assert "holds the images of --dataset digits" in complaint("crosspair.py", "--audit", "--models", "a", *again)
+    images, labels = torch.randint(256, (400, 16, 16), dtype=torch.uint8).numpy(), torch.arange(400).numpy() % 4
+    for name, order in (("one", torch.arange(400)), ("other", torch.randperm(400))):
+        np.savez(tmp_path / f"{name}.npz", images=images[order], labels=labels[order])
+    again = ("--dataset", "npz:one.npz", "--private", "npz:other.npz")
+    assert "holds the images of --dataset npz:one.npz" in complaint("crosspair.py", "--audit", "--models", "a", *again)
     audit = ("crosspair.py", "--audit", "--models", "a", "--dataset", "photos")
     pictures(tmp_path / "few", 15, classes=3)
     assert "--private folder:few: leaves too few images" in complaint(*audit, "--private", "folder:few")

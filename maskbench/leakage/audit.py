@@ -153,7 +153,9 @@ def run(
         if other.image_size != owner.image_size:
             raise InputError(f"{folder}: masks images of {other.image_size} pixels a side, not {owner.image_size}")
         if (kind := frontier.kind_of(other)) in taken:
-            raise InputError(f"--more-models {folder}: has the preset and the sizes of {taken[kind]}; leave one out")
+            raise InputError(
+                f"--more-models {folder}: has the preset and the --gaussian-dim of {taken[kind]}; leave one out"
+            )
         taken[kind] = folder
     images, private = load_images(settings, owner.image_size, sum(owner.widths))
     key_file = settings.output_dir / "audit.key"
@@ -216,7 +218,7 @@ def load_images(settings: Settings, image_size: int, numbers: int) -> tuple[Imag
         )
     first = settings.dataset.split(":")[0]
     judged, known = {first: full.images[validation[:count]]}, {first: full.images[rest]}
-    labelled, private = None, None
+    labelled, private, learned = None, None, full.images[public]
     means = {first: label_means(full, public, validation[:count])}
     if settings.private is not None:
         private = load(settings.private, "--private")
@@ -229,20 +231,25 @@ def load_images(settings: Settings, image_size: int, numbers: int) -> tuple[Imag
         name = settings.private.split(":")[0]
         name = f"private {name}" if name in judged else name
         judged[name] = private.images[rows]
-        asked, told = ({pt.fingerprint({"": image}) for image in images} for images in (judged[name], known[first]))
-        if len(asked & told) > len(asked) // 2:  # a few may well be in two sets
-            raise InputError(
-                f"--private {settings.private}: holds the images of --dataset {settings.dataset}, so that attackers "
-                "would know those that they are judged on; choose another set, or leave it out"
-            )
         train = datasets.labelled_split(private, settings.limit)[0][:MOST_PAIRS]
         if len(train) < threats.PAIRS[0] or len(rows) < 2 * EXAMPLES:
             raise InputError(f"--private {settings.private}: leaves too few images for an audit; use more")
         known[name], means[name] = private.images[train], label_means(private, train, rows)
+        if mostly_among(judged[name], known[first], learned) or mostly_among(judged[first], known[name]):
+            raise InputError(
+                f"--private {settings.private}: holds the images of --dataset {settings.dataset}, so that attackers "
+                "would know those that they are judged on; choose another set, or leave it out"
+            )
         if settings.private == "cifar100":
             coarse = cifar100.coarse_labels(private)
             labelled = private.images[train], coarse[train], coarse[rows]
-    return Images(judged, known, means, full.images[validation], full.images[public], labelled), private
+    return Images(judged, known, means, full.images[validation], learned, labelled), private
+
+
+def mostly_among(some: Tensor, *others: Tensor) -> bool:
+    """Whether more than half of some images are among others, to the pixel: a few may well be in two sets."""
+    told = {pt.fingerprint({"": image}) for images in others for image in images}
+    return sum(pt.fingerprint({"": image}) in told for image in some) > len(some) // 2
 
 
 def label_means(images: ImageSet, others: Tensor, rows: Tensor) -> Tensor:

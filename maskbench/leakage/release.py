@@ -20,7 +20,7 @@ from maskbench.data.masked_set import KEYED, MaskedSet
 from maskbench.errors import InputError
 from maskbench.leakage import bounds, plan, scores
 from maskbench.leakage.settings import Release
-from maskbench.leakage.table import CHOOSERS, Table, with_interval
+from maskbench.leakage.table import CHOOSERS, WITHOUT_ENCODER, Table, with_interval
 from maskbench.masking import Autoencoder
 from maskbench.storage import atomic
 from maskbench.storage.tables import Row, read
@@ -154,7 +154,8 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
     mask, images = released.mask, table.sets[-1]
     known = tried(table, "known-pairs", terms.pairs)
     beside = f", and as many of {table.sets[0]}" if len(table.sets) > 1 else ""
-    attackers = {"masks alone": 0} | ({f"{known:,} known pairs{beside}": known} if known else {})
+    fewer = f" ({terms.pairs:,} may be known: so many were not tried)" if known < terms.pairs else ""
+    attackers = {"masks alone": 0} | ({f"{known:,} known pairs{beside}{fewer}": known} if known else {})
 
     def of_pixels(kind: scores.Kind, threat: str, count: int) -> str:
         rows = table.chosen(kind, "identity", count, (threat,), images)
@@ -258,8 +259,8 @@ def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tu
     twice = found(("two-releases",), 0, scores.RELEASES)
     yield "The images are released once.", f"With a second release, by {again}: {twice}."
     most = tried(table, "known-pairs", table.all_pairs[-1])
-    more = found(("known-pairs",), most, *three)
-    yield f"No more than {known:,} images{each} behind masks are known.", f"With {most:,}{each}: {more}."
+    more = f"With {most:,}{each}: {found(WITHOUT_ENCODER, most, *three)}." if most > known else "More were not tried."
+    yield f"No more than {known:,} images{each} behind masks are known.", more
     yield "Labels are not used to tell images apart.", "Who uses them has fewer candidates: those of the same label."
     if released.views > 1:
         yield "Each figure is of one mask of an image.", "Who takes its copies together may find more."

@@ -44,7 +44,7 @@ class Settings:
     Attributes:
         dataset: what the autoencoders were trained on.
         private: a labelled set that is judged too, and whose masks are classified; or None.
-        limit: keep the first ``limit`` training, ``limit // 4`` validation and ``limit`` test images.
+        limit: keep the first ``limit`` training and ``limit // 4`` validation images, for attackers at most as many.
         seed: of baselines.
         output_dir: an existing folder.
         more_models: folders of other trained autoencoders, instances 0 and 1 in each, for accuracy against leakage.

@@ -26,9 +26,9 @@ def find_checkpoint(folder: Path, settings: Settings, resume: bool) -> dict | No
     """
     path = folder / "checkpoint.pt"
     if not path.exists():
-        for name in ("decoder.pt", "encoder.pt"):  # without either, masks that were made are of no use to their owner
+        for name, what in (("decoder.pt", "the private key of masks"), ("encoder.pt", "which masks were made by")):
             if (folder / name).exists():
-                raise InputError(f"{folder} holds {name} and no checkpoint; choose another --output-dir")
+                raise InputError(f"{folder} holds {name}, {what}, and no checkpoint; choose another --output-dir")
         return None
     if not resume:
         raise InputError(
