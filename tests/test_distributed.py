@@ -52,9 +52,9 @@ def alone() -> dict:
 def test_steps_are_those_of_one_process(alone, tmp_path):
     run_ranks(3, "tests/ranks.py", tmp_path / "found.pt", cwd=tmp_path)  # mini-batches of 7 images: 2, 2 and 3
     for name, found in torch.load(tmp_path / "found.pt", weights_only=True).items():
-        tolerance = 1e-11 if name.endswith("40") else 2e-5  # float32: 1.03e-5 on one CPU
+        tolerance = 1e-11 if name.endswith("20") else 2e-5  # float32: 1.03e-5 on one CPU
         torch.testing.assert_close(found["losses"], alone[name]["losses"], rtol=tolerance, atol=0)
-        for kind in ("gradients", "states") if name.endswith("40") else ("gradients",):
+        for kind in ("gradients", "states") if name.endswith("20") else ("gradients",):
             largest = max(wanted.abs().max().item() for wanted in alone[name][kind].values())
             for key, wanted in alone[name][kind].items():
                 # of shift and length of a code agreement says nothing: the difference of much larger numbers

@@ -63,8 +63,8 @@ def test_losses_move_as_in_the_paper_and_without_its_weight_the_prior_is_lost(ru
     """Figs 5 to 7: rebuilding and generating losses fall, the discriminators' loss rises towards undecided, 4 ln 2."""
     told, powers = {}, {}
     for weight in (1, 0):
-        flags = ("--preset", "paper", "--dataset", "photos", "--limit", 1000, "--epochs", 3, "--prior-weight", weight)
-        run_here("train_aae.py", *flags, "--output-dir", f"{weight}")
+        flags = ("--preset", "paper", "--dataset", "photos", "--limit", 1000, "--prior-weight", weight)
+        run_here("train_aae.py", *flags, "--epochs", 2 + weight, "--output-dir", f"{weight}")
         table = rows(tmp_path / f"{weight}" / "0" / "metrics.csv")
         told[weight] = {name: [float(row[name]) for row in table] for name in table[0]}
         encoder, _ = checkpoints.load_encoder(tmp_path / f"{weight}" / "0" / "encoder.pt")
@@ -271,9 +271,9 @@ def photographs(folder: Path, count: int) -> None:
 
 @pytest.mark.parametrize("preset", ["paper", "invariant"])
 def test_photographs_of_96_pixels_go_all_the_way(run_here, tmp_path, preset):
-    photographs(tmp_path / "photographs", 60)
+    photographs(tmp_path / "photographs", 40)
     sizes = ("--image-size", 96, "--preset", preset, "--gaussian-dim", 32, "--workers", 1)
-    epochs = 4 if preset == "paper" else 2
+    epochs = 5 if preset == "paper" else 2
     run_here("train_aae.py", "--dataset", "folder:photographs", *sizes, "--epochs", epochs, "--batch-size", 8)
     first, *_, last = (float(row["validation_mse"]) for row in rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv"))
     assert preset == "invariant" or (last < 0.09 and last < 0.8 * first), (first, last)
