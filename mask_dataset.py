@@ -66,6 +66,8 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
     paths = masked_set.shard_paths(output, args.shards or torchrun.size())
     if output.is_dir():
         raise InputError(f"--output {output}: is a folder; name a file")
+    if masked_set.shard_of(output):
+        raise InputError(f"--output {output}: is called like a shard of another set; choose another name")
     if len(paths) > 1 and output.exists():
         raise InputError(f"--output {output}: would be read instead of the shards; move it away or choose another name")
     secret = key.load(args.key) if args.key else None
@@ -75,6 +77,8 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
     method = make_method(args, secret, noise_secret).to(device)
     size = method.image_size
     images = load(args, args.dataset, size, stream=True)
+    if args.output is None:
+        refuse_to_replace(next(filter(Path.exists, paths), output), images)
     train, test = datasets.labelled_split(images, args.limit)
     if len(paths) > max(1, len(train)):
         raise InputError(f"--shards {len(paths)}: more than the {len(train)} training images")
@@ -88,7 +92,11 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
     work = Work(method, images, train, test, copies, len(paths), batch_size, device, sources)
 
     mine = range(torchrun.rank(), len(paths), torchrun.size())
-    kept = 0
+    kept = {number for number in mine if len(paths) > 1 and Shard(work, number).is_in(paths[number])}
+    for number in mine if len(paths) > 1 else ():  # were this run stopped, an earlier one's would stand beside its own
+        if number not in kept:
+            paths[number].unlink(missing_ok=True)
+    torchrun.from_all(None)  # no process begins while another has old ones
     # of several processes the first one's part
     with tqdm(
         total=work.total * len(mine) // len(paths),
@@ -98,13 +106,12 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
     ) as progress:
         for number in mine:
             shard = Shard(work, number)
-            if len(paths) > 1 and shard.is_in(paths[number]):
-                kept += 1
+            if number in kept:
                 progress.update(len(shard.columns()["view"]))
             else:
                 masked_set.save(shard.mask(output.parent, progress), paths[number])
 
-    kept = sum(torchrun.from_all(kept))
+    kept = sum(torchrun.from_all(len(kept)))
     if len(paths) > 1:
         others = f" by {torchrun.size()} processes" if torchrun.size() > 1 else ""
         print(
@@ -117,6 +124,17 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
         f"({len(train):,} training and {len(test):,} test images, {copies.count} augmented copies), "
         f"{len(images.classes)} classes, masked by {method.name} {method.fingerprint[:12]}"
     )
+
+
+def refuse_to_replace(path: Path, images: ImageSet) -> None:
+    """InputError where the default output holds masks of other classes, such as of another folder called alike."""
+    try:
+        there = masked_set.load_file(path)
+    except InputError:  # none, or damaged
+        return
+    if there.classes != images.classes:
+        names = command_line.printable(", ".join(there.classes[:3]))
+        raise InputError(f"{path}: holds masks of other classes ({names}); move it away, or choose another --output")
 
 
 def in_secret_order(

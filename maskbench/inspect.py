@@ -46,7 +46,7 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
     Raises:
         InputError: missing, damaged, not ours, or of another version.
     """
-    found = pt.read(path)["format"]
+    found = pt.read(path, pt.is_large(path))["format"]
     if found not in _FORMATS:
         raise InputError(f"{path}: holds {pt.shown(found)}, which this maskbench does not know")
     give_to, details, fingerprint = "anyone", [], None

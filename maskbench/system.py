@@ -85,15 +85,34 @@ def reserve(descriptor: int, size: int) -> bool:
     return True
 
 
+def set_mode(path: Path | str, mode: int) -> None:
+    """Say who may read a file or folder, where the file system knows modes: shares often refuse them.
+
+    Raises:
+        OSError: it cannot be said, as of a folder that is somebody else's.
+    """
+    try:
+        os.chmod(path, mode)
+    except OSError as error:
+        unknown = error.errno in (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+        ours = os.name == "posix" and error.errno == errno.EPERM and os.stat(path).st_uid == os.geteuid()
+        if not unknown and not ours:
+            raise
+
+
 def flush_folder(folder: Path) -> None:
-    """Make a rename in a folder last through a power cut."""
+    """Make a rename in a folder last through a power cut, where the file system can."""
     if os.name == "nt":  # it opens no folder
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP):
+            raise
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Every dataset by its contract; the real ones where data/ has them."""
 
+import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -223,6 +225,15 @@ def test_damaged_files_are_refused(tmp_path):
             (raw / f"{part}-{kind}-ubyte").write_bytes(b"\0\0\x08\x03")
     with pytest.raises(InputError, match="MNIST are damaged"):
         datasets.load("mnist", tmp_path)
+
+
+def test_files_that_may_not_be_read_are_not_damaged(tmp_path, monkeypatch):
+    def denied(*_arguments: object, **_options: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "data_batch_1")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", denied)
+    with pytest.raises(PermissionError):  # which ends in a line that names the file
+        datasets.load("cifar10", tmp_path)
 
 
 @needs("cifar-10-batches-py")

@@ -129,6 +129,25 @@ def test_a_table_of_the_file(write):
     assert np.array_equal(grey(path), at(4095 - STORED, 0, 4095))
 
 
+def test_tables_of_few_entries_end_where_they_end(write):
+    """pydicom counts places in a table in the type of its entries: beyond 255 those of 8 bits would begin again."""
+    import pydicom
+
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.LUTData = [256, 0, 8], np.arange(256).astype("<u2").tobytes()
+    path = write(STORED, VOILUTSequence=[table], BitsStored=12, HighBit=11)
+    assert np.array_equal(grey(path), STORED.clip(0, 255))
+    table.LUTDescriptor, table.LUTData = [4096, 0, 8], (np.arange(4096) >> 4).astype("<u2").tobytes()
+    with pytest.raises(Undecided, match="a lookup table of 4,096 entries of 8 bits"):
+        raise _decode(write(STORED, VOILUTSequence=[table], BitsStored=12, HighBit=11), SIDE, AS_IT_IS)
+    small = (STORED >> 4).astype(np.uint8)
+    fields = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour in ("Red", "Green", "Blue"):
+        fields[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        fields[f"{colour}PaletteColorLookupTableData"] = bytes(range(255, -1, -1))  # of 8 bits, whatever it says
+    assert np.array_equal(grey(write(small, **fields)), 255 - small)
+
+
 def test_several_frames_are_refused_or_chosen_with_their_own_scale(write):
     import pydicom
 
@@ -213,5 +232,5 @@ def test_without_pydicom_one_line_says_so_before_work(tmp_path, monkeypatch):
     monkeypatch.setattr(dicom, "_is_installed", lambda: False)
     (tmp_path / "ill").mkdir()
     (tmp_path / "ill" / "0.dcm").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"ill/0\.dcm: is DICOM, which needs pydicom; run pip install pydicom"):
+    with pytest.raises(InputError, match=r"0\.dcm: is DICOM, which needs pydicom 3 or newer; run pip install"):
         datasets.load(f"folder:{tmp_path}", skip_corrupt=True)

@@ -6,6 +6,7 @@ import stat
 import pytest
 import torch
 
+import maskbench
 from maskbench.data import masked_set
 from maskbench.data.masked_set import MaskedSet
 from maskbench.errors import InputError
@@ -155,6 +156,18 @@ def test_fingerprint_depends_on_every_byte():
     assert first == pt.fingerprint(dict(reversed(tensors.items())))
     for change in ({"a": torch.tensor([0.0, 0.0, 1e-38])}, {"b": torch.ones(4)}, {"a": torch.zeros(3).double()}):
         assert pt.fingerprint(tensors | change) != first
+
+
+def test_vectors_and_labels_by_number():
+    data = make_set(rows=10)
+    train = maskbench.MaskedDataset(data, "train")
+    for number in (0, len(train) - 1, -1, -len(train)):
+        vector, label = train[number]
+        row = data.rows("train")[number]
+        assert torch.equal(vector[: data.gaussian.shape[1]], data.gaussian[row]) and label == data.labels[row]
+    for number in (len(train), -len(train) - 1):
+        with pytest.raises(IndexError):
+            train[number]
 
 
 def test_validation_rows():

@@ -314,6 +314,19 @@ def test_files_that_may_not_be_read_are_not_corrupt(pets, monkeypatch):
     assert "1.png: may not be read" in refusal(pets) and "1.png: may not be read" in refusal(pets, skip_corrupt=True)
 
 
+def test_an_error_of_the_system_is_no_corrupt_picture(pets, monkeypatch):
+    """As of a network disk that does not answer: the pictures are good, and --skip-corrupt leaves none of them out."""
+    opened = Image.open
+
+    def stale(path, *arguments, **options):
+        if Path(path).name == "1.png":
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Image, "open", stale)
+    assert "1.png: could not be read (Stale file handle); mend that" in refusal(pets, skip_corrupt=True)
+
+
 TEXT = [
     "chest\u00a0xray",
     "肺\u3000野",

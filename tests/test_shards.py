@@ -1,17 +1,20 @@
 """Masked sets in several files: the same as in one, made by one process or several, and read as one."""
 
+import os
 import re
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import run_ranks
+from conftest import pictures, run_ranks
 from PIL import Image
 
 from maskbench.data import masked_set
 from maskbench.data.masked_set import MaskedSet
 from maskbench.errors import InputError
+from maskbench.masking.shards import Shard
 
 COLUMNS = ("labels", "split", "source", "view")
 AUGMENT = ("--augment", "shift", "--copies", 2, "--seed", 3)
@@ -70,6 +73,32 @@ def test_shards_are_the_set_and_finished_ones_are_kept(mask, workplace, tmp_path
     assert "0 of 3 were finished" in mask(*AUGMENT, "--shards", 3)
     assert "0 of 3 were finished" in mask(*AUGMENT, "--seed", 4, "--shards", 3)
     assert "0 of 3 were finished" in mask("--shards", 3)
+
+
+def test_a_stopped_run_leaves_no_shard_of_an_earlier_one(mask, tmp_path, monkeypatch):
+    mask("--shards", 3)
+
+    class Stop(Exception):
+        pass
+
+    def stopped(shard: Shard, *arguments: object) -> MaskedSet:
+        if shard.number == 1:
+            raise Stop
+        return whole(shard, *arguments)
+
+    whole = Shard.mask
+    monkeypatch.setattr(Shard, "mask", stopped)
+    with pytest.raises(Stop):
+        mask("--shards", 3, "--limit", 300)
+    with pytest.raises(InputError, match="of 3 shards 2 are missing"):
+        masked_set.load(tmp_path / "masked" / "digits.pt")
+
+
+def test_a_set_in_shards_is_saved_as_one(mask, tmp_path):
+    mask("--shards", 2)
+    data = masked_set.load(tmp_path / "masked" / "digits.pt")
+    masked_set.save(data, tmp_path / "one.pt")
+    assert_same(masked_set.load(tmp_path / "one.pt"), data, tolerance=0)
 
 
 def test_processes_share_the_shards(mask, workplace, tmp_path):
@@ -133,6 +162,25 @@ def test_names_of_sets():
     assert masked_set.shard_paths(path, 1) == [path]
     assert masked_set.shard_paths(path, 8)[3] == Path("masked/mine-00003-of-00008.pt")
     assert {masked_set.set_name(name) for name in (path, *masked_set.shard_paths(path, 8))} == {"mine"}
+    alone = Path("masked/train-00000-of-00001.pt")  # others call their whole sets so
+    assert masked_set.files_of(alone) == [alone] and masked_set.set_name(alone) == alone.stem
+
+
+def test_an_output_called_like_a_shard_is_refused(complaint):
+    arguments = ("mask_dataset.py", "--dataset", "digits", "--method", "identity", "--output", "mine-00000-of-00004.pt")
+    assert "is called like a shard of another set" in complaint(*arguments)
+
+
+def test_masks_of_other_classes_are_not_replaced_unasked(run_here, complaint, tmp_path):
+    for clinic, classes in (("a", ("ill", "well")), ("b", ("cats", "dogs"))):
+        pictures(tmp_path / clinic / "images", 5, 2)
+        for number, name in enumerate(classes):
+            (tmp_path / clinic / "images" / f"class{number}").rename(tmp_path / clinic / "images" / name)
+    flags = ("--method", "identity", "--image-size", 8, "--workers", 0)
+    for _ in range(2):
+        run_here("mask_dataset.py", "--dataset", "folder:a/images", *flags)
+    said = complaint("mask_dataset.py", "--dataset", "folder:b/images", *flags)
+    assert "masked/images-identity.pt: holds masks of other classes (ill, well)" in said
 
 
 def test_shards_that_were_read_otherwise_are_made_again(run_here, tmp_path, capsys):
@@ -157,3 +205,8 @@ def test_shards_that_were_read_otherwise_are_made_again(run_here, tmp_path, caps
     assert data.dataset == "folder --levels 0 4096"
     assert (data.gaussian[torch.arange(10)] - before).abs().max() < 0.01
     assert "0 of 2 were finished" in mask("--levels", 0, 4096, "--ground", "grey")
+    flags = ("--levels", 0, 4096, "--ground", "grey")
+    assert "2 of 2 were finished" in mask(*flags)
+    picture = tmp_path / "mine" / "class1" / "3.png"
+    os.utime(picture, (time.time() + 1, time.time() + 1))  # as if something in it had been blacked out since
+    assert "1 of 2 were finished" in mask(*flags)

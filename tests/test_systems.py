@@ -160,6 +160,15 @@ def test_a_reader_that_goes_away_stops_nothing(run_here, workplace, tmp_path, mo
     assert (tmp_path / "out" / "digits.csv").exists()
 
 
+def test_a_terminal_that_is_gone_stops_nothing():
+    terminal, ours = os.openpty()
+    with open(ours, "w", buffering=1) as stream:
+        os.close(terminal)
+        unbroken = command_line._Unbroken(stream)
+        for _ in range(2):  # EIO; then it goes nowhere
+            print("said", file=unbroken, flush=True)
+
+
 @pytest.mark.parametrize(
     ("variables", "said"),
     [

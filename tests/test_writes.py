@@ -88,7 +88,13 @@ def failing(fault: str, monkeypatch):
         elif fault == "open":
             patch.setattr(atomic.tempfile, "mkstemp", refuse(errno.EROFS))
         elif fault == "mode":
+            patch.setattr(os, "chmod", refuse(errno.EIO))
+        elif fault == "no modes":  # as on many shares
             patch.setattr(os, "chmod", refuse(errno.EPERM))
+        elif fault == "no fsync of folders":
+            fsync = os.fsync
+            folder = lambda number: stat.S_ISDIR(os.fstat(number).st_mode)  # noqa: E731
+            patch.setattr(os, "fsync", lambda number: refuse(errno.EINVAL)() if folder(number) else fsync(number))
         yield
 
 
@@ -117,6 +123,14 @@ def test_a_failing_write_keeps_the_file_before_it(tmp_path, monkeypatch, kind):
     with pytest.raises(InputError, match="No such file or directory"):
         write(path)
     assert not tmp_path.exists()  # a folder that vanished is not made again, with other rights perhaps
+
+
+@pytest.mark.parametrize("fault", ["no modes", "no fsync of folders"])
+def test_file_systems_that_know_less_are_written_to(tmp_path, monkeypatch, fault):
+    with failing(fault, monkeypatch):
+        atomic.make_folder(tmp_path / "private", private=True)
+        atomic.write_text(tmp_path / "private" / "text", "whole")
+    assert [path.read_text() for path in (tmp_path / "private").iterdir()] == ["whole"]
 
 
 def test_a_full_disk(tmp_path):

@@ -6,6 +6,7 @@ pydicom reads the file; it is an extra, ``pip install 'maskbench[dicom]'``.
 import functools
 import importlib.util
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ _FIELDS = [  # what pixels are made of
 
 @functools.cache
 def _is_installed() -> bool:
-    return importlib.util.find_spec("pydicom") is not None
+    return importlib.util.find_spec("pydicom") is not None and importlib.util.find_spec("pydicom.pixels") is not None
 
 
 def is_dicom(path: Path) -> bool:
@@ -51,9 +52,9 @@ def is_dicom(path: Path) -> bool:
 
 
 def check_installed(path: Path) -> None:
-    """InputError where a file cannot be read because pydicom is missing."""
+    """InputError where a file cannot be read because pydicom is missing, or older than 3."""
     if not _is_installed():
-        raise InputError(f"{path}: is DICOM, which needs pydicom; run pip install pydicom")
+        raise InputError(f"{path}: is DICOM, which needs pydicom 3 or newer; run pip install 'pydicom>=3'")
 
 
 def pixels(path: Path, reading: Reading) -> np.ndarray:
@@ -82,8 +83,10 @@ def pixels(path: Path, reading: Reading) -> np.ndarray:
         _check_compression(data, path)
         values, kind = pixel_array(data, index=frame), data.PhotometricInterpretation
         if kind == "PALETTE COLOR":
-            bits = data.RedPaletteColorLookupTableDescriptor[2]
-            return scaled(apply_color_lut(values, data), 0, 2**bits - 1)
+            descriptor, entries = data.RedPaletteColorLookupTableDescriptor, data.get("RedPaletteColorLookupTableData")
+            depth = round(8 * len(entries) / (descriptor[0] or 2**16)) if entries else descriptor[2]
+            coloured = apply_color_lut(_within_table(values, descriptor, depth, path), data)
+            return scaled(coloured, 0, 2 ** min(depth, descriptor[2]) - 1)
         if values.ndim == 3:  # pydicom has made RGB of YBR
             return values if values.dtype == np.uint8 else reading.to_bytes(values, path)
         if not kind.startswith("MONOCHROME"):
@@ -125,12 +128,31 @@ def _grey(data: "Dataset", stored: np.ndarray, values: np.ndarray, reading: Read
     if is_deep and reading.levels is not None:
         return reading.to_bytes(values, path)
     if data.get("VOILUTSequence"):
-        bits = data.VOILUTSequence[0].LUTDescriptor[2]
-        return scaled(apply_voi(values, data), 0, 2**bits - 1)
+        descriptor = data.VOILUTSequence[0].LUTDescriptor
+        inside = _within_table(values, descriptor, descriptor[2], path)
+        return scaled(apply_voi(inside, data), 0, 2 ** descriptor[2] - 1)
     window = _window(data)
     if window is not None:
         return scaled(values, *window)
     return reading.to_bytes(values, path) if is_deep else scaled(stored, 0, 2**data.BitsStored - 1)
+
+
+def _within_table(values: np.ndarray, descriptor: Sequence[int], depth: int, path: Path) -> np.ndarray:
+    """Values clipped to those that a lookup table has; pydicom counts places in the type of its entries, and wraps.
+
+    Args:
+        descriptor: number of entries (0: 2^16), first value, bits of an entry.
+        depth: bits of an entry as the file holds it.
+    """
+    entries, first = descriptor[0] or 2**16, descriptor[1]
+    if depth <= 8 and entries > 256:
+        raise Undecided(
+            f"{path}: has a lookup table of {entries:,} entries of {depth} bits, which is not read; convert it to one "
+            "without a table"
+        )
+    if values.dtype.kind in "iu":
+        values = values.astype(np.int64)  # whose bounds no table exceeds
+    return values.clip(first, first + entries - 1)
 
 
 def _window(data: "Dataset") -> tuple[float, float] | None:
@@ -146,5 +168,5 @@ def _window(data: "Dataset") -> tuple[float, float] | None:
 
 def _first(value: object) -> float | None:
     """A field of one number or of several; None where it is empty."""
-    numbers = value if isinstance(value, (list, tuple)) or hasattr(value, "__len__") else [value]
+    numbers = value if hasattr(value, "__len__") else [value]
     return float(numbers[0]) if len(numbers) and numbers[0] is not None else None

@@ -245,7 +245,7 @@ class _Search:
             raise InputError(f"{folder}: is a link that leads back up; remove it")
         if real in self._places:
             raise InputError(f"{folder}: is the same folder as {self._places[real]}, by a link; remove one of them")
-        self._refuse_double(folder, self._linked.get(real))
+        _refuse_double(folder, self._linked.get(real))
         self._places[real] = folder
 
     def _check_link(self, link: Path) -> None:
@@ -254,16 +254,20 @@ class _Search:
         if real in self._places:
             raise InputError(f"{link}: is the same file as {self._places[real]}, by a link; remove one of them")
         self._places[real] = link
-        below = os.path.relpath(real, self._real_root)
+        try:
+            below = os.path.relpath(real, self._real_root)
+        except ValueError:  # on another drive
+            below = os.pardir
         if not any(piece == os.pardir or _is_left(piece) for piece in below.split(os.sep)):
             raise InputError(f"{link}: is a link to {below}, which would count twice; remove one of them")
-        self._refuse_double(link, self._places.get(os.path.dirname(real)))
+        _refuse_double(link, self._places.get(os.path.dirname(real)))
         self._linked[os.path.dirname(real)] = link
 
-    def _refuse_double(self, found: Path, before: Path | None) -> None:
-        """InputError where one of two links leads to a picture, and the other to the folder that it is in."""
-        if before is not None:
-            raise InputError(f"{found}: leads by a link to what {before} leads to, and would count twice; remove one")
+
+def _refuse_double(found: Path, before: Path | None) -> None:
+    """InputError where one of two links leads to a picture, and the other to the folder that it is in."""
+    if before is not None:
+        raise InputError(f"{found}: leads by a link to what {before} leads to, and would count twice; remove one")
 
 
 def _is_left(name: str) -> bool:

@@ -4,6 +4,7 @@ The images are put in a fixed random order, as they come class by class. A folde
 memory is not loaded: its files are decoded whenever they are needed, by worker processes.
 """
 
+import errno
 import hashlib
 import os
 import signal
@@ -20,7 +21,7 @@ from maskbench import system
 from maskbench.data import folder_files
 from maskbench.data.decoding import decode
 from maskbench.data.folder_files import Files, Names
-from maskbench.data.image_set import ImageSet, check_memory, four_to_one, shuffled, split_flags
+from maskbench.data.image_set import ImageSet, check_memory, four_to_one, shuffled, split_flags, written
 from maskbench.data.pixels import AS_IT_IS, Reading, Undecided
 from maskbench.errors import InputError
 from maskbench.runtime import command_line, torchrun
@@ -28,6 +29,10 @@ from maskbench.system import die_with_parent
 
 _AT_ONCE = 64  # files of a folder that a worker decodes between two messages
 _AHEAD = 4  # mini-batches that a worker has ready
+# errors that say nothing of the file: a disk, a network, too many open files, a file that was moved meanwhile
+_OF_THE_SYSTEM = {
+    getattr(errno, name, None) for name in ("EIO", "ENOENT", "ESTALE", "ETIMEDOUT", "EMFILE", "ENFILE", "ENOMEM")
+} - {None}
 
 
 def folder(
@@ -112,6 +117,10 @@ class FolderImages:
             digest.update(f"{name}\0{os.stat(self._root / name).st_size}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
+    def written(self) -> float:
+        """When the last of the files was written or put there, in seconds; 0 without any."""
+        return max((written(self._root / self._paths[number]) for number in self._order.tolist()), default=0.0)
+
     def stream(self, rows: Iterable[Tensor]) -> Iterator[Tensor]:
         """The pixels of every batch of rows, decoded ahead of time; InputError where a file cannot be decoded."""
         for images in self._decoded(rows, _AHEAD):
@@ -195,5 +204,7 @@ def _decode(path: Path, size: int, reading: Reading = AS_IT_IS) -> np.ndarray | 
     except PermissionError:
         return Undecided(f"{path}: may not be read; give yourself the right to, or move it away")
     except Exception as error:  # of hostile bytes the decoders promise nothing narrower
+        if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+            return Undecided(f"{path}: could not be read ({error.strerror}); mend that, then start again")
         reason = error or type(error).__name__
         return InputError(f"{path}: cannot be read as an image ({reason}); mend it, move it away or use --skip-corrupt")

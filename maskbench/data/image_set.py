@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +43,19 @@ class ImageSet:
     def rows(self, split: int) -> Tensor:
         """Indices (int64) of the images of one split."""
         return torch.nonzero(self.split == split).flatten()
+
+    def written(self, rows: Tensor) -> float:
+        """When the last of the user's own files behind these images was written or put there; 0 of a public set."""
+        if not isinstance(self.images, Tensor):
+            return self.images.select(rows).written()
+        kind, _, path = self.name.partition(":")
+        return written(Path(path).expanduser()) if kind == "npz" else 0.0
+
+
+def written(path: Path) -> float:
+    """When a file was written, or came to be there with an older date: seconds since 1970."""
+    state = path.stat()
+    return max(state.st_mtime, state.st_ctime)
 
 
 def to_float(images: Tensor) -> Tensor:

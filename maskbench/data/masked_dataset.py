@@ -28,9 +28,9 @@ class MaskedDataset(Dataset):
         return len(self._rows)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        row = self._rows[number : number + 1] if number >= 0 else self._rows[number:][:1]
-        if len(row) == 0:
+        if not -len(self) <= number < len(self):
             raise IndexError(f"{number} of {len(self)} rows")
+        row = self._rows[number % len(self)][None]
         return self._data.features(row)[0], self._data.labels[row[0]]
 
     def __getitems__(self, numbers: list[int]) -> list[tuple[Tensor, Tensor]]:

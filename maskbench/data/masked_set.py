@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskbench import system
 from maskbench.data import class_names
 from maskbench.data.image_set import TEST, TRAIN
 from maskbench.errors import InputError
@@ -152,6 +151,9 @@ def save(masked: MaskedSet | Mapping[str, object], path: Path | str) -> None:
         InputError: :func:`load` would refuse it, or it cannot be written.
     """
     path = Path(path)
+    if isinstance(masked, MaskedSet) and isinstance(masked.gaussian, ShardedRows):
+        every = torch.arange(len(masked.labels))
+        masked = replace(masked, gaussian=masked.gaussian[every], categorical=masked.categorical[every])
     masked = parse(masked, path) if isinstance(masked, Mapping) else _checked(masked, path)
     content = {field.name: getattr(masked, field.name) for field in fields(masked)}
     # pt.save writes values, no objects with attributes, and refuses a tensor that brings more than its numbers
@@ -163,8 +165,7 @@ def load_file(path: Path) -> MaskedSet:
 
     Where it is large beside the memory, its vectors stay on the disk: do not write over the file while they are used.
     """
-    large = path.exists() and path.stat().st_size > system.memory() / 4
-    return parse(pt.load(path, FORMAT, mapped=large), path)
+    return parse(pt.load(path, FORMAT, mapped=pt.is_large(path)), path)
 
 
 def load(path: Path | str) -> MaskedSet:
@@ -251,9 +252,15 @@ def shard_paths(path: Path, count: int) -> list[Path]:
     return [path.with_name(f"{path.stem}-{number:05}-of-{count:05}{path.suffix}") for number in range(count)]
 
 
+def shard_of(path: Path) -> re.Match | None:
+    """Of a file called like a shard the ``name``, ``number`` and ``count`` in its name."""
+    match = _SHARD.fullmatch(path.stem)
+    return match if match and int(match["count"]) > 1 else None
+
+
 def set_name(path: Path) -> str:
     """A masked file's name without ending, and without the number of a shard."""
-    shard = _SHARD.fullmatch(path.stem)
+    shard = shard_of(path)
     return shard["name"] if shard else path.stem
 
 
@@ -263,10 +270,10 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         InputError: shards are missing, or there are sets of several counts.
     """
-    shard = _SHARD.fullmatch(path.stem)
+    shard = shard_of(path)
     if shard is None:
         found = [] if path.exists() else path.parent.glob(f"{glob.escape(path.stem)}-?????-of-?????{path.suffix}")
-        counts = {match["count"] for name in found if (match := _SHARD.fullmatch(name.stem))}
+        counts = {match["count"] for name in found if (match := shard_of(name))}
         if len(counts) > 1:
             raise InputError(f"{path}: there are shards of {' and of '.join(sorted(counts))}; name one of them")
         if not counts:

@@ -13,7 +13,10 @@ MOST_PIXELS = 89_000_000  # of a picture, what Pillow warns of; decoded, 270 MB
 
 
 class Undecided(InputError):
-    """A good picture of which a flag must say how it is read: ``--skip-corrupt`` leaves it where it is."""
+    """A picture that may well be good: a flag must say how it is read, it must be converted, or the system be mended.
+
+    ``--skip-corrupt`` does not leave it out.
+    """
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ def _torchvision_part(dataset: type, data_dir: Path, train: bool):
     """One split from disk; what is missing or fails its MD5 is downloaded first."""
     try:
         return dataset(data_dir, train=train, download=False)
+    except (PermissionError, MemoryError):
+        raise
     except Exception as error:  # torchvision has no narrower promise for damaged bytes
         if not str(error).startswith("Dataset not found"):
             raise InputError(

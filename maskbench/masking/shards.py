@@ -150,8 +150,11 @@ class Shard:
         return MaskedSet(**self.work.head(), **columns, gaussian=parts[0], categorical=parts[1])
 
     def is_in(self, path: Path) -> bool:
-        """Whether the file is this shard: the same rows, and the first masks made again are those in it."""
-        if not path.exists():
+        """Whether the file is this shard: the same rows, and the first masks made again are those in it.
+
+        Not where an image's file, or that of all, was written since.
+        """
+        if not path.exists() or self.work.images.written(self.rows) > path.stat().st_mtime:
             return False
         try:
             there = masked_set.load_file(path)
@@ -162,6 +165,6 @@ class Shard:
         # the second masks are copies, where there are any
         for places, of_batch in itertools.islice(self.masks(), 2) if same else ():
             for part, rows in zip((there.gaussian, there.categorical), of_batch, strict=True):
-                same = same and part[places].shape == rows.shape
-                same = same and torch.allclose(part[places], rows.cpu(), 1e-3, 1e-3)
+                if part[places].shape != rows.shape or not torch.allclose(part[places], rows.cpu(), 1e-3, 1e-3):
+                    return False
         return same

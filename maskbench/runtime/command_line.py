@@ -2,11 +2,13 @@
 
 import argparse
 import atexit
+import errno
 import io
 import math
 import os
 import shlex
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Callable
@@ -211,10 +213,17 @@ class _Unbroken:
     def flush(self) -> None:
         self._try(self._stream.flush)
 
+    def _is_gone(self, number: int | None) -> bool:
+        """Whether an error is of a closed pipe, here or on Windows, or of a terminal that went away."""
+        terminal = number == errno.EIO and stat.S_ISCHR(os.fstat(self._stream.fileno()).st_mode)
+        return number == errno.EPIPE or terminal or (number == errno.EINVAL and os.name == "nt")
+
     def _try(self, act: Callable, *arguments: str) -> None:
         try:
             act(*arguments)
-        except BrokenPipeError:
+        except OSError as error:
+            if not self._is_gone(error.errno):
+                raise
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())  # Python flushes it once more at its end
             os.close(nowhere)

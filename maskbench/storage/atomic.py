@@ -43,7 +43,7 @@ def writing(path: Path, private: bool = False) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(descriptor)
             if not private:  # mkstemp starts at 0600
-                os.chmod(temporary, 0o666 & ~_UMASK)
+                system.set_mode(temporary, 0o666 & ~_UMASK)
             if system.RENAMES_OPEN_FILES:
                 os.replace(temporary, path)
         if not system.RENAMES_OPEN_FILES:
@@ -86,7 +86,7 @@ def make_folder(path: Path, private: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700 if private else 0o777, exist_ok=True)
         if private:
-            path.chmod(0o700)
+            system.set_mode(path, 0o700)
     except OSError as error:
         raise InputError(f"{path}: cannot be made a folder ({error.strerror}); choose another place") from None
     remove_leftovers(path)

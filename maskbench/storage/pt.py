@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskbench import system
 from maskbench.errors import InputError, require
 from maskbench.storage import pt_contents
 from maskbench.storage.atomic import writing
@@ -101,11 +102,21 @@ def read(path: Path, mapped: bool = False) -> dict[str, Any]:
     except pt_contents.EditedError as error:
         raise InputError(f"{path}: {error} before torch.save (maskbench.save writes masks)") from None
     except Exception as error:  # neither zipfile nor torch.load has a narrower promise for hostile or cut-off bytes
+        if "allocate memory" in str(error) or "not enough memory" in str(error):  # torch's words
+            raise MemoryError from None
         reason = str(error).split("\n")[0][:120] or type(error).__name__
         raise InputError(f"{path}: damaged, or not a maskbench file ({reason}); restore it or make it again") from None
     if not isinstance(content, dict) or not isinstance(content.get("format"), str):
         raise InputError(f"{path}: is not a maskbench file; restore it or make it again")
     return content
+
+
+def is_large(path: Path) -> bool:
+    """Whether a file is large beside the memory, so that its tensors are better left on the disk."""
+    try:
+        return path.stat().st_size > system.memory() / 4
+    except OSError:  # which read says better
+        return False
 
 
 def shown(value: Any) -> str:
