@@ -8,13 +8,14 @@ from torch import nn
 
 from maskbench.leakage import plan, scores
 from maskbench.leakage.attacks import alignment, decoders, retrieval, ridge
-from maskbench.leakage.attacks.alignment import match_axes, procrustes, unpaired
+from maskbench.leakage.attacks.alignment import match_axes, procrustes, unkeyed, unpaired
 from maskbench.leakage.attacks.decoders import gradient_inversion, inverse_decoder, scratch_decoder
 from maskbench.leakage.attacks.inference import attribute, membership_rule
 from maskbench.leakage.attacks.oracle import chosen_images, wiener
 from maskbench.leakage.attacks.reidentification import ranks_of
 from maskbench.leakage.attacks.ridge import Ridge
 from maskbench.leakage.knowledge import Instance, Knowledge, Labelled, Membership, Pairs, Public, limited_oracle
+from maskbench.masking.key import KeyedTransform
 
 
 def membership(members: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -212,6 +213,27 @@ def test_noise_tells_no_more_than_the_mean_image(generator):
     ):
         rebuilt = rebuild(align(codes[secret])).view(-1, 3, SIZE, SIZE)
         assert F.mse_loss(rebuilt, images[secret]) > 0.97 * of_mean
+
+
+def test_categories_give_a_key_away(generator):
+    """Of normal numbers, whose axes nothing tells apart, but categories that differ in mean and covariance."""
+    shares, width = torch.tensor([0.4, 0.3, 0.2, 0.1]), 8
+    means, spreads = torch.randn(4, width, generator=generator), 0.5 * torch.randn(4, width, width, generator=generator)
+
+    def draw(count: int, told: bool) -> torch.Tensor:
+        category = torch.multinomial(shares, count, True, generator=generator)
+        numbers = torch.randn(count, width, generator=generator)
+        if told:
+            numbers = (numbers[:, None] @ spreads[category])[:, 0] + means[category]
+        return torch.cat((numbers, torch.eye(4)[category]), 1)
+
+    transform = KeyedTransform(bytes(32), width, 4)
+    for told in (True, False):
+        codes, own = draw(4000, told), draw(6000, told)
+        keyed = torch.cat(transform.apply(*codes.split((width, 4), 1)), 1)
+        found = unkeyed(keyed, own)(keyed)
+        left = F.mse_loss(found[:, :width], codes[:, :width]) / codes[:, :width].var()
+        assert left < 0.02 and torch.equal(found[:, width:], codes[:, width:]) if told else left > 1
 
 
 def test_attributes_are_learned_where_they_are(generator):

@@ -22,7 +22,9 @@ ATTACKS = {
     *("mismatched-decoder", "ridge", "procrustes", "latent-ridge", "pseudo-pairs", "unpaired", "inverse-decoder"),
     *("scratch-decoder", "gradient-inversion", "membership"),
     *("re-identification", "re-identification-by-transport", "linkage", "linkage-by-transport", "linkage-among-all"),
-    *("two-releases", "two-releases-by-transport", "retrieval", "perceptual-decoder"),
+    *("two-releases", "two-releases-by-transport", "retrieval", "perceptual-decoder", "ssim-decoder"),
+    "ssim-pseudo-pairs",
+    "key-by-categories",
     *plan.ANCHORS,
 }
 
@@ -118,7 +120,7 @@ def test_thresholds_stay_what_they_were_when_the_first_attack_ran(tmp_path, monk
     ledger = Ledger(tmp_path / "audit-runs.pt", "code")
 
     def before(**terms: object) -> bool:
-        return audit.said_before(Release(**terms), world, None, ledger, {"images": "b"})
+        return audit.said_before(Release(**terms), world, None, ledger, {"images": "b"}, tmp_path)
 
     assert before(most_ssim=0.2) and before(most_ssim=0.3, recipient="Lab A")  # nothing has run yet
     made.append({"values": 1})
@@ -126,7 +128,11 @@ def test_thresholds_stay_what_they_were_when_the_first_attack_ran(tmp_path, monk
     assert not before(most_ssim=0.2)  # given up before the first attack
     assert not before(most_ssim=0.25) and not before(most_ssim=0.3, pairs=10) and not before()
     assert before(most_ssim=0.3, recipient="Lab B")
-    assert not audit.said_before(Release(most_ssim=0.3), SimpleNamespace(networks=["c"]), None, ledger, {"images": "b"})
+    other = SimpleNamespace(networks=["c"]), None, ledger, {"images": "b"}, tmp_path
+    assert not audit.said_before(Release(most_ssim=0.3), *other)
+    made.clear()
+    (tmp_path / "audit.csv").touch()  # of an audit with other inputs: its figures were seen
+    assert not audit.said_before(Release(most_ssim=0.3), *other)
 
 
 def test_other_models_have_two_instances_of_one_kind(complaint, tmp_path):
@@ -213,7 +219,7 @@ def test_links_of_masks_in_noise_stand_beside_their_bound():
     rows = [dict(zip(columns, point, strict=True)) for point in points]
     table = given({("aae", "known-pairs", 1000): 0.2})
     lines = report.link_table(table, rows, 1000).splitlines()
-    assert lines[0].endswith("| at most, with the encoder (proven) |")
+    assert lines[0].endswith("| by one mask alone, with the encoder, at most (proven) |")
     assert lines[2] == "| aae | 320 | 0.900 | 1.000 |  |"
     assert lines[3] == "| aae+noise0.1+key | 320 | 0.010 | 0.050 | 0.098 |"  # as docs/leakage.md has it
     assert "proven" not in report.link_table(table, rows[:1], 1000)
@@ -274,3 +280,14 @@ def test_an_attack_is_chosen_on_other_images_than_it_is_judged_on():
     assert table.best("aae", 100) == 0.3  # the better by choice, though worse by result
     assert table.chosen(scores.RECONSTRUCTION, "aae", 100)["ssim"]["attack"] == "procrustes"
     assert table.chosen(scores.LINKAGE, "aae", 100) == {}
+
+
+def test_of_attacks_that_are_chosen_alike_the_one_with_most_pairs_counts():
+    values = {10: (0.989, 1.0), 100: (1.0, 1.0), 1000: (0.5, 0.9)}
+    rows = [
+        ("pca", "known-pairs", "re-identification", pairs, measure, choice if measure == "choice" else value)
+        for pairs, (value, choice) in values.items()
+        for measure in scores.REIDENTIFICATION.measures
+    ]
+    table = table_of([("aae", "masks-only", name, 0, "ssim", 0.2) for name in plan.ANCHORS] + rows)
+    assert [table.best_reid("pca", pairs) for pairs in (10, 1000)] == [0.989, 1.0]

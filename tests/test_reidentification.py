@@ -15,6 +15,7 @@ from maskbench.leakage.attacks.reidentification import (
     ranks_of,
     turned_by_profiles,
 )
+from maskbench.leakage.knowledge import Instance, Knowledge
 
 
 def test_reidentification_is_sure_of_pixels_and_chance_on_noise(generator):
@@ -98,6 +99,19 @@ def test_a_plan_that_ends_in_doubt_begins_again(generator, monkeypatch):
         monkeypatch.setattr(reidentification, "SURE", sure)  # 2: never, so that the best must be chosen
         found = matched_by_transport(codes, candidates)
         assert abs((ranks_of(found, torch.arange(300)) == 1).double().mean() - share) < 0.05
+
+
+def test_in_noise_who_assigns_all_masks_at_once_names_more(generator):
+    codes = torch.randn(300, 20, generator=generator)
+    order = torch.randperm(300, generator=generator)
+    masks = (0.7 * codes + 0.51**0.5 * torch.randn(300, 20, generator=generator))[order]
+    stolen = Instance(lambda images: 0.7 * images, None)
+    knowledge = Knowledge({"set": masks}, masks, None, None, {"set": codes}, stolen=stolen)
+    nearest, assigned = (
+        (ranks_of(attack(knowledge)["set"], order) == 1).double().mean()
+        for attack in (reidentification.from_stolen, reidentification.from_stolen_by_assignment)
+    )
+    assert 0.6 < nearest < assigned - 0.03
 
 
 def test_true_positives_at_a_rate_of_false_ones(generator):

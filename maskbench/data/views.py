@@ -23,7 +23,7 @@ _MASK32 = 0xFFFFFFFF
 
 
 @torch.no_grad()
-def random_views(images: Tensor, numbers: Tensor, seed: int, epoch: int | Tensor) -> Tensor:
+def random_views(images: Tensor, numbers: Tensor, seed: int, epoch: int | Tensor, scale: float = SIDE) -> Tensor:
     """A smaller view of each image: crop, flip, brightness, contrast, saturation, hue, and sometimes grey.
 
     A view depends on its image, the image's number, seed and epoch alone: not on the mini-batch, the device or the
@@ -35,11 +35,12 @@ def random_views(images: Tensor, numbers: Tensor, seed: int, epoch: int | Tensor
         numbers: int64 ``[N]`` on any device: which of the training images they are.
         seed: of the training.
         epoch: counted from 1; as a scalar tensor on the images' device, it can change under a CUDA graph.
+        scale: side of a view, as a part of the image's.
 
     Returns:
-        float32 ``[N, 3, V, V]`` in [0, 1], V = ``SIDE`` S.
+        float32 ``[N, 3, V, V]`` in [0, 1], V = ``scale`` S.
     """
-    return _view(images, _chances(numbers.to(images.device), seed, epoch), round(SIDE * images.shape[-1]))
+    return _view(images, _chances(numbers.to(images.device), seed, epoch), round(scale * images.shape[-1]))
 
 
 def _chances(numbers: Tensor, seed: int, epoch: int | Tensor) -> Tensor:

@@ -165,12 +165,12 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class Membership:
-    """What the owner's encoder and decoder say of images: MSE of the reconstruction and length of the code.
+    """What the owner's encoder and decoder say of images, S numbers each: see :class:`maskbench.leakage.world.Victim`.
 
     Attributes:
-        members: ``[h, 2]``, of images that are known to have trained the encoder.
-        others: ``[h, 2]``, of images that are known not to.
-        asked: ``[M, 2]``, of images of both kinds in an order that says nothing.
+        members: ``[h, S]``, of images that are known to have trained the encoder.
+        others: ``[h, S]``, of images that are known not to.
+        asked: ``[M, S]``, of images of both kinds in an order that says nothing.
         images: name of the set that the answers stand under.
     """
 

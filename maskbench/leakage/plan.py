@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from maskbench.data.masked_set import KEYED
+from maskbench.data.masked_set import KEYED, parts_of
 from maskbench.leakage import threats
 from maskbench.leakage.attacks import alignment, decoders, inference, oracle, reidentification, retrieval, ridge
 from maskbench.leakage.knowledge import MOST_PAIRS, Knowledge
@@ -56,6 +56,10 @@ def trained_and_plain(mask: str) -> bool:
 
 def fitted(mask: str) -> bool:
     return mask in threats.FITTED
+
+
+def in_noise(mask: str) -> bool:
+    return plain(mask) and parts_of(mask)[1] is not None
 
 
 def none(_counts: list[int]) -> list[int]:
@@ -126,6 +130,8 @@ ATTACKS = (
     Attack("inverse-decoder", RECONSTRUCTION, "known-pairs", decoders.inverse_from_pairs, hidden),
     Attack("scratch-decoder", RECONSTRUCTION, "known-pairs", decoders.scratch_from_pairs, hidden, many_or_all),
     Attack("perceptual-decoder", RECONSTRUCTION, "known-pairs", decoders.perceptual_from_pairs, trained, many_or_all),
+    Attack("ssim-decoder", RECONSTRUCTION, "known-pairs", decoders.similar_from_pairs, hidden, many),
+    Attack("ssim-pseudo-pairs", RECONSTRUCTION, "known-pairs", decoders.similar_from_pseudo_pairs, hidden, many),
     Attack("retrieval", RECONSTRUCTION, "known-pairs", retrieval.from_pairs, hidden, pictured=False),
     Attack("re-identification", REIDENTIFICATION, "known-pairs", reidentification.from_pairs, hidden),
     Attack("linkage", LINKAGE, "known-pairs", reidentification.from_pairs, hidden),
@@ -145,6 +151,14 @@ ATTACKS = (
     # the encoder of plain masks
     Attack("gradient-inversion", RECONSTRUCTION, "stolen-encoder", decoders.inverted, plain_and_hidden, pairs=none),
     Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_stolen, plain, pairs=none),
+    Attack(
+        "re-identification-by-assignment",
+        REIDENTIFICATION,
+        "stolen-encoder",
+        reidentification.from_stolen_by_assignment,
+        in_noise,
+        pairs=none,
+    ),
     Attack("linkage", LINKAGE, "stolen-encoder", reidentification.from_stolen, plain, pairs=none),
     Attack("linkage-among-all", CROWD, "stolen-encoder", reidentification.from_stolen, plain, pairs=none),
     Attack("membership", MEMBERSHIP, "stolen-encoder", inference.members, fitted, pairs=none),
@@ -161,6 +175,7 @@ ATTACKS = (
         trained_and_plain,
         all_pairs,
     ),
+    Attack("ssim-decoder", RECONSTRUCTION, "stolen-encoder", decoders.similar_from_stolen, plain_and_hidden, all_pairs),
     Attack("retrieval", RECONSTRUCTION, "stolen-encoder", retrieval.from_stolen, plain_and_hidden, all_pairs),
     Attack("attribute", ATTRIBUTE, "stolen-encoder", inference.attributes, plain),
     # the encoder of keyed masks: the key is missing
@@ -174,10 +189,21 @@ ATTACKS = (
         pictured=False,
     ),
     Attack(
+        "key-by-categories",
+        RECONSTRUCTION,
+        "stolen-encoder",
+        alignment.stolen_by_categories,
+        keyed,
+        pairs=none,
+        pictured=False,
+    ),
+    Attack(
         "re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_stolen_keyed, keyed, pairs=none
     ),
+    Attack("linkage", LINKAGE, "stolen-encoder", reidentification.from_stolen_keyed, keyed, pairs=none),
     Attack("procrustes", RECONSTRUCTION, "stolen-encoder", alignment.stolen_from_pairs, keyed, pictured=False),
     Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_keyed_pairs, keyed),
+    Attack("linkage", LINKAGE, "stolen-encoder", reidentification.from_keyed_pairs, keyed),
 )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from maskbench.data import masked_set
 from maskbench.data.masked_set import KEYED, MaskedSet
 from maskbench.errors import InputError
-from maskbench.leakage import bounds, plan, scores
+from maskbench.leakage import bounds, scores
 from maskbench.leakage.settings import Release
 from maskbench.leakage.table import CHOOSERS, WITHOUT_ENCODER, Table, with_interval
 from maskbench.masking import Autoencoder
@@ -115,6 +115,7 @@ class Line:
         row: of the attack that does best, chosen on other images; None where none was tried.
         beside: more about the figure, or nothing.
         control: what can be had without masks.
+        scale: what no attacker of this line can have: from raw pixels, or by somebody who knows the image.
         most: that is accepted; None where nothing was said.
     """
 
@@ -124,6 +125,7 @@ class Line:
     row: Row | None
     beside: str
     control: str
+    scale: str
     most: float | None
 
     @property
@@ -159,44 +161,56 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
 
     def of_pixels(kind: scores.Kind, threat: str, count: int) -> str:
         rows = table.chosen(kind, "identity", count, (threat,), images)
-        return f"; from raw pixels {with_interval(rows[kind.main])}" if rows else ""
+        return f"from raw pixels {with_interval(rows[kind.main])}" if rows else "not measured"
 
-    anchors = [table.cells[mask, images, "masks-only", name, "ssim", 0] for name in plan.ANCHORS[:-1]]
-    below = "; ".join(f"{row['attack'].replace('-', ' ')} {with_interval(row)}" for row in anchors)
+    def of_pictures(names: Sequence[str]) -> str:
+        rows = [table.cells[mask, images, "masks-only", name, "ssim", 0] for name in names]
+        return "; ".join(f"{row['attack'].replace('-', ' ')} {with_interval(row)}" for row in rows)
+
     guess = f"guessing {1 / candidates:.3f}"
     if released.data is not None:
         guess += f", with the label {min(1.0, len(released.data.classes) / candidates):.3f}"
     questions = (
-        ("singling out", "how much of a picture is seen (mean SSIM)", scores.RECONSTRUCTION, below, terms.most_ssim),
+        (
+            "singling out",
+            "how much of a picture is seen (mean SSIM)",
+            scores.RECONSTRUCTION,
+            of_pictures(WITHOUT_MASK),
+            of_pictures(("nearest-public-image",)),
+            terms.most_ssim,
+        ),
         (
             "singling out",
             f"which of {candidates:,} images it is",
             scores.REIDENTIFICATION,
-            guess + of_pixels(scores.REIDENTIFICATION, "masks-only", 0),
+            guess,
+            of_pixels(scores.REIDENTIFICATION, "masks-only", 0),
             terms.most_named,
         ),
         (
             "linkability",
             "which other photograph shows the same",
             scores.LINKAGE,
-            guess + of_pixels(scores.LINKAGE, "stolen-encoder", 0),
+            guess,
+            of_pixels(scores.LINKAGE, "stolen-encoder", 0),
             terms.most_linked,
         ),
         (
             "inference",
             "a label that was withheld: the superclass stands for any that does not follow from those released",
             scores.ATTRIBUTE,
-            "guessing 0.050" + of_pixels(scores.ATTRIBUTE, "known-pairs", known),
+            "guessing 0.050",
+            of_pixels(scores.ATTRIBUTE, "known-pairs", known),
             terms.most_inferred,
         ),
     )
-    for criterion, question, kind, control, most in questions:
+    for criterion, question, kind, control, scale, most in questions:
         tries = {f"{known:,} masks that come with it": known} if kind is scores.ATTRIBUTE else attackers
         for attacker, count in tries.items():
             without = WITHOUT_MASK if kind is scores.RECONSTRUCTION else ()
             rows = table.chosen(kind, mask, count, images=images, others=without)
             beside = _beside(kind, rows, released, candidates)
-            yield Line(criterion, question, attacker, rows.get(kind.main), beside, control, most)
+            yield Line(criterion, question, attacker, rows.get(kind.main), beside, control, scale, most)
 
 
 def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, candidates: int) -> str:
@@ -212,7 +226,7 @@ def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, cand
             more.append(f"{views} views")
         if len(data.classes) > 1:
             more.append(f"about {alike:,} candidates of its label")
-        said = f"; with the encoder at most {one:.3f} (proven)"
+        said = f"; by this mask alone, with the encoder, at most {one:.3f} (proven)"
         return f"{said}, by {' and '.join(more)} {most:.3f}" if more else said
     return ""
 
@@ -327,7 +341,8 @@ def page(
         verdict = f"{sum(said)} of {len(said)} lines pass; {len(judged) - len(said)} have no threshold. "
         verdict += BEFORE if before else AFTER
     state = "none" if not said else "pass" if all(said) else "fail"
-    columns = ("criterion", "the attacker finds out", "and has", "best attack", "found (95% interval)", "without masks")
+    columns = ("criterion", "the attacker finds out", "and has", "best attack", "found (95% interval)")
+    columns += ("without masks", "for scale")
     cells = [
         (
             line.criterion,
@@ -336,6 +351,7 @@ def page(
             line.attack,
             line.found,
             line.control,
+            line.scale,
             VERDICTS[line.holds] + ("" if line.most is None else f" (at most {line.most:g})"),
         )
         for line in judged
@@ -353,7 +369,9 @@ def page(
         "<h2>Singling out, linkability, inference</h2>",
         f"<p>The criteria of the Article 29 Working Party (WP216), measured on {candidates:,} images of {name}. Each "
         "attack was chosen on a quarter of them and judged on the others. A line passes where the upper end of its "
-        "interval is accepted, and fails where nothing was measured.</p>",
+        "interval is accepted, and fails where nothing was measured. Without masks one can guess, or answer with a "
+        "mean image. For scale stands what is found from the pixels themselves, and the public image most like the "
+        "true one, which nobody knows who does not know the image.</p>",
         _rows((*columns, "verdict"), cells, [VERDICTS[line.holds].split()[0] for line in judged]),
         "<h2>The images that an attack rebuilds best</h2>",
         f"<p>The worst {count} of {candidates:,}, for an attacker who has what the table above allows.</p>",

@@ -275,7 +275,7 @@ def link_table(table: Table, frontier: list[Row], candidates: int) -> str:
     rows = [[*point, *(f"{share:.3f}" for share in named)] for point, named in shares.items()]
     columns = ["mask", "Gaussian part", "without pairs", f"with {table.many:,} pairs"]
     if any(NOISY in mask for mask, _ in shares):
-        columns.append("at most, with the encoder (proven)")
+        columns.append("by one mask alone, with the encoder, at most (proven)")
         for row in rows:
             kept = parts_of(row[0])[1] if NOISY in row[0] and row[1] else None
             row.append("" if kept is None else f"{naming_bound(kept, int(row[1]), 1, candidates):.3f}")

@@ -43,8 +43,8 @@ class Table:
     ) -> dict[str, Row]:
         """The attack of a kind that does best with so many pairs or fewer: its rows by measure; empty without any.
 
-        It is chosen by its ``choice``, which is of other images than its other measures. ``others`` are rows that
-        compete although they are no attacks.
+        It is chosen by its ``choice``, which is of other images than its other measures; of equals, the one with most
+        pairs. ``others`` are rows that compete although they are no attacks.
         """
         attacks, images = [*plan.named(kind), *others], images or self.sets[0]
         found = {
@@ -58,7 +58,7 @@ class Table:
         }
         if not found:
             return {}
-        best = max(found, key=found.get)
+        best = max(found, key=lambda key: (found[key], key[5]))
         return {measure: self.cells[*best[:4], measure, best[5]] for measure in kind.measures}
 
     def best(self, mask: str, pairs: int, threats: Sequence[str] = WITHOUT_ENCODER) -> float:

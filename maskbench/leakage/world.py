@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from maskbench.data import image_quality
 from maskbench.data.image_set import to_float
 from maskbench.data.masked_set import parts_of
-from maskbench.data.views import another_photograph
+from maskbench.data.views import another_photograph, random_views
 from maskbench.leakage import perceptual
 from maskbench.leakage.attacks import retrieval
 from maskbench.leakage.attacks.ridge import Ridge
@@ -31,6 +31,7 @@ from maskbench.models import Decoder
 from maskbench.storage import pt
 
 CHUNK = 250  # images whose features are compared at once
+VIEWS = 10  # of each image that may have trained the encoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,8 +276,17 @@ class Victim:
         return Membership(scores[0][:half].clone(), scores[1][:half].clone(), asked, world.first)
 
     def _scores(self, images: Tensor) -> Tensor:
-        error = image_quality.image_mse(self.rebuild(images), images)
-        return torch.stack((error, batched(self.encode, images).double().norm(dim=1)), 1)
+        """Of each image the error of its reconstruction, its code's length, how alike codes of its views are to it.
+
+        The last is what preset invariant learns (EncoderMI: Liu et al., CCS 2021): the mean and the least cosine.
+        """
+        error, codes = image_quality.image_mse(self.rebuild(images), images), batched(self.encode, images)
+        numbers, alike = torch.arange(len(images)), []
+        for number in range(1, VIEWS + 1):
+            views = random_views(images, numbers, self.world.seed, number, scale=1.0)
+            alike.append(F.cosine_similarity(batched(self.encode, views), codes))
+        alike = torch.stack(alike)
+        return torch.stack((error, codes.norm(dim=1), alike.mean(0), alike.amin(0)), 1).double()
 
     def rebuild(self, images: Tensor) -> Tensor:
         """What the owner makes of the masks of images again, ``[N, 3, S, S]`` twice: the matched decoder."""

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment, quadratic_assignment
 from torch import Tensor
 
 from maskbench.leakage.attacks import decoders, ridge
-from maskbench.leakage.knowledge import Instance, Knowledge, Map, batched
+from maskbench.leakage.knowledge import Instance, Knowledge, Map, Pairs, batched
 
 _ROUNDS, _BATCH = 10, 1000  # of Wasserstein-Procrustes
 _PARTNERS, _THIRD = 128, 10_000  # axes and images that third moments are taken of
@@ -127,6 +127,49 @@ def _fourth_moment_axes(x: Tensor) -> Tensor:
     return axes * _signs((x @ axes).pow(3).mean(0))
 
 
+def unkeyed(codes: Tensor, own_codes: Tensor, rounds: int = 100) -> Map:
+    """Undo a key by the categories, ``[N, G + K]`` and ``[M, G + K]`` of different images, the last K numbers one-hot.
+
+    Threat model: the stolen encoder without its key or a pair. The key turns Gaussian parts and reorders categories. It
+    leaves how large these are, and the inner products of their means: by them they are matched (FAQ, see
+    :func:`match_axes`). Then a rotation is sought that takes each category's mean and covariance to those of its
+    partner. It begins with the means; each round takes the rotation nearest to what all covariances make of the last
+    one, which never fits worse. Without categories it is :func:`unpaired`.
+    """
+    count = int(((codes == 0) | (codes == 1)).all(0).sum())
+    if not count:
+        return unpaired(codes, own_codes)
+    width = codes.shape[1] - count
+    sides = [_of_categories(z[:, :width].double(), z[:, width:].double()) for z in (codes, own_codes)]
+    (sizes, means, spreads), (own_sizes, own_means, own_spreads) = sides
+    graphs = [part @ part.T for part in (means, own_means)]
+    told = [
+        torch.cat((graph.sort(1).values, size[:, None]), 1)
+        for graph, size in zip(graphs, (sizes, own_sizes), strict=True)
+    ]
+    start = np.eye(count)[linear_sum_assignment(torch.cdist(told[1], told[0]).numpy())[1]]
+    options = {"maximize": True, "P0": start, "maxiter": 100}
+    matched = quadratic_assignment(graphs[1].numpy(), graphs[0].numpy(), options=options)
+    order = torch.from_numpy(matched.col_ind).long()  # the partner of each own category
+    onto_means = means[order].T @ (own_sizes[:, None] * own_means)
+    left, _, right = torch.linalg.svd(onto_means)
+    rotation = left @ right
+    for _ in range(rounds):
+        fitted = torch.einsum("k,kij,jl,klm->im", own_sizes, spreads[order], rotation, own_spreads)
+        left, _, right = torch.linalg.svd(fitted + onto_means)
+        rotation = left @ right
+    return lambda z: torch.cat((z[:, :width] @ rotation.to(z), z[:, width:][:, order]), 1)
+
+
+def _of_categories(gaussian: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each category its share ``[K]``, and of its Gaussian parts mean ``[K, G]`` and covariance ``[K, G, G]``."""
+    sizes = one_hot.sum(0)
+    means = one_hot.T @ gaussian / sizes.clamp_min(1)[:, None]
+    away = gaussian - one_hot @ means
+    spreads = torch.stack([(away * member[:, None]).T @ away for member in one_hot.T])
+    return sizes / len(gaussian), means, spreads / sizes.clamp_min(1)[:, None, None]
+
+
 def transport(some: Tensor, others: Tensor) -> tuple[Tensor, float]:
     """The cheapest way to assign ``others`` to ``some``, ``[N, D]`` twice (discrete optimal transport); its cost."""
     cost = torch.cdist(some, others).numpy()
@@ -154,12 +197,17 @@ def by_statistics(collection: Tensor, instance: Instance) -> Map:
 
 
 @functools.lru_cache(maxsize=1)
-def to_stolen(knowledge: Knowledge) -> Map:
+def by_categories(collection: Tensor, stolen: Instance) -> Map:
+    """Keyed codes to those of the stolen encoder, without a pair."""
+    return unkeyed(collection, stolen.every_code)
+
+
+@functools.lru_cache(maxsize=1)
+def to_stolen(pairs: Pairs, stolen: Instance, collection: Tensor) -> Map:
     """Keyed codes to those of the stolen encoder, by the known pairs: what is left to find is the key."""
-    pairs, stolen = knowledge.pairs, knowledge.stolen
     codes = batched(stolen.encode, pairs.images)
     # the plain codes' mean is that of public images: he cannot encode the owner's
-    return procrustes(pairs.codes, codes, knowledge.mean, stolen.codes.mean(0))
+    return procrustes(pairs.codes, codes, collection.mean(0), stolen.codes.mean(0))
 
 
 def own_by_statistics(knowledge: Knowledge) -> dict[str, Tensor]:
@@ -181,9 +229,16 @@ def stolen_by_statistics(knowledge: Knowledge) -> dict[str, Tensor]:
     return _through(knowledge, align, decoders.of_stolen(knowledge.stolen, knowledge.own))
 
 
+def stolen_by_categories(knowledge: Knowledge) -> dict[str, Tensor]:
+    """The encoder without the key or a pair: the key by categories, then a decoder of the encoder. Images by set."""
+    align = by_categories(knowledge.collection, knowledge.stolen)
+    return _through(knowledge, align, decoders.of_stolen(knowledge.stolen, knowledge.own))
+
+
 def stolen_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """The encoder without the key, and pairs: the key by Procrustes, then a decoder of the encoder. Images by set."""
-    return _through(knowledge, to_stolen(knowledge), decoders.of_stolen(knowledge.stolen, knowledge.own))
+    align = to_stolen(knowledge.pairs, knowledge.stolen, knowledge.collection)
+    return _through(knowledge, align, decoders.of_stolen(knowledge.stolen, knowledge.own))
 
 
 def _through(knowledge: Knowledge, align: Map, decode: Map) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from maskbench.classification.features import moments
+from maskbench.data.image_quality import similarity
 from maskbench.data.image_set import to_float
 from maskbench.leakage.attacks import ridge
 from maskbench.leakage.knowledge import Instance, Knowledge, Map, Pairs
@@ -20,13 +21,28 @@ from maskbench.models.sizes import depth, has_bfloat16
 
 FEWEST = 1000  # known pairs that a decoder is trained from scratch with
 PASSES, EPOCHS = 30_000, (10, 50)  # images that it sees in training, or more; how often each, at least and at most
-FINE = 20_000  # images that a perceptual decoder sees beyond, or all of them once
+FINE = 20_000  # images that a decoder sees that is trained on for another loss, or all of them once
 PERCEPTUAL = 0.1  # weight of the perceptual distance beside the squared error
 INVERTED = 50  # masks of each set that gradient inversion attacks: it takes seconds an image
 
 
+Loss = Callable[[Tensor, Tensor], Tensor]  # of pictures and the images they should be, [N, 3, S, S] twice
+
+
+def dissimilarity(pictures: Tensor, images: Tensor) -> Tensor:
+    """The loss of an attacker who is judged by SSIM: what it lacks to 1, and the squared error."""
+    return F.mse_loss(pictures, images) + 1 - similarity(pictures, images).mean()
+
+
 @torch.enable_grad()
-def inverse_decoder(codes: Tensor, images: Tensor, start: nn.Module, align: nn.Linear, passes: int = 2000) -> Map:
+def inverse_decoder(
+    codes: Tensor,
+    images: Tensor,
+    start: nn.Module,
+    align: nn.Linear,
+    passes: int = 2000,
+    loss: Loss = F.mse_loss,
+) -> Map:
     """The attacker's own decoder, fine-tuned to the victim's codes on k pairs: codes ``[k, D]`` and their images.
 
     Threat models: known pairs, stolen encoder. Pairs are few, so the decoder starts from what the attacker learned on
@@ -38,6 +54,7 @@ def inverse_decoder(codes: Tensor, images: Tensor, start: nn.Module, align: nn.L
         start: the attacker's decoder, his codes ``[N, E]`` to images; not changed.
         align: the victim's codes to his; not changed.
         passes: images seen in training, each at most 50 times; more where there are more pairs, then each once.
+        loss: what is trained for, and chosen by.
     """
     batch, checks = 50, 4
     model = copy.deepcopy(nn.Sequential(align, start)).requires_grad_().eval()  # no statistics move
@@ -46,7 +63,7 @@ def inverse_decoder(codes: Tensor, images: Tensor, start: nn.Module, align: nn.L
     held_out, train = torch.randperm(len(codes), generator=generator).tensor_split([max(1, len(codes) // 5)])
     # a handful of pairs is learned by heart long before that many passes
     steps = max(min(passes, 50 * len(train)), len(train)) // min(batch, len(train))
-    best, weights = _error(model, codes[held_out], images[held_out]), copy.deepcopy(model.state_dict())
+    best, weights = _error(model, codes[held_out], images[held_out], loss), copy.deepcopy(model.state_dict())
     ahead = train[:0]
     for step in range(1, steps + 1):
         if len(ahead) < batch:
@@ -55,10 +72,10 @@ def inverse_decoder(codes: Tensor, images: Tensor, start: nn.Module, align: nn.L
         for group in optimizer.param_groups:
             group["lr"] = 3e-4 * (1 - (step - 1) / steps)
         optimizer.zero_grad()
-        F.mse_loss(model(codes[rows]), images[rows]).backward()
+        loss(model(codes[rows]), images[rows]).backward()
         optimizer.step()
         if step % max(1, steps // checks) == 0:
-            error = _error(model, codes[held_out], images[held_out])
+            error = _error(model, codes[held_out], images[held_out], loss)
             if error < best:
                 best, weights = error, copy.deepcopy(model.state_dict())
     model.load_state_dict(weights)
@@ -141,6 +158,11 @@ def perceptual_decoder(start: ScratchDecoder, codes: Tensor, images: Tensor, fea
             apart = distance(features, *pair).mean()
         return F.mse_loss(pictures, wanted) + PERCEPTUAL * apart.float()
 
+    return _tuned(start, codes, images, loss)
+
+
+def _tuned(start: ScratchDecoder, codes: Tensor, images: Tensor, loss: Loss) -> ScratchDecoder:
+    """A :func:`scratch_decoder` of these pairs, trained on for another loss."""
     return _trained(copy.deepcopy(start), codes, images, min(EPOCHS[1], max(1, FINE // len(codes))), 5e-4, loss)
 
 
@@ -157,12 +179,9 @@ def _trained(
     images: Tensor,
     epochs: int,
     rate: float,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Loss,
 ) -> ScratchDecoder:
-    """A decoder, trained by AdamW on pairs; the weights that do best on held-out ones are kept, be they the first.
-
-    ``loss`` is of pictures and the images they should be, ``[N, 3, S, S]`` twice.
-    """
+    """A decoder, trained by AdamW on pairs; the weights that do best on held-out ones are kept, be they the first."""
     train, pictures = _without_held_out(codes, images)
     others, batch = (codes[len(train) :], images[len(train) :]), 100
     weights = [*model.grid.requires_grad_().parameters(), *model.correction.requires_grad_().parameters()]
@@ -185,9 +204,7 @@ def _trained(
 
 
 @torch.no_grad()
-def _error(
-    model: nn.Module, codes: Tensor, images: Tensor, loss: Callable[[Tensor, Tensor], Tensor] = F.mse_loss
-) -> float:
+def _error(model: nn.Module, codes: Tensor, images: Tensor, loss: Loss = F.mse_loss) -> float:
     pairs = zip(codes.split(500), images.split(500), strict=True)
     return sum(len(some) * loss(model(some), pictures).item() for some, pictures in pairs)
 
@@ -213,7 +230,7 @@ def gradient_inversion(encode: Map, codes: Tensor, start: Tensor, steps: int = 1
         optimizer.zero_grad()
         error = (encode(images) - codes).square().mean(1) / scale
         variation = images.diff(dim=2).abs().mean((1, 2, 3)) + images.diff(dim=3).abs().mean((1, 2, 3))
-        (error + smoothness * variation).sum().backward()  # images do not touch: as if each were alone
+        (error + smoothness * variation).sum().backward(inputs=[images])  # they do not touch: as if each were alone
         optimizer.step()
         schedule.step()
         with torch.no_grad():
@@ -285,6 +302,28 @@ def perceptual_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
     stolen, public = knowledge.stolen, knowledge.stolen.public
     images, start = to_float(public.images), scratch_of_stolen(stolen)
     return knowledge.decoded(perceptual_decoder(start, stolen.every_code, images, public.features))
+
+
+def similar_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Known pairs: as :func:`inverse_from_pairs`, for SSIM. Images by set."""
+    pairs, align = knowledge.pairs, ridge.to_own(knowledge)
+    return knowledge.decoded(
+        inverse_decoder(pairs.codes, pairs.images, knowledge.own.decode, align, loss=dissimilarity)
+    )
+
+
+def similar_from_pseudo_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Known pairs: as :func:`similar_from_pairs`, with :func:`ridge.pseudo_pairs`. Images by set."""
+    own = knowledge.own
+    pairs, align = ridge.pseudo_pairs(own, knowledge.pairs, knowledge.collection)
+    return knowledge.decoded(inverse_decoder(pairs.codes, pairs.images, own.decode, align, loss=dissimilarity))
+
+
+def similar_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Stolen encoder: as :func:`scratch_from_stolen`, trained on for SSIM. Images by set."""
+    stolen = knowledge.stolen
+    images, start = to_float(stolen.public.images), scratch_of_stolen(stolen)
+    return knowledge.decoded(_tuned(start, stolen.every_code, images, dissimilarity))
 
 
 def inverted(knowledge: Knowledge) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 An attack answers with distances, float64 ``[N, N]`` by set: row i says how far every candidate is from mask i.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from maskbench.leakage.attacks import alignment, oracle, ridge
 from maskbench.leakage.attacks.alignment import procrustes, transport
-from maskbench.leakage.knowledge import Instance, Knowledge, Map, batched
+from maskbench.leakage.knowledge import Instance, Knowledge, Map, Pairs, batched
 
 STARTS = (18.0, 12.0, 9.0, 32.0)  # how sharply a plan of transport begins, one try after another
 SURE = 0.95  # mean of the largest shares of a plan that ends them
@@ -220,10 +221,15 @@ def from_raw(knowledge: Knowledge) -> dict[str, Tensor]:
 
 def from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """Known pairs: the candidates under the attacker's own instance, turned into what the owner's encoder would say."""
-    own = ridge.own_codes(knowledge)
-    turn, weigh = regressed(knowledge.pairs.codes, own, knowledge.mean, knowledge.own_mean)
+    turn, weigh = _by_pairs(knowledge.own, knowledge.pairs, knowledge.collection)
     codes = {name: weigh(some) for name, some in knowledge.masks.items()}
     return _compared(knowledge, codes, lambda images: weigh(turn(batched(knowledge.own.encode, images))))
+
+
+@functools.lru_cache(maxsize=1)
+def _by_pairs(own: Instance, pairs: Pairs, collection: Tensor) -> tuple[Map, Map]:
+    """:func:`regressed` on the known pairs."""
+    return regressed(pairs.codes, ridge.own_codes(own, pairs), collection.mean(0), own.expected.mean(0))
 
 
 def from_oracle(knowledge: Knowledge) -> dict[str, Tensor]:
@@ -236,14 +242,24 @@ def from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
     return _compared(knowledge, knowledge.masks, lambda images: batched(knowledge.stolen.encode, images))
 
 
+def from_stolen_by_assignment(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Stolen encoder: as :func:`from_stolen`, but each candidate is behind one mask alone: in noise that tells more."""
+    found = from_stolen(knowledge)
+    for apart in found.values():
+        rows, columns = linear_sum_assignment(apart.square().numpy())
+        apart[rows, columns] = -1.0  # before all others
+    return found
+
+
 def from_stolen_keyed(knowledge: Knowledge) -> dict[str, Tensor]:
-    """The encoder without the key or a pair: by what no key changes."""
-    return _best(knowledge, knowledge.stolen)
+    """The encoder without the key or a pair: by what no key changes, and with the key by the categories."""
+    align = alignment.by_categories(knowledge.collection, knowledge.stolen)
+    return _best(knowledge, knowledge.stolen, [lambda codes, candidates: (align(codes), candidates)])
 
 
 def from_keyed_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """The encoder without the key, and pairs: also with the key by Procrustes."""
-    align = alignment.to_stolen(knowledge)
+    align = alignment.to_stolen(knowledge.pairs, knowledge.stolen, knowledge.collection)
     return _best(knowledge, knowledge.stolen, [lambda codes, candidates: (align(codes), candidates)])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskbench.leakage.knowledge import Instance, Knowledge, Map, batched
+from maskbench.leakage.knowledge import Instance, Knowledge, Map, Pairs, batched
 
 _ALPHAS = np.logspace(-14, 1, 31)  # of ridge regression, in units of the inputs' total variance
 _SKETCH = 64  # random combinations of the targets on which the ridge is chosen
@@ -79,28 +79,29 @@ class Ridge:
             yield residual / (uncovered + squares @ left).clamp_min(1e-30)[:, None]
 
 
+# what several attacks of a step share is kept by what it follows from: each of them has a Knowledge of its own
 @functools.lru_cache(maxsize=1)
-def of_pairs(knowledge: Knowledge) -> Ridge:
-    """What every regression on the known pairs shares."""
-    return Ridge(knowledge.pairs.codes, knowledge.mean)
+def of_pairs(pairs: Pairs, collection: Tensor) -> Ridge:
+    """What every regression on the known pairs shares; ``collection``: the masks, whose mean is that of the codes."""
+    return Ridge(pairs.codes, collection.mean(0))
 
 
 @functools.lru_cache(maxsize=1)
-def own_codes(knowledge: Knowledge) -> Tensor:
+def own_codes(own: Instance, pairs: Pairs) -> Tensor:
     """The images of the known pairs under the attacker's own instance, ``[k, E]``."""
-    return batched(knowledge.own.encode, knowledge.pairs.images)
+    return batched(own.encode, pairs.images)
 
 
 def own_targets(knowledge: Knowledge) -> tuple[Tensor, Tensor]:
     """:func:`own_codes` as the decoder of the attacker's own instance takes them, and the mean of all, ``[E]``."""
     own = knowledge.own
-    return own.for_decoder(own_codes(knowledge)), own.for_decoder(knowledge.own_mean)
+    return own.for_decoder(own_codes(own, knowledge.pairs)), own.for_decoder(knowledge.own_mean)
 
 
 @functools.lru_cache(maxsize=1)
 def to_own(knowledge: Knowledge) -> Map:
     """The owner's codes to what the decoder of the attacker's own instance takes, by the known pairs."""
-    return of_pairs(knowledge).fit(*own_targets(knowledge))
+    return of_pairs(knowledge.pairs, knowledge.collection).fit(*own_targets(knowledge))
 
 
 @functools.lru_cache(maxsize=2)
@@ -112,7 +113,8 @@ def of_stolen(stolen: Instance) -> Ridge:
 def pixels_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """Known pairs: codes to pixels. Images by set."""
     public = knowledge.public
-    linear = of_pairs(knowledge).fit(knowledge.pairs.images.flatten(1), public.mean.flatten())
+    pairs = knowledge.pairs
+    linear = of_pairs(pairs, knowledge.collection).fit(pairs.images.flatten(1), public.mean.flatten())
     return knowledge.decoded(public.shaped(linear))
 
 
@@ -122,22 +124,30 @@ def latent_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     return knowledge.decoded(lambda codes: decode(align(codes)))
 
 
-def latent_from_pseudo_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
-    """Known pairs: as :func:`latent_from_pairs`, with many more pairs, made of public images. Images by set.
+@functools.lru_cache(maxsize=1)
+def pseudo_pairs(own: Instance, pairs: Pairs, collection: Tensor) -> tuple[Pairs, nn.Linear]:
+    """The known pairs, and as many public images as decoders are fitted to, with codes as their owner might have made.
 
     The known pairs tell what the owner's encoder would say of an image, by what the attacker's own says, and by how
     much that misses left-out pairs. So public images get codes, with such a miss added to each, and join the pairs
     (stochastic regression imputation: Little and Rubin, "Statistical analysis with missing data", 2002).
+
+    Returns:
+        The pairs; the ridge regression on them to what the decoder of the attacker's own instance takes.
     """
-    own, pairs = knowledge.own, knowledge.pairs
-    regression = Ridge(own_codes(knowledge), knowledge.own_mean)
-    missed = regression.left_out(pairs.codes, knowledge.mean).float()
+    known, mean, own_mean = own_codes(own, pairs), collection.mean(0), own.expected.mean(0)
+    regression = Ridge(known, own_mean)
+    missed = regression.left_out(pairs.codes, mean).float()
     drawn = torch.randint(len(missed), (len(own.expected),), generator=torch.Generator().manual_seed(0))
-    codes = regression.fit(pairs.codes, knowledge.mean)(own.expected) + missed[drawn]
-    targets, mean = own_targets(knowledge)
-    every = torch.cat((targets, own.for_decoder(own.expected)))
-    align = Ridge(torch.cat((pairs.codes, codes)), knowledge.mean).fit(every, mean)
-    return knowledge.decoded(lambda codes: own.decode(align(codes)))
+    codes = torch.cat((pairs.codes, regression.fit(pairs.codes, mean)(own.expected) + missed[drawn]))
+    align = Ridge(codes, mean).fit(own.for_decoder(torch.cat((known, own.expected))), own.for_decoder(own_mean))
+    return Pairs(codes, torch.cat((pairs.images, own.public.some))), align
+
+
+def latent_from_pseudo_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Known pairs: as :func:`latent_from_pairs`, with :func:`pseudo_pairs`. Images by set."""
+    _, align = pseudo_pairs(knowledge.own, knowledge.pairs, knowledge.collection)
+    return knowledge.decoded(lambda codes: knowledge.own.decode(align(codes)))
 
 
 def pixels_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
