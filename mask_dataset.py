@@ -129,11 +129,11 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
 def refuse_to_replace(path: Path, images: ImageSet) -> None:
     """InputError where the default output holds masks of other classes, such as of another folder called alike."""
     try:
-        there = masked_set.load_file(path)
+        classes = pt.load(path, masked_set.FORMAT, mapped=True).get("classes")
     except InputError:  # none, or damaged
         return
-    if there.classes != images.classes:
-        names = command_line.printable(", ".join(there.classes[:3]))
+    if isinstance(classes, list) and classes != images.classes:
+        names = command_line.printable(", ".join(map(str, classes[:3])))
         raise InputError(f"{path}: holds masks of other classes ({names}); move it away, or choose another --output")
 
 
