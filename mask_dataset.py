@@ -92,9 +92,11 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
     work = Work(method, images, train, test, copies, len(paths), batch_size, device, sources)
 
     mine = range(torchrun.rank(), len(paths), torchrun.size())
-    kept = {number for number in mine if len(paths) > 1 and Shard(work, number).is_in(paths[number])}
-    for number in mine if len(paths) > 1 else ():  # were this run stopped, an earlier one's would stand beside its own
-        if number not in kept:
+    finished = set()
+    for number in mine if len(paths) > 1 else ():
+        if Shard(work, number).is_in(paths[number]):
+            finished.add(number)
+        else:  # were this run stopped, an earlier one's would stand beside its own
             paths[number].unlink(missing_ok=True)
     torchrun.from_all(None)  # no process begins while another has old ones
     # of several processes the first one's part
@@ -106,12 +108,12 @@ def mask_all(args: argparse.Namespace, device: torch.device) -> None:
     ) as progress:
         for number in mine:
             shard = Shard(work, number)
-            if number in kept:
+            if number in finished:
                 progress.update(len(shard.columns()["view"]))
             else:
                 masked_set.save(shard.mask(output.parent, progress), paths[number])
 
-    kept = sum(torchrun.from_all(len(kept)))
+    kept = sum(torchrun.from_all(len(finished)))
     if len(paths) > 1:
         others = f" by {torchrun.size()} processes" if torchrun.size() > 1 else ""
         print(

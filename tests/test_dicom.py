@@ -232,5 +232,6 @@ def test_without_pydicom_one_line_says_so_before_work(tmp_path, monkeypatch):
     monkeypatch.setattr(dicom, "_is_installed", lambda: False)
     (tmp_path / "ill").mkdir()
     (tmp_path / "ill" / "0.dcm").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"0\.dcm: is DICOM, which needs pydicom 3 or newer; run pip install"):
+    said = r"ill/0\.dcm: is DICOM, which needs pydicom 3 or newer; run pip install 'pydicom>=3'"
+    with pytest.raises(InputError, match=said):
         datasets.load(f"folder:{tmp_path}", skip_corrupt=True)

@@ -302,28 +302,26 @@ def test_folders_that_may_not_be_read_are_refused(pets, monkeypatch, name):
     assert f"{pets / name}: cannot be listed (Permission denied)" in refusal(pets)
 
 
-def test_files_that_may_not_be_read_are_not_corrupt(pets, monkeypatch):
+def cannot_open(name: str, code: int, monkeypatch) -> None:
+    """From now on the system refuses to open pictures of this name."""
     opened = Image.open
 
-    def denied(path, *arguments, **options):
-        if Path(path).name == "1.png":
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    def refuse(path, *arguments, **options):
+        if Path(path).name == name:
+            raise OSError(code, os.strerror(code), str(path))
         return opened(path, *arguments, **options)
 
-    monkeypatch.setattr(Image, "open", denied)
+    monkeypatch.setattr(Image, "open", refuse)
+
+
+def test_files_that_may_not_be_read_are_not_corrupt(pets, monkeypatch):
+    cannot_open("1.png", errno.EACCES, monkeypatch)
     assert "1.png: may not be read" in refusal(pets) and "1.png: may not be read" in refusal(pets, skip_corrupt=True)
 
 
 def test_an_error_of_the_system_is_no_corrupt_picture(pets, monkeypatch):
     """As of a network disk that does not answer: the pictures are good, and --skip-corrupt leaves none of them out."""
-    opened = Image.open
-
-    def stale(path, *arguments, **options):
-        if Path(path).name == "1.png":
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
-        return opened(path, *arguments, **options)
-
-    monkeypatch.setattr(Image, "open", stale)
+    cannot_open("1.png", errno.ESTALE, monkeypatch)
     assert "1.png: could not be read (Stale file handle); mend that" in refusal(pets, skip_corrupt=True)
 
 

@@ -92,9 +92,8 @@ def failing(fault: str, monkeypatch):
         elif fault == "no modes":  # as on many shares
             patch.setattr(os, "chmod", refuse(errno.EPERM))
         elif fault == "no fsync of folders":
-            fsync = os.fsync
-            folder = lambda number: stat.S_ISDIR(os.fstat(number).st_mode)  # noqa: E731
-            patch.setattr(os, "fsync", lambda number: refuse(errno.EINVAL)() if folder(number) else fsync(number))
+            fsync, refused = os.fsync, refuse(errno.EINVAL)
+            patch.setattr(os, "fsync", lambda n: refused() if stat.S_ISDIR(os.fstat(n).st_mode) else fsync(n))
         yield
 
 

@@ -21,7 +21,7 @@ from maskbench import system
 from maskbench.data import folder_files
 from maskbench.data.decoding import decode
 from maskbench.data.folder_files import Files, Names
-from maskbench.data.image_set import ImageSet, check_memory, four_to_one, shuffled, split_flags, written
+from maskbench.data.image_set import ImageSet, check_memory, four_to_one, shuffled, split_flags, time_written
 from maskbench.data.pixels import AS_IT_IS, Reading, Undecided
 from maskbench.errors import InputError
 from maskbench.runtime import command_line, torchrun
@@ -119,7 +119,7 @@ class FolderImages:
 
     def written(self) -> float:
         """When the last of the files was written or put there, in seconds; 0 without any."""
-        return max((written(self._root / self._paths[number]) for number in self._order.tolist()), default=0.0)
+        return max((time_written(self._root / self._paths[number]) for number in self._order.tolist()), default=0.0)
 
     def stream(self, rows: Iterable[Tensor]) -> Iterator[Tensor]:
         """The pixels of every batch of rows, decoded ahead of time; InputError where a file cannot be decoded."""

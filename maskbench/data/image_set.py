@@ -49,10 +49,10 @@ class ImageSet:
         if not isinstance(self.images, Tensor):
             return self.images.select(rows).written()
         kind, _, path = self.name.partition(":")
-        return written(Path(path).expanduser()) if kind == "npz" else 0.0
+        return time_written(Path(path).expanduser()) if kind == "npz" else 0.0
 
 
-def written(path: Path) -> float:
+def time_written(path: Path) -> float:
     """When a file was written, or came to be there with an older date: seconds since 1970."""
     state = path.stat()
     return max(state.st_mtime, state.st_ctime)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from maskbench.errors import InputError
+from maskbench.errors import InputError, is_of_memory
 from maskbench.runtime import torchrun
 from maskbench.runtime.stopping import Stopped
 
@@ -167,8 +167,7 @@ def _run(main: Callable[[], None]) -> None:
     except (MemoryError, RuntimeError) as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             sys.exit(_complain(program, f"--compile: this machine cannot compile ({_reason(error)}); leave it out"))
-        said_by_torch = "can't allocate memory" in str(error) or "out of memory" in str(error)
-        if not isinstance(error, MemoryError) and not said_by_torch:
+        if not is_of_memory(error):
             raise
         sys.exit(_complain(program, "this machine's memory is not enough; use fewer or smaller images, or --limit"))
     except Stopped as stopped:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from maskbench import system
-from maskbench.errors import InputError, require
+from maskbench.errors import InputError, is_of_memory, require
 from maskbench.storage import pt_contents
 from maskbench.storage.atomic import writing
 
@@ -102,7 +102,7 @@ def read(path: Path, mapped: bool = False) -> dict[str, Any]:
     except pt_contents.EditedError as error:
         raise InputError(f"{path}: {error} before torch.save (maskbench.save writes masks)") from None
     except Exception as error:  # neither zipfile nor torch.load has a narrower promise for hostile or cut-off bytes
-        if "allocate memory" in str(error) or "not enough memory" in str(error):  # torch's words
+        if is_of_memory(error):
             raise MemoryError from None
         reason = str(error).split("\n")[0][:120] or type(error).__name__
         raise InputError(f"{path}: damaged, or not a maskbench file ({reason}); restore it or make it again") from None

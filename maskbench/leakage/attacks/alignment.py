@@ -134,11 +134,9 @@ def unkeyed(codes: Tensor, own_codes: Tensor, rounds: int = 100) -> Map:
     leaves how large these are, and the inner products of their means: by them they are matched (FAQ, see
     :func:`match_axes`). Then a rotation is sought that takes each category's mean and covariance to those of its
     partner. It begins with the means; each round takes the rotation nearest to what all covariances make of the last
-    one, which never fits worse. Without categories it is :func:`unpaired`.
+    one, which never fits worse.
     """
-    count = int(((codes == 0) | (codes == 1)).all(0).sum())
-    if not count:
-        return unpaired(codes, own_codes)
+    count = categories_in(codes)
     width = codes.shape[1] - count
     sides = [_of_categories(z[:, :width].double(), z[:, width:].double()) for z in (codes, own_codes)]
     (sizes, means, spreads), (own_sizes, own_means, own_spreads) = sides
@@ -159,6 +157,11 @@ def unkeyed(codes: Tensor, own_codes: Tensor, rounds: int = 100) -> Map:
         left, _, right = torch.linalg.svd(fitted + onto_means)
         rotation = left @ right
     return lambda z: torch.cat((z[:, :width] @ rotation.to(z), z[:, width:][:, order]), 1)
+
+
+def categories_in(codes: Tensor) -> int:
+    """How many of the numbers of codes ``[N, D]`` are a one-hot category's: masks in noise have none."""
+    return int(((codes == 0) | (codes == 1)).all(0).sum())
 
 
 def _of_categories(gaussian: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -198,8 +201,8 @@ def by_statistics(collection: Tensor, instance: Instance) -> Map:
 
 @functools.lru_cache(maxsize=1)
 def by_categories(collection: Tensor, stolen: Instance) -> Map:
-    """Keyed codes to those of the stolen encoder, without a pair."""
-    return unkeyed(collection, stolen.every_code)
+    """Keyed codes to those of the stolen encoder, without a pair; where there are no categories, by statistics."""
+    return unkeyed(collection, stolen.every_code) if categories_in(collection) else by_statistics(collection, stolen)
 
 
 @functools.lru_cache(maxsize=1)
