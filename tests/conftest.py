@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import fcntl
+import functools
 import multiprocessing
 import os
 import runpy
@@ -20,10 +21,13 @@ import pytest
 import torch
 from PIL import Image
 
+from maskbench.leakage.attacks import decoders
+from maskbench.runtime import plotting
 from maskbench.runtime.stopping import Stopper
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING = ("--dataset", "photos", "--limit", 256, "--preset", "paper")  # 16 steps an epoch
+SMALL = (*TRAINING, "--image-size", 16, "--gaussian-dim", 32)  # as many, and as many tensors in a checkpoint
 
 pytest.register_assert_rewrite("ops_common")  # says, as in a test, what was compared
 
@@ -154,8 +158,13 @@ def run_in_process(script: str, *arguments: object, cwd: Path) -> None:
 
 
 @pytest.fixture
-def run_here(tmp_path, monkeypatch):
-    """:func:`run_in_process` in ``tmp_path``, where the test is from then on."""
+def run_here(tmp_path, monkeypatch, request):
+    """:func:`run_in_process` in ``tmp_path``, where the test is from then on.
+
+    Figures are made, but only tests that are marked ``drawn`` wait for their pixels, which take a second each.
+    """
+    if request.node.get_closest_marker("drawn") is None:
+        monkeypatch.setattr(plotting.Figure, "savefig", lambda figure, file, **options: file.write(b"\x89PNG"))
 
     def run(script: str, *arguments: object) -> None:
         monkeypatch.chdir(tmp_path)
@@ -200,6 +209,17 @@ def undrawn(monkeypatch):
 def few_steps(monkeypatch):
     """Of what learns the perceptual distance."""
     monkeypatch.setattr("maskbench.leakage.perceptual.STEPS", 5)
+
+
+@pytest.fixture
+def hasty_decoders(monkeypatch):
+    """Attackers train their decoders for a moment."""
+    monkeypatch.setattr(decoders, "FEWEST", 10)
+    monkeypatch.setattr(decoders, "EPOCHS", (1, 1))
+    monkeypatch.setattr(decoders, "FINE", 200)
+    monkeypatch.setattr(decoders, "INVERTED", 12)
+    for name, least in (("inverse_decoder", {"passes": 50}), ("gradient_inversion", {"steps": 2})):
+        monkeypatch.setattr(decoders, name, functools.partial(getattr(decoders, name), **least))
 
 
 @pytest.fixture

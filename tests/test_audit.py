@@ -1,7 +1,6 @@
 """`crosspair.py --audit`, run whole on tiny toys, and what its page says of given figures."""
 
 import csv
-import functools
 import math
 import stat
 from types import SimpleNamespace
@@ -32,12 +31,11 @@ ATTACKS = {
 pytestmark = pytest.mark.usefixtures("few_steps", "undrawn")
 
 
+@pytest.mark.drawn
+@pytest.mark.usefixtures("hasty_decoders")
 def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(frontier, "DRAWS", 1)
     monkeypatch.setattr(decoders, "FEWEST", 30)
-    monkeypatch.setattr(decoders, "EPOCHS", (1, 3))
-    monkeypatch.setattr(decoders, "INVERTED", 12)
-    monkeypatch.setattr(decoders, "gradient_inversion", functools.partial(decoders.gradient_inversion, steps=20))
     small = ("--image-size", 16, "--preset", "paper", "--gaussian-dim", 64, "--epochs", 2, "--instances", 2)
     photos = ("--dataset", "photos", "--limit", 256)
     run_here("train_aae.py", *photos, *small)

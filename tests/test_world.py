@@ -13,7 +13,6 @@ from maskbench.data.image_set import to_float
 from maskbench.errors import InputError
 from maskbench.leakage import audit, perceptual, plan, report, scores, threats
 from maskbench.leakage import world as world_module
-from maskbench.leakage.attacks import decoders
 from maskbench.leakage.attacks.reidentification import named_once
 from maskbench.leakage.knowledge import Knowledge, Oracle, OracleRefused
 from maskbench.leakage.world import Images, Victim, World
@@ -215,11 +214,8 @@ def test_noise_is_on_what_is_released_and_on_what_is_learned_from(world):
 
 
 @pytest.mark.parametrize("mask", ["aae+noise0.5", "aae+noise0.5+key", "aae+noise0"])
+@pytest.mark.usefixtures("hasty_decoders")
 def test_masks_in_noise_are_attacked_in_every_way(world, monkeypatch, mask):
-    monkeypatch.setattr(decoders, "FEWEST", 10)
-    monkeypatch.setattr(decoders, "EPOCHS", (1, 1))
-    monkeypatch.setattr(decoders, "INVERTED", 12)
-    monkeypatch.setattr(decoders, "gradient_inversion", functools.partial(decoders.gradient_inversion, steps=2))
     monkeypatch.setattr(threats, "PAIRS", (10,))
     steps = list(plan.steps(mask, world.images))
     assert {step.threat for step in steps} == set(threats.THREATS)

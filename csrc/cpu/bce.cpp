@@ -15,9 +15,9 @@
 namespace maskbench {
 namespace {
 
-constexpr int64_t kChunk = 512;  // logits summed in their own precision; such sums are added in double, in order,
-                                 // so the result does not depend on the number of threads
-constexpr int64_t kGrain = 32;   // chunks done by a thread before it pays to wake another
+constexpr int64_t kChunk = 512;    // logits summed in their own precision; such sums are added in double, in order,
+                                   // so the result does not depend on the number of threads
+constexpr int64_t kBceGrain = 32;  // chunks done by a thread before it pays to wake another
 
 std::tuple<at::Tensor, at::Tensor> bce_forward(const at::Tensor& real_logits,
                                                const std::optional<at::Tensor>& fake_logits) {
@@ -33,7 +33,7 @@ std::tuple<at::Tensor, at::Tensor> bce_forward(const at::Tensor& real_logits,
     scalar_t* gradient = gradients.mutable_data_ptr<scalar_t>();
     const int64_t chunks = (count + kChunk - 1) / kChunk;
     std::vector<double> sums(parts * chunks);
-    at::parallel_for(0, parts * chunks, kGrain, [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, parts * chunks, kBceGrain, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t part = task / chunks, start = task % chunks * kChunk;
         const scalar_t sign = part == 0 ? -1 : 1;

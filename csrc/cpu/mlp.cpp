@@ -18,12 +18,12 @@ namespace {
 
 using at::Tensor;
 
-constexpr int64_t kGrain = 1 << 18;  // multiplications done by a thread before it pays to wake another
-constexpr int64_t kLine = 16;        // float32 numbers in a cache line
+constexpr int64_t kMlpGrain = 1 << 18;  // multiplications done by a thread before it pays to wake another
+constexpr int64_t kLine = 16;           // float32 numbers in a cache line
 
 // Outputs that go to each thread.
 int64_t share_of(int64_t rows, int64_t inputs, int64_t outputs) {
-  return share_of_outputs(outputs, std::clamp<int64_t>(rows * inputs * outputs / kGrain, 1, at::get_num_threads()));
+  return share_of_outputs(outputs, std::clamp<int64_t>(rows * inputs * outputs / kMlpGrain, 1, at::get_num_threads()));
 }
 
 // Memory of this thread alone: what two cores write in turns travels between them each time.

@@ -13,7 +13,7 @@
 namespace maskbench {
 namespace {
 
-constexpr int64_t kGrain = 16'384;  // numbers drawn by a thread before it pays to wake another
+constexpr int64_t kPriorGrain = 16'384;  // numbers drawn by a thread before it pays to wake another
 
 std::tuple<at::Tensor, at::Tensor> sample_prior(const at::Tensor& rng_state, int64_t batch, int64_t gaussian_dim,
                                                 int64_t categories, int64_t first_row) {
@@ -29,7 +29,7 @@ std::tuple<at::Tensor, at::Tensor> sample_prior(const at::Tensor& rng_state, int
                           categories,
                           gaussian.mutable_data_ptr<float>(),
                           one_hot.mutable_data_ptr<float>()};
-  const int64_t grain = std::max<int64_t>(1, kGrain / (gaussian_dim + categories));
+  const int64_t grain = std::max<int64_t>(1, kPriorGrain / (gaussian_dim + categories));
   at::parallel_for(0, batch, grain, [&](int64_t begin, int64_t end) { kernels().draw_rows(draw, begin, end); });
   return {gaussian, one_hot};
 }
