@@ -27,7 +27,7 @@ from maskbench.runtime.stopping import Stopper
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING = ("--dataset", "photos", "--limit", 256, "--preset", "paper")  # 16 steps an epoch
-SMALL = (*TRAINING, "--image-size", 16, "--gaussian-dim", 32)  # as many, and as many tensors in a checkpoint
+SMALL_TRAINING = (*TRAINING, "--image-size", 16, "--gaussian-dim", 32)  # as many, and as many tensors in a checkpoint
 
 pytest.register_assert_rewrite("ops_common")  # says, as in a test, what was compared
 
@@ -161,9 +161,9 @@ def run_in_process(script: str, *arguments: object, cwd: Path) -> None:
 def run_here(tmp_path, monkeypatch, request):
     """:func:`run_in_process` in ``tmp_path``, where the test is from then on.
 
-    Figures are made, but only tests that are marked ``drawn`` wait for their pixels, which take a second each.
+    Figures are made, but turned to pixels, which takes a second each, only for tests that are marked ``pixels``.
     """
-    if request.node.get_closest_marker("drawn") is None:
+    if request.node.get_closest_marker("pixels") is None:
         monkeypatch.setattr(plotting.Figure, "savefig", lambda figure, file, **options: file.write(b"\x89PNG"))
 
     def run(script: str, *arguments: object) -> None:

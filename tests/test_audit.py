@@ -31,7 +31,7 @@ ATTACKS = {
 pytestmark = pytest.mark.usefixtures("few_steps", "undrawn")
 
 
-@pytest.mark.drawn
+@pytest.mark.pixels
 @pytest.mark.usefixtures("hasty_decoders")
 def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(frontier, "DRAWS", 1)

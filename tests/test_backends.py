@@ -43,7 +43,7 @@ def test_every_back_end_has_the_same_scores(run_here, workplace, tmp_path, name)
 def test_a_cluster_that_runs_already(run_here, workplace, tmp_path, monkeypatch):
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
         run_here("classify.py", "--masked", workplace / "masked" / "digits.pt", *SMALL, "--backend", "dask")
         assert cluster.scheduler.workers  # the script leaves it running

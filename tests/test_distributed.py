@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL, TRAINING, Forked, run_ranks
+from conftest import ROOT, SMALL_TRAINING, TRAINING, Forked, run_ranks
 from ranks import everything
 
 from maskbench.models import checkpoints, encoder
@@ -26,7 +26,7 @@ def start(processes: int, script: str, *arguments: object, cwd: Path) -> Forked:
 
 
 # small steps: at the full rate, which such a long schedule keeps, rounding grows to a percent within two epochs
-GENTLE = (*SMALL, "--lr", 1e-4)
+GENTLE = (*SMALL_TRAINING, "--lr", 1e-4)
 ENDLESS = (*GENTLE, "--epochs", 10_000)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL, TRAINING, Forked, pictures, read_csv
+from conftest import ROOT, SMALL_TRAINING, TRAINING, Forked, pictures, read_csv
 from PIL import Image
 
 from maskbench.errors import InputError
@@ -121,7 +121,7 @@ def test_signals_stop_after_any_step_and_the_rest_gives_the_same_bits(
 
 def test_instances_side_by_side_stop_together_and_resume_with_few_file_descriptors(tmp_path):
     folder = tmp_path / "runs" / "aae"
-    side_by_side = (*SMALL, "--instances", 2)
+    side_by_side = (*SMALL_TRAINING, "--instances", 2)
     training = Forked("train_aae.py", *side_by_side, "--epochs", 9999, cwd=tmp_path, OMP_NUM_THREADS="2")
     process, deadline = training.process, time.monotonic() + 120
     while not all((folder / name / "encoder.pt").exists() for name in "01") and process.exitcode is None:
@@ -147,7 +147,7 @@ def test_instances_side_by_side_stop_together_and_resume_with_few_file_descripto
 
 
 def test_an_instance_that_fails_stops_those_beside_it(tmp_path):
-    arguments = (*SMALL, "--epochs", 9999, "--instances", 3)
+    arguments = (*SMALL_TRAINING, "--epochs", 9999, "--instances", 3)
     (tmp_path / "runs" / "aae" / "1" / "metrics.csv").mkdir(parents=True)  # a folder where its file is to be
     result = Forked("train_aae.py", *arguments, cwd=tmp_path, OMP_NUM_THREADS="2").finish()
     assert result.returncode == 2 and "Traceback" not in result.stderr
