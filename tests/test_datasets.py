@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,6 +107,19 @@ def test_folder_refuses_what_is_no_image(tmp_path, workers):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty"):
         datasets.load(f"folder:{tmp_path}")
+
+
+def test_python_exits_where_a_stream_of_pictures_is_not_read_to_its_end(tmp_path):
+    write_folder(tmp_path)
+    program = (
+        "import sys, torch; from maskbench.data import datasets\n"
+        "pictures = datasets.load(f'folder:{sys.argv[1]}', workers=1, stream=True)\n"
+        "batches = pictures.images.stream(torch.arange(20).split(1))\n"
+        "print(next(batches).shape)"
+    )
+    command = [sys.executable, "-c", program, tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "torch.Size([1, 3, 32, 32])\n" and done.returncode == 0
 
 
 def test_what_stands_in_a_picture_does_not_depend_on_how_the_camera_was_held(tmp_path):

@@ -4,11 +4,13 @@ The images are put in a fixed random order, as they come class by class. A folde
 memory is not loaded: its files are decoded whenever they are needed, by worker processes.
 """
 
+import atexit
 import errno
 import hashlib
 import os
 import signal
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +172,11 @@ class FolderImages:
         return corrupt
 
     def _decoded(self, rows: Iterable[Tensor], ahead: int) -> Iterator[list[np.ndarray | InputError]]:
+        decoded = self._decode_all(rows, ahead)
+        _unfinished.add(decoded)
+        return decoded
+
+    def _decode_all(self, rows: Iterable[Tensor], ahead: int) -> Generator[list[np.ndarray | InputError], None, None]:
         loader = DataLoader(
             self,
             batch_sampler=(batch.tolist() for batch in rows),
@@ -178,12 +185,22 @@ class FolderImages:
             worker_init_fn=_begin_worker,
             prefetch_factor=ahead if self._workers else None,
         )
-        return iter(loader)
+        yield from loader
 
     def __getitems__(self, rows: list[int]) -> list[np.ndarray | InputError]:
         """What a worker decodes. Arrays, which travel through a pipe: containers often have little shared memory."""
         paths = [self._root / self._paths[number] for number in self._order[rows].tolist()]
         return [_decode(path, self._size, self._reading) for path in paths]
+
+
+_unfinished: weakref.WeakSet[Generator] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Python waits for workers at its exit, and these ignore the signal that it sends them first."""
+    for decoded in list(_unfinished):
+        decoded.close()
 
 
 def _begin_worker(number: int) -> None:
