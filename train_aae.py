@@ -17,7 +17,8 @@ never read. Each mini-batch has two phases:
                    from the encoder's two latent parts (BCE); then the encoder learns to fool them.
 
 After each epoch an affine map whitens the codes, in closed form; the decoder's first layer takes its inverse. What is
-then written for preset invariant is a copy whose codes forget the patterns of light and dark that they tell most of.
+then written for preset invariant is a copy whose codes forget the patterns of light and of contrast that they tell
+most of.
 
 What the paper leaves open, what was chosen here, and what each choice is worth: docs/method.md.
 """
@@ -84,7 +85,7 @@ PRIOR_PULL = 0.2  # of the discriminators beside the agreement (at --prior-weigh
 DECODED = 4  # preset invariant: the decoder, which only looks on, learns from every fourth image
 DECORRELATION = 8e-4  # weight of each squared correlation of different dimensions in the agreement
 CATEGORY = 0.01  # weight of the categories in the agreement
-FORGOTTEN = 5  # patterns of light and dark that masks of preset invariant forget
+FORGOTTEN = (7, 2)  # patterns of light and of contrast that masks of preset invariant forget
 # at most, that the closed forms are fitted to: beyond, they hardly change, and one encoder is slower
 STATISTICS_IMAGES = {"invariant": 20_000, "paper": 50_000}
 
@@ -263,10 +264,10 @@ def whitened_pair(state: TrainingState, run: Run, seed: int) -> tuple[Encoder, D
         whiten(encoder, decoder, linear_outputs(encoder, statistics_images(run))[0], seed)
         pair = copy.deepcopy((encoder, decoder))
     else:
-        features, pictures = features_and_pictures(encoder, statistics_images(run))
+        features, *pictures = features_and_pictures(encoder, statistics_images(run))
         whiten(encoder, decoder, encoder.gaussian(features), seed)
         pair = copy.deepcopy((encoder, decoder))
-        forget(pair[0].gaussian, features, pictures, FORGOTTEN)
+        forget(pair[0].gaussian, features, *zip(pictures, FORGOTTEN, strict=True))
         whiten(*pair, pair[0].gaussian(features), seed)
     encoder.train(), decoder.train()
     return pair

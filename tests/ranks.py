@@ -44,10 +44,10 @@ def steps_of(preset: str, dtype: torch.dtype, steps: int, learning: bool = True)
 @torch.no_grad()
 def learn_closed_forms(state: TrainingState, shares: list[torch.Tensor]) -> None:
     encoder, decoder = state.encoder.eval(), state.decoder.eval()
-    features, pictures = features_and_pictures(encoder, shares)
+    features, *pictures = features_and_pictures(encoder, shares)
     start_with_even_categories(encoder.categorical, linear_outputs(encoder, shares)[1])
     if state.preset == "invariant":
-        forget(encoder.gaussian, features, pictures, FORGOTTEN)
+        forget(encoder.gaussian, features, *zip(pictures, FORGOTTEN, strict=True))
     whiten(encoder, decoder, encoder.gaussian(features), seed=0)
 
 

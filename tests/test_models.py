@@ -16,6 +16,7 @@ from maskbench.models import (
     Encoder,
     MaskClassifier,
     forget,
+    light_and_contrast,
     linear_outputs,
     set_statistics,
     start_with_even_categories,
@@ -211,7 +212,7 @@ def test_erasure_takes_the_patterns_that_are_told_most_and_leaves_the_rest():
     linear = nn.Linear(12, 8)
     wanted = linear(features - told[:, 1:] @ mixing[1:3])
     before = linear(features)
-    forget(linear, features, pictures, 2)
+    forget(linear, features, (pictures, 2))
     after = linear(features)
     torch.testing.assert_close(after, wanted, atol=0.15, rtol=0)  # 20,000 images tell a correlation to 0.007
     torch.testing.assert_close(after.mean(0), before.mean(0), atol=1e-4, rtol=0)
@@ -226,11 +227,45 @@ def test_erasure_takes_the_patterns_that_are_told_most_and_leaves_the_rest():
 
 
 @torch.no_grad()
+def test_erasure_of_two_kinds_of_pictures_leaves_neither():
+    """Light and contrast that are alike: of one erased after the other, some of the first would be back."""
+    torch.manual_seed(0)
+    features, mixing = torch.randn(20_000, 12), torch.randn(12, 4)
+    mixing[:, 2:] += mixing[:, :2]
+    light, contrast = (features @ mixing).split(2, 1)
+    linear, again = nn.Linear(12, 8), nn.Linear(12, 8)
+    again.load_state_dict(linear.state_dict())
+    basis = torch.linalg.qr(mixing)[0]
+    wanted = linear(features - features @ basis @ basis.T)
+    forget(linear, features, (light, 2), (contrast, 2))
+    said = linear(features)
+    torch.testing.assert_close(said, wanted, atol=0.15, rtol=0)
+    for pictures in (light, contrast):
+        assert ((said - said.mean(0)).T @ (pictures - pictures.mean(0)) / 20_000).abs().max() < 1e-3
+    # a part that was forgotten before changes nothing
+    forget(again, features, (light, 1))
+    forget(again, features, (light, 2), (contrast, 2))
+    torch.testing.assert_close(again(features), said, atol=1e-4, rtol=0)
+
+
+def test_light_and_contrast_of_known_pictures():
+    left, right = torch.zeros(1, 3, 32, 16), torch.zeros(1, 3, 32, 16)
+    left += 0.25
+    right[..., ::2] = 0.9  # stripes between 0 and 0.9
+    light, contrast = (x.view(8, 8) for x in light_and_contrast(torch.cat((left, right), 3)))
+    torch.testing.assert_close(light[:, :4], torch.full((8, 4), 0.25))
+    torch.testing.assert_close(light[:, 4:], torch.full((8, 4), 0.45))
+    torch.testing.assert_close(contrast[:, :3], torch.full((8, 3), 0.02).log(), atol=0.01, rtol=0)
+    of_stripes = 0.9 * (3 / 7 * 4 / 7) ** 0.5  # windows of seven have three or four bright columns
+    torch.testing.assert_close(contrast[:, 5:7], torch.full((8, 2), of_stripes + 0.02).log(), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("count", [3, 30])
 def test_erasure_by_few_images_stays_finite(count):
     for features in (torch.randn(count, 50), torch.ones(count, 50)):
         linear = nn.Linear(50, 8)
-        forget(linear, features, torch.rand(count, 64), 5)
+        forget(linear, features, (torch.rand(count, 64), 6), (torch.rand(count, 64), 4))
         assert linear(features).isfinite().all()
 
 

@@ -354,7 +354,8 @@ def test_after_every_epoch_a_copy_of_the_encoder_forgets(preset, tmp_path):
     else:
         assert told(written) < 0.1 and told(trained) > 0.8
         # the written decoder fits: its pictures are those of codes that forgot and were not whitened
-        train_aae.forget(trained.gaussian, *train_aae.features_and_pictures(trained, [to_float(images)]), FORGOTTEN)
+        features, *kinds = train_aae.features_and_pictures(trained, [to_float(images)])
+        train_aae.forget(trained.gaussian, features, *zip(kinds, FORGOTTEN, strict=True))
         with torch.no_grad():
             wanted = its_decoder(torch.cat(trained(to_float(images)), 1))
             errors = [(decode(codes) - wanted).square().mean() / wanted.var() for decode in (decoder, its_decoder)]

@@ -4,6 +4,7 @@ from maskbench.models.classifier import ClassifierStack, MaskClassifier
 from maskbench.models.closed_forms import (
     features_and_pictures,
     forget,
+    light_and_contrast,
     linear_outputs,
     set_statistics,
     start_with_even_categories,
@@ -26,6 +27,7 @@ __all__ = [
     "PriorSampler",
     "features_and_pictures",
     "forget",
+    "light_and_contrast",
     "linear_outputs",
     "set_statistics",
     "start_with_even_categories",

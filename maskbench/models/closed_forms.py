@@ -1,7 +1,7 @@
 """Closed forms of a training: even categories at its start, and after every epoch codes that are white.
 
-On request, codes also forget what tells most of the picture in grey. What changes the encoder are its last layers, the
-running statistics aside.
+On request, codes also forget what tells most of the picture's light and contrast. What changes the encoder are its last
+layers, the running statistics aside.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,9 @@ from maskbench.runtime import torchrun
 
 _LEAST = 1e-6  # variance of codes: images may all be the same
 _LOGITS = 3.0  # standard deviation at the start: confident, and yet with a gradient
-_SIDE = 8  # of the pictures in grey that codes are to forget, in pixels
+_SIDE = 8  # of the small pictures of light and of contrast that codes are to forget, in pixels
+_WINDOW = 7  # pixels a side that contrast is of
+_FLAT = 0.02  # standard deviation of pixels; less is as good as none
 
 
 @torch.no_grad()
@@ -34,17 +36,29 @@ def linear_outputs(encoder: Encoder, batches: Iterable[Tensor]) -> tuple[Tensor,
 
 
 @torch.no_grad()
-def features_and_pictures(encoder: Encoder, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """What :func:`forget` is fitted to: features of images ``[N, F]``, and small pictures of them in grey ``[N, P]``.
+def features_and_pictures(encoder: Encoder, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`forget` is fitted to: features of images ``[N, F]``, and small pictures of their light and contrast.
 
     Args: as for :func:`linear_outputs`.
+
+    Returns:
+        Features ``[N, F]``, light and contrast ``[N, P]`` each.
     """
-    found = [
-        (encoder.read(images), F.adaptive_avg_pool2d(images.mean(1, keepdim=True), _SIDE).flatten(1))
-        for images in batches
-    ]
-    features, pictures = zip(*found, strict=True)
-    return torch.cat(features), torch.cat(pictures)
+    found = [(encoder.read(images), *light_and_contrast(images)) for images in batches]
+    features, light, contrast = map(torch.cat, zip(*found, strict=True))
+    return features, light, contrast
+
+
+def light_and_contrast(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Small pictures of what SSIM compares: local means, and logarithms of local standard deviations, ``[N, P]`` each.
+
+    Args:
+        images: float32 ``[N, 3, S, S]`` in [0, 1].
+    """
+    grey = images.mean(1, keepdim=True)
+    means, squares = (F.avg_pool2d(x, _WINDOW, 1, _WINDOW // 2, count_include_pad=False) for x in (grey, grey.square()))
+    contrast = ((squares - means.square()).clamp_min(0).sqrt() + _FLAT).log()
+    return tuple(F.adaptive_avg_pool2d(x, _SIDE).flatten(1) for x in (grey, contrast))
 
 
 @torch.no_grad()
@@ -128,7 +142,7 @@ def whiten(encoder: Encoder, decoder: Decoder | None, outputs: Tensor, seed: int
 
 
 @torch.no_grad()
-def forget(linear: nn.Linear, features: Tensor, pictures: Tensor, patterns: int) -> None:
+def forget(linear: nn.Linear, features: Tensor, *kinds: tuple[Tensor, int]) -> None:
     """Make what a linear layer says of features uncorrelated with the patterns of pictures that they tell most of.
 
     Of all such affine maps of the features, this one changes them least (LEACE: Belrose et al., "LEACE: perfect linear
@@ -139,17 +153,20 @@ def forget(linear: nn.Linear, features: Tensor, pictures: Tensor, patterns: int)
     Args:
         linear: its weight and bias change, the mean of what it says does not.
         features: ``[N, F]``, what it reads; of several processes each has some.
-        pictures: ``[N, P]``, of the same images.
-        patterns: how many to erase, at most P.
+        kinds: pictures ``[N, P]`` of the same images, and how many patterns of them to erase, at most P and F. Erased
+            one kind after another, the second would bring back some of the first.
     """
-    features, pictures = features.double(), pictures.double()
+    features = features.double()
     mean = torchrun.mean(features)
     centred = features - mean
-    both = torchrun.total(centred.T @ centred, centred.T @ (pictures - torchrun.mean(pictures)))
-    covariance, across = (sums / torchrun.count(features) for sums in both)
-    variances, axes = _axes(covariance, features)
+    variances, axes = _axes(torchrun.total(centred.T @ centred)[0] / torchrun.count(features), features)
     root, inverse = ((axes * variances**power) @ axes.T for power in (0.5, -0.5))
-    told = torch.linalg.svd(inverse @ across, full_matrices=False).U[:, :patterns]
+    told = []
+    for pictures, patterns in kinds:
+        pictures = pictures.double()
+        across = torchrun.total(centred.T @ (pictures - torchrun.mean(pictures)))[0] / torchrun.count(features)
+        told.append(torch.linalg.svd(inverse @ across, full_matrices=False).U[:, :patterns])
+    told = torch.linalg.qr(torch.cat(told, 1)).Q  # a basis of all that tells one or more of the patterns
     lost = linear.weight.double() @ root @ told @ told.T @ inverse
     linear.weight.copy_(linear.weight - lost)
     linear.bias.copy_(linear.bias + lost @ mean)
