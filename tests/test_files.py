@@ -62,6 +62,7 @@ def test_masked_set_round_trip(tmp_path):
         (dict(view=torch.zeros(20)), "view"),
         (dict(gaussian=torch.zeros(20, 3).to_sparse()), "gaussian|sparse_tensor"),
         (dict(split=torch.full((20,), 2, dtype=torch.uint8)), "split"),
+        (dict(source=torch.tensor([*range(18), 16, 17])), "two rows of one source and view; keep each row once"),
         (dict(method="A b"), "method"),
         (dict(method="aae+key+key"), "method"),
         (dict(method=3), "method"),

@@ -355,8 +355,13 @@ def _checked(masked: MaskedSet, path: Path) -> MaskedSet:
         raise InputError(f"{path}: holds labels outside its {len(masked.classes)} classes")
     if masked.source.min() < 0:
         raise InputError(f"{path}: source holds negative indices")
-    order = masked.source.argsort()
-    source, split, labels = masked.source[order], masked.split[order], masked.labels[order]
-    if ((source[1:] == source[:-1]) & ((split[1:] != split[:-1]) | (labels[1:] != labels[:-1]))).any():
+    order = masked.view.argsort(stable=True)
+    order = order[masked.source[order].argsort(stable=True)]
+    source, split, labels, view = masked.source[order], masked.split[order], masked.labels[order], masked.view[order]
+    same = source[1:] == source[:-1]
+    if (same & ((split[1:] != split[:-1]) | (labels[1:] != labels[:-1]))).any():
         raise InputError(f"{path}: an image and its copies differ in split or label")
+    # classifiers that divide by row would train on a mask that they are tested on
+    if (same & (view[1:] == view[:-1])).any():
+        raise InputError(f"{path}: holds two rows of one source and view; keep each row once")
     return masked
