@@ -136,7 +136,7 @@ BAD = {
     "labels has the shape ..; give": GOOD | {"labels": np.array(3)},
     "brings the channels to the end": GOOD | {"images": np.zeros((20, 3, 8, 8), np.uint8)},
     "labels holds float64; give whole numbers, such as .astype.np.int64.": GOOD | {"labels": LABELS.astype(float)},
-    "labels holds <U2; give whole numbers": GOOD | {"labels": LABELS.astype("U2")},
+    "split holds text; give whole numbers: .split == 'test'.": GOOD | {"split": np.array(["train", "test"] * 10)},
     "labels holds Python objects": GOOD | {"labels": LABELS.astype(object)},
     "images holds Python objects": GOOD | {"images": GREY.astype(object)},
     "images has the shape .20, 3, 8, 8.; give": GOOD | {"images": np.zeros((20, 3, 8, 8), np.uint8)},
@@ -164,6 +164,22 @@ def test_arrays_that_are_refused(tmp_path, complaint):
     with pytest.raises(InputError, match=rf"x\.npz: .*{complaint}") as refusal:
         load(tmp_path / "x.npz")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("kind", ["U", "S"])
+def test_names_instead_of_numbers_are_refused_with_the_line_that_mends_it(tmp_path, kind):
+    path, names = tmp_path / "x.npz", np.where(LABELS == 2, "two", "seven").astype(kind)
+    np.savez(path, images=GREY, labels=names)
+    with pytest.raises(InputError, match="labels holds text; give whole numbers: ") as refusal:
+        load(path)
+    line = str(refusal.value).split("numbers: ")[1].removesuffix(", and save both")
+    arrays = {"np": np, "labels": names}
+    exec(line, arrays)
+    np.savez(path, images=GREY, labels=arrays["labels"], classes=arrays["classes"])
+    assert by_value(load(path)) == {value: {"2": "two", "7": "seven"}[label] for value, label in WANTED.items()}
+    np.savez(path, **MEDMNIST | {"train_labels": names})
+    with pytest.raises(InputError, match=r"train_labels holds text; .*np\.searchsorted\(classes, train_labels"):
+        load(path)
 
 
 def test_files_that_are_refused(tmp_path):

@@ -43,15 +43,13 @@ def npz(name: str, image_size: int, flag: str, reading: Reading) -> ImageSet:
     for part in parts:
         _check_images(arrays[f"{part}images"], f"{path}: {part}images")
     sizes = [len(arrays[f"{part}images"]) for part in parts]
-    labels = [
-        _whole(arrays[f"{part}labels"], size, f"{path}: {part}labels") for part, size in zip(parts, sizes, strict=True)
-    ]
+    labels = [_whole(arrays, f"{part}labels", size, path) for part, size in zip(parts, sizes, strict=True)]
     classes, numbers = _classes(np.concatenate(labels), arrays.get("classes"), path)
     rows = torch.arange(len(numbers))
     if len(parts) > 1:
         sizes = [sum(sizes[:-1]), sizes[-1]]
     elif "split" in arrays:
-        rows, sizes = _divided(_whole(arrays["split"], len(numbers), f"{path}: split"), path)
+        rows, sizes = _divided(_whole(arrays, "split", len(numbers), path), path)
     # as a folder: the first fifth of a part is to hold every class
     order = rows[shuffled(sizes)]
     labels = torch.from_numpy(numbers)[order]
@@ -166,14 +164,29 @@ def _levels(images: np.ndarray, reading: Reading, what: str) -> tuple[float, flo
     return reading.levels[0], reading.levels[1]
 
 
-def _whole(values: np.ndarray, count: int, what: str) -> np.ndarray:
-    """One whole number an image, int64 ``[N]``."""
+def _whole(arrays: dict[str, np.ndarray], name: str, count: int, path: Path) -> np.ndarray:
+    """The array of a name as one whole number an image, int64 ``[N]``."""
+    values, what = arrays[name], f"{path}: {name}"
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     if values.shape != (count,):
         raise InputError(f"{what} has the shape {list(values.shape)}; give one number for each of {count} images")
+    if values.dtype.kind in "US":
+        raise InputError(f"{what} holds text; give whole numbers{_numbered(name, values.dtype.kind)}")
     if values.dtype.kind not in "bui" or (values.dtype.kind == "u" and values.max() > np.iinfo(np.int64).max):
         raise InputError(f"{what} holds {values.dtype}; give whole numbers, such as .astype(np.int64)")
     return values.astype(np.int64)
+
+
+def _numbered(name: str, kind: str) -> str:
+    """What makes whole numbers of text."""
+    text = ".astype(str)" * (kind == "S")  # names of classes are no bytes
+    if name == "split":
+        return f": (split{text} == 'test').astype(int) where that is the name of the test part"
+    if name == "labels":
+        return f": classes, labels = np.unique(labels{text}, return_inverse=True), and save both"
+    # a number is to mean the same in all parts
+    every = f"classes = np.unique(np.concatenate((train_labels, test_labels)){text})"
+    return f": {every}, then of each part np.searchsorted(classes, {name}{text}), and save classes too"
 
 
 def _divided(split: np.ndarray, path: Path) -> tuple[Tensor, list[int]]:
