@@ -106,6 +106,11 @@ def test_values_of_other_kinds(tmp_path):
     assert by_value(load(path, levels=(0, 1))) == WANTED  # bytes stay as they are
     save(GREY >= 100)
     assert set(by_value(load(path))) == {0, 255}
+    save((GREY >= 100).astype(np.uint8))  # black to the eye
+    with pytest.raises(InputError, match=r"images: is uint8 with no value above 1.*as bool"):
+        load(path)
+    save(np.zeros_like(GREY))
+    assert set(by_value(load(path))) == {0}
     save(np.where(GREY == 50, np.nan, 0.5))
     for flags in ({}, {"levels": (0, 1)}):
         with pytest.raises(InputError, match="not finite"):

@@ -149,6 +149,11 @@ def _pixels(images: np.ndarray, size: int, reading: Reading, what: str) -> Tenso
 def _levels(images: np.ndarray, reading: Reading, what: str) -> tuple[float, float] | None:
     """The values that become black and white; None where the pixels are bytes already."""
     if images.dtype == np.uint8:
+        if images.max() == 1:  # a set of 0 alone may be meant
+            raise InputError(
+                f"{what}: is uint8 with no value above 1, which is all but black; save what is 0 or 1 as bool, and "
+                "pixels from 0 to 1 as floats"
+            )
         return None
     low, high = float(images.min()), float(images.max())
     if not np.isfinite((low, high)).all():
