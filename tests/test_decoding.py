@@ -1,5 +1,6 @@
 """Pixels by value: deep ones, transparent ones, pages, odd EXIF and large profiles, every mode and format."""
 
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -429,3 +430,34 @@ def test_what_a_flag_must_say_is_not_corrupt(tmp_path):
         assert isinstance(_decode(tmp_path / name, SIDE), Undecided)
     (tmp_path / "torn.png").write_bytes(png(RAMP)[:60])
     assert not isinstance(_decode(tmp_path / "torn.png", SIDE, TWELVE), Undecided)
+
+
+FOREIGN = {
+    "HEIC, .*; save it as JPEG or PNG": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200),
+    "HEIC, .*; save it as JPEG or": b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(200),
+    "HEIC, .*; save": b"\0\0\0\x18ftyphevc\0\0\0\0msf1hevc" + bytes(200),
+    "JPEG XL, .*; save it as JPEG or PNG": b"\xff\x0a" + bytes(200),
+    "JPEG XL, .*; save it": b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(200),
+    "PDF, .*; draw it as PNG": b"%PDF-1.7\n" + bytes(200),
+    "DICOM, .*; rename it to end in .dcm": bytes(128) + b"DICM" + bytes(200),
+}
+
+
+@pytest.mark.parametrize("wanted", FOREIGN)
+@pytest.mark.parametrize("ending", ["jpg", "PNG", "tga"])
+def test_a_good_picture_of_a_format_that_is_not_read_is_not_corrupt_whatever_it_is_called(tmp_path, wanted, ending):
+    path = tmp_path / f"x.{ending}"
+    path.write_bytes(FOREIGN[wanted])
+    found = _decode(path, SIDE)
+    assert isinstance(found, Undecided)
+    assert re.search(rf"x\.{ending}: is {wanted}.*, or move it away$", str(found))
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [b"", b"\0\0\0\x1cftypavif\0\0\0\0mif1avif", b"\0\0\0\x1cftypmif1\0\0\0\0avifmif1", b"DICM", b"<!DOCTYPE html>"],
+)
+def test_other_bytes_are_corrupt(tmp_path, torn):
+    (tmp_path / "x.jpg").write_bytes(torn)
+    found = _decode(tmp_path / "x.jpg", SIDE)
+    assert isinstance(found, InputError) and not isinstance(found, Undecided)

@@ -33,6 +33,12 @@ _ADVICE = {  # of files that are refused, by ending
     ".zip .tar .7z .rar .tgz": "unpack it",
     "": "give it the ending of its format, such as .png or .dcm",
 }
+_FOREIGN = {  # how files begin that Pillow does not read: what they are, and their ending in _ADVICE
+    re.compile(rb".{4}ftyp(he(ic|ix|im|is|vc|vx|vm|vs)|(mif1|msf1)(?!.*avi[fs]))", re.DOTALL): ("HEIC", ".heic"),
+    re.compile(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"): ("JPEG XL", ".jxl"),
+    re.compile(rb"%PDF-"): ("PDF", ".pdf"),
+    re.compile(rb".{128}DICM", re.DOTALL): ("DICOM", ".dic"),
+}
 _TURNS = {  # EXIF orientation: what brings the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -70,9 +76,9 @@ def ending(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def advice(name: str) -> str:
-    """What to do with a file that is not read."""
-    known = (text for endings, text in _ADVICE.items() if ending(name) in (endings.split() or [""]))
+def advice(suffix: str) -> str:
+    """What to do with a file of this ending, which is not read."""
+    known = (text for endings, text in _ADVICE.items() if suffix in (endings.split() or [""]))
     return f"{next(known, 'convert it, to PNG if it is a picture')}, or move it away"
 
 
@@ -112,13 +118,18 @@ def _opaque(path: Path, size: int, reading: Reading) -> Image.Image:
 
 
 def _open(path: Path) -> Image.Image:
-    """A file that Pillow reads, not decoded yet; Undecided for a whole TIFF with pixels that Pillow does not know."""
+    """A file that Pillow reads, not decoded yet; Undecided for a format or a whole TIFF that Pillow does not know."""
     try:
         return Image.open(path, formats=_formats())
     except UnidentifiedImageError:
         if _is_whole_tiff(path):
             kinds = "such as floating point, signed or 32 bits in colour"
             raise Undecided(f"{path}: a TIFF with pixels that are not read, {kinds}; convert it to 16 bits") from None
+        with open(path, "rb") as file:
+            head = file.read(132)
+        for start, (kind, known_by) in _FOREIGN.items():
+            if start.match(head):
+                raise Undecided(f"{path}: is {kind}, whatever its name says; {advice(known_by)}") from None
         raise
 
 

@@ -341,7 +341,7 @@ def _check_same(parts: list[tuple[Path, list[str]]]) -> None:
 def _refuse(folder: Path, names: list[str]) -> None:
     """InputError for the first of the files, which are no pictures in a class folder."""
     for name in names[:1]:
-        what_to_do = "move it into one, or away" if ending(name) in endings() else advice(name)
+        what_to_do = "move it into one, or away" if ending(name) in endings() else advice(ending(name))
         if ending(name) not in dicom.ENDINGS and dicom.is_dicom(folder / name):
             what_to_do = "it is DICOM: rename it to end in .dcm, or move it away"
         raise InputError(f"{folder / name}: not an image in a class folder; {what_to_do}")
