@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from maskbench.data import class_names, datasets, folder_files
+from maskbench.data import class_names, datasets, folder_files, folders
 from maskbench.data.image_set import TEST, TRAIN, ImageSet
 from maskbench.errors import InputError
 
@@ -319,10 +319,26 @@ def test_files_that_may_not_be_read_are_not_corrupt(pets, monkeypatch):
     assert "1.png: may not be read" in refusal(pets) and "1.png: may not be read" in refusal(pets, skip_corrupt=True)
 
 
-def test_an_error_of_the_system_is_no_corrupt_picture(pets, monkeypatch):
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EMFILE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ENXIO])
+def test_an_error_of_the_system_is_no_corrupt_picture(pets, monkeypatch, code):
     """As of a network disk that does not answer: the pictures are good, and --skip-corrupt leaves none of them out."""
-    cannot_open("1.png", errno.ESTALE, monkeypatch)
-    assert "1.png: could not be read (Stale file handle); mend that" in refusal(pets, skip_corrupt=True)
+    cannot_open("1.png", code, monkeypatch)
+    assert f"1.png: could not be read ({os.strerror(code)}); mend that" in refusal(pets, skip_corrupt=True)
+
+
+def test_a_place_before_the_start_of_a_file_is_of_a_corrupt_picture(pets, monkeypatch):
+    cannot_open("1.png", errno.EINVAL, monkeypatch)
+    assert len(values(load(pets, skip_corrupt=True))["cats"]) == 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_the_memory_is_not_enough_for_is_not_corrupt(pets, monkeypatch, workers):
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(folders, "decode", fail)
+    said = refusal(pets, skip_corrupt=True, workers=workers)
+    assert "png: this machine's memory is not enough for it; use fewer --workers" in said
 
 
 TEXT = [

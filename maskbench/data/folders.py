@@ -31,10 +31,6 @@ from maskbench.system import die_with_parent
 
 _AT_ONCE = 64  # files of a folder that a worker decodes between two messages
 _AHEAD = 4  # mini-batches that a worker has ready
-# errors that say nothing of the file: a disk, a network, too many open files, a file that was moved meanwhile
-_OF_THE_SYSTEM = {
-    getattr(errno, name, None) for name in ("EIO", "ENOENT", "ESTALE", "ETIMEDOUT", "EMFILE", "ENFILE", "ENOMEM")
-} - {None}
 
 
 def folder(
@@ -220,8 +216,12 @@ def _decode(path: Path, size: int, reading: Reading = AS_IT_IS) -> np.ndarray | 
         return error
     except PermissionError:
         return Undecided(f"{path}: may not be read; give yourself the right to, or move it away")
+    except MemoryError:
+        return Undecided(f"{path}: this machine's memory is not enough for it; use fewer --workers or move it away")
     except Exception as error:  # of hostile bytes the decoders promise nothing narrower
-        if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+        # Errors of the system (a disk, a network, too many open files) have a number. Those of decoders have none, or
+        # EINVAL, where broken bytes sent them to a place before the file's start.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             return Undecided(f"{path}: could not be read ({error.strerror}); mend that, then start again")
         reason = error or type(error).__name__
         return InputError(f"{path}: cannot be read as an image ({reason}); mend it, move it away or use --skip-corrupt")
