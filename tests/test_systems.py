@@ -5,12 +5,14 @@ import dataclasses
 import errno
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import joblib
 import matplotlib
 import pytest
 import torch
@@ -18,7 +20,7 @@ from conftest import ROOT, TRAINING, Forked, pictures, run_script
 
 from maskbench import system
 from maskbench.classification import figures
-from maskbench.data import masked_set, torchvision_sets
+from maskbench.data import datasets, folders, masked_set, torchvision_sets
 from maskbench.errors import InputError
 from maskbench.masking import key
 from maskbench.runtime import command_line, plotting, workers
@@ -262,6 +264,33 @@ def test_compiling_without_a_compiler_is_one_line(capsys):
         command_line._run(main)
     said = capsys.readouterr().err
     assert stop.value.code == 2 and said.count("\n") == 1 and "--compile: this machine cannot compile" in said
+
+
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def read_pictures_with_a_worker_that_dies(root: Path) -> None:
+    pictures(root, 4)
+    folders.decode = die
+    datasets.load(f"folder:{root}", workers=1)
+
+
+def compute_in_workers_that_die(_: Path) -> None:
+    with workers.workers("loky", 2):
+        joblib.Parallel()(joblib.delayed(die)() for _ in range(2))
+
+
+@pytest.mark.parametrize(
+    ("work", "flag"), [(read_pictures_with_a_worker_that_dies, "--workers"), (compute_in_workers_that_die, "--jobs")]
+)
+def test_a_worker_that_the_system_kills_is_one_line(work, flag, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(folders, "decode", folders.decode)  # is put back
+    with pytest.raises(SystemExit) as stop:
+        command_line._run(lambda: work(tmp_path / "mine"))
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2
+    assert said.endswith(f"error: a worker was killed, often for want of memory; use fewer {flag}")
 
 
 def test_a_launcher_before_the_compiler():

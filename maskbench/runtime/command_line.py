@@ -12,6 +12,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.dummy import DummyProcess
 from pathlib import Path
 
@@ -167,6 +168,8 @@ def _run(main: Callable[[], None]) -> None:
     except (MemoryError, RuntimeError) as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             sys.exit(_complain(program, f"--compile: this machine cannot compile ({_reason(error)}); leave it out"))
+        if flag := _flag_of_workers(error):
+            sys.exit(_complain(program, f"a worker was killed, often for want of memory; use fewer {flag}"))
         if not is_of_memory(error):
             raise
         sys.exit(_complain(program, "this machine's memory is not enough; use fewer or smaller images, or --limit"))
@@ -177,6 +180,13 @@ def _run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted; what is finished is kept", file=sys.stderr)
         sys.exit(130)
+
+
+def _flag_of_workers(error: Exception) -> str | None:
+    """Of an error that says that a worker process is gone, the flag that says how many there are."""
+    if isinstance(error, BrokenProcessPool):  # joblib's
+        return "--jobs"
+    return "--workers" if str(error).startswith("DataLoader worker (pid") else None  # torch says so in words alone
 
 
 def _reason(error: Exception) -> str:
