@@ -115,7 +115,17 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 
 def test_text_of_a_file_cannot_steer_the_terminal():
-    assert command_line.printable("a\x1b[2J\nb\u202ec") == "a?[2J b?c"
+    assert command_line.printable("a\x1b[2J\nb\u202ec\udce9") == "a?[2J b?c?"
+
+
+@pytest.mark.parametrize("name", ["my  photos", " a\u00a0b ", "肺\u3000野", "می\u200cخواهم", "👩\u200d⚕️"])  # noqa: RUF001
+def test_an_error_names_a_path_as_it_is(name, capsys):
+    def main() -> None:
+        raise InputError(f"{name}/x.png: no such file")
+
+    with pytest.raises(SystemExit):
+        command_line._run(main)
+    assert capsys.readouterr().err.endswith(f"error: {name}/x.png: no such file\n")
 
 
 def test_a_claimed_size_is_not_allocated(tmp_path):

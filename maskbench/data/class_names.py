@@ -2,14 +2,12 @@
 
 import unicodedata
 
-# control characters, halves of characters (bytes of a file name that are no UTF-8), ends of lines and paragraphs
-_REFUSED = {"Cc", "Cs", "Zl", "Zp"}
-_TURNS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # make what follows read backwards
+from maskbench.runtime.command_line import steers
 
 
 def is_text(name: str) -> bool:
     """Whether a name holds characters of text alone: letters, marks, joiners and spaces of any kind are."""
-    return not any(unicodedata.category(character) in _REFUSED or character in _TURNS for character in name)
+    return not any(map(steers, name))
 
 
 def shown(name: str) -> str:

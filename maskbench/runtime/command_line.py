@@ -11,6 +11,7 @@ import signal
 import stat
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.dummy import DummyProcess
@@ -24,6 +25,9 @@ from maskbench.runtime.stopping import Stopped
 
 # variables that libraries read as whole numbers, when they are imported or later
 NUMBERS = ("LOKY_MAX_CPU_COUNT", "SKLEARN_WORKING_MEMORY", "SKLEARN_PAIRWISE_DIST_CHUNK_SIZE")
+# control characters, halves of characters (bytes of a file name that are no UTF-8), ends of lines and paragraphs
+_STEERING = {"Cc", "Cs", "Zl", "Zp"}
+_TURNS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # make what follows read backwards
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -266,9 +270,14 @@ def _command_to_resume() -> list[str]:
     return [*start, *arguments, "--resume"]
 
 
+def steers(character: str) -> bool:
+    """Whether a character steers a terminal or is none; letters, marks, joiners and spaces of any kind are text."""
+    return unicodedata.category(character) in _STEERING or character in _TURNS
+
+
 def printable(text: str) -> str:
-    """Text of a file for a terminal: in one line, without characters that steer it."""
-    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+    """Text of a file for a terminal: in one line, without characters that steer it, otherwise as it is."""
+    return "".join((" " if c.isspace() else "?") if steers(c) else c for c in text)
 
 
 def _complain(program: str, message: str) -> int:
