@@ -23,7 +23,7 @@ from maskbench.classification import figures
 from maskbench.data import datasets, folders, masked_set, torchvision_sets
 from maskbench.errors import InputError
 from maskbench.masking import key
-from maskbench.runtime import command_line, plotting, workers
+from maskbench.runtime import command_line, plotting, torchrun, workers
 from maskbench.storage import atomic
 
 POOR = """
@@ -149,6 +149,18 @@ def test_closed_streams_stop_nothing(workplace, tmp_path):
     command = f"{sys.executable} {ROOT / 'classify.py'} --masked {masked} {arguments} >&- 2>&-"
     assert subprocess.run(["sh", "-c", command], cwd=tmp_path).returncode == 0
     assert (tmp_path / "out" / "digits.csv").exists() and (tmp_path / "out" / "digits.png").exists()
+
+
+def test_nowhere_takes_names_that_are_no_text(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    command_line._open_streams()
+    print("kaputt\udce9.png", flush=True)
+    monkeypatch.setattr(torchrun, "told", lambda *_: 2)
+    monkeypatch.setattr(torchrun, "rank", lambda: 1)
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *_, **__: None)
+    with torchrun.processes(torch.device("cpu")):
+        print("kaputt\udce9.png", flush=True)
 
 
 def test_a_reader_that_goes_away_stops_nothing(run_here, workplace, tmp_path, monkeypatch):

@@ -204,7 +204,7 @@ def _open_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  open as long as the program runs
+            setattr(sys, name, open(os.devnull, "w", errors="replace"))  # noqa: SIM115  open as long as the program runs
         elif isinstance(stream, io.TextIOWrapper):  # not a notebook's
             stream.reconfigure(errors="replace")
             setattr(sys, name, _Unbroken(stream))

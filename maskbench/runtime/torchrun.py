@@ -81,7 +81,10 @@ def processes(device: torch.device, patience: timedelta | None = None) -> Iterat
     with _reached():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(sys.stdout if rank() == 0 else nowhere):
+        with (
+            open(os.devnull, "w", errors="replace") as nowhere,
+            contextlib.redirect_stdout(sys.stdout if rank() == 0 else nowhere),
+        ):
             yield
     finally:
         dist.destroy_process_group()
