@@ -1,6 +1,7 @@
 """Files: whole or not there, checked on the way in, private where they must be."""
 
 import dataclasses
+import os
 import stat
 
 import pytest
@@ -11,7 +12,7 @@ from maskbench.data import masked_set
 from maskbench.data.masked_set import MaskedSet
 from maskbench.errors import InputError
 from maskbench.models import Decoder, Encoder, checkpoints
-from maskbench.storage import atomic, pt
+from maskbench.storage import atomic, pt, tables
 
 SIZES = dict(image_size=8, width=2, gaussian_dim=3, categories=2)
 
@@ -129,6 +130,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_table_names_files_that_are_no_utf_8(tmp_path):
+    tables.write_csv(tmp_path / "a.csv", ["masked"], [[os.fsdecode(b"caf\xe9, old")], ["café"]])
+    assert (tmp_path / "a.csv").read_bytes() == b'masked\n"caf\\udce9, old"\ncaf\xc3\xa9\n'
+    assert tables.read(tmp_path / "a.csv") == [{"masked": r"caf\udce9, old"}, {"masked": "café"}]
 
 
 def test_encoder_and_decoder_round_trip(tmp_path):

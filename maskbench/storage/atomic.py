@@ -130,9 +130,9 @@ _UMASK = _read_umask()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole, UTF-8."""
+    """Write a text file whole, UTF-8, with escapes for bytes of file names that are none."""
     with writing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def scratch(rows: int, columns: int, folder: Path) -> Tensor:
