@@ -257,6 +257,18 @@ def test_a_silent_download_ends_and_says_what_was_fetched(complaint, monkeypatch
     assert socket.getdefaulttimeout() is None
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_a_download_into_a_full_disk_says_so(monkeypatch, tmp_path, code):
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, **_: url)
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", refuse)
+    said = rf"--data-dir .*: CIFAR10 .* cannot be written \({os.strerror(code)}\); make room, or choose another"
+    with pytest.raises(InputError, match=said):
+        torchvision_sets.torchvision_set("cifar10", tmp_path / "data", 32)
+
+
 def test_an_address_of_no_cluster_names_its_variable(monkeypatch):
     pytest.importorskip("distributed")
     import dask

@@ -1,6 +1,7 @@
 """CIFAR-10, CIFAR-100 and MNIST by torchvision: from disk, or downloaded when missing."""
 
 import contextlib
+import errno
 import socket
 from http.client import HTTPException
 from pathlib import Path
@@ -13,6 +14,8 @@ from maskbench.data.image_set import ImageSet, resize, split_flags
 from maskbench.errors import InputError
 
 PATIENCE = 15.0  # seconds of silence after which a download is given up
+# errors of the disk; those of the network come without a number, or with another
+_NOT_WRITTEN = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
 
 
 def torchvision_set(name: str, data_dir: Path, image_size: int) -> ImageSet:
@@ -55,6 +58,11 @@ def _torchvision_part(dataset: type, data_dir: Path, train: bool):
     try:
         return dataset(data_dir, train=train, download=True)
     except (RuntimeError, OSError, ValueError, HTTPException) as error:
+        if isinstance(error, OSError) and error.errno in _NOT_WRITTEN:
+            raise InputError(
+                f"--data-dir {data_dir}: {dataset.__name__} is missing or damaged there and cannot be written "
+                f"({error.strerror}); make room, or choose another --data-dir"
+            ) from None
         raise InputError(
             f"{dataset.__name__} is missing or damaged in --data-dir {data_dir} and cannot be downloaded ({error}); "
             "connect to the network, mend the proxy that the environment names, or put torchvision's files there"
