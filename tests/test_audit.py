@@ -22,8 +22,7 @@ ATTACKS = {
     *("scratch-decoder", "gradient-inversion", "membership"),
     *("re-identification", "re-identification-by-transport", "linkage", "linkage-by-transport", "linkage-among-all"),
     *("two-releases", "two-releases-by-transport", "retrieval", "perceptual-decoder", "ssim-decoder"),
-    "ssim-pseudo-pairs",
-    "key-by-categories",
+    *("ssim-pseudo-pairs", "key-by-categories", "ssim-key-by-categories", "ssim-procrustes"),
     *plan.ANCHORS,
 }
 
@@ -117,8 +116,8 @@ def test_thresholds_stay_what_they_were_when_the_first_attack_ran(tmp_path, monk
     monkeypatch.setattr(audit, "finished", lambda *_: ({}, made[0] if made else None))
     ledger = Ledger(tmp_path / "audit-runs.pt", "code")
 
-    def before(**terms: object) -> bool:
-        return audit.said_before(Release(**terms), world, None, ledger, {"images": "b"}, tmp_path)
+    def before(mask: str = "aae", **terms: object) -> bool:
+        return audit.said_before(Release(**terms), mask, world, None, ledger, {"images": "b"}, tmp_path)
 
     assert before(most_ssim=0.2) and before(most_ssim=0.3, recipient="Lab A")  # nothing has run yet
     made.append({"values": 1})
@@ -126,7 +125,8 @@ def test_thresholds_stay_what_they_were_when_the_first_attack_ran(tmp_path, monk
     assert not before(most_ssim=0.2)  # given up before the first attack
     assert not before(most_ssim=0.25) and not before(most_ssim=0.3, pairs=10) and not before()
     assert before(most_ssim=0.3, recipient="Lab B")
-    other = SimpleNamespace(networks=["c"]), None, ledger, {"images": "b"}, tmp_path
+    assert not before("aae+noise0.5", most_ssim=0.3)  # the mask that passes, chosen when figures were there
+    other = "aae", SimpleNamespace(networks=["c"]), None, ledger, {"images": "b"}, tmp_path
     assert not audit.said_before(Release(most_ssim=0.3), *other)
     made.clear()
     (tmp_path / "audit.csv").touch()  # of an audit with other inputs: its figures were seen
@@ -211,16 +211,31 @@ def test_the_verdict_follows_the_figures():
     assert "from 1,000 known pairs on it no longer helps" in said
 
 
+def test_pictures_by_a_learned_distance_are_those_of_the_nearest_attack():
+    rows = [("aae", "masks-only", name, 0, "perceptual", 1.2 - n / 10) for n, name in enumerate(plan.ANCHORS)]
+    rows += [
+        ("aae", "known-pairs", attack, 1000, "perceptual", x) for attack, x in (("ridge", 1.1), ("retrieval", 0.7))
+    ]
+    rows += [("aae", "masks-only", "unpaired", 0, "perceptual", 1.3)]
+    rows += [("aae", "stolen-encoder", "ridge", 4000, "perceptual", 0.6)]
+    line = report.picture_table(table_of(rows), "perceptual").splitlines()[2]
+    assert line == "| aae | 1.200 | 1.100 | 1.000 | 1.300 | 0.700 | 0.600 | 0.900 |"
+
+
 def test_links_of_masks_in_noise_stand_beside_their_bound():
     columns = ("mask", "gaussian_dim", "named_without_pairs", "named_with_pairs")
     points = [("aae", "320", "0.9", "1"), ("aae+noise0.1+key", "320", "0.01", "0.05"), ("aae-paper", "384", "1", "1")]
     rows = [dict(zip(columns, point, strict=True)) for point in points]
     table = given({("aae", "known-pairs", 1000): 0.2})
-    lines = report.link_table(table, rows, 1000).splitlines()
+    counts = ("masks-only", 0), ("known-pairs", 1000)
+    noisy = given({(mask, *count): 0.2 for mask in ("aae", "aae+noise0.1", "pca") for count in counts})
+    lines = report.link_table(noisy, [], 1000, 320).splitlines()  # without accuracy
+    assert lines[3:5] == ["| aae+noise0.1 | 320 | 0.500 | 0.500 | 0.098 |", "| pca |  | 0.500 | 0.500 |  |"]
+    lines = report.link_table(table, rows, 1000, 320).splitlines()
     assert lines[0].endswith("| by one mask alone, with the encoder, at most (proven) |")
     assert lines[2] == "| aae | 320 | 0.900 | 1.000 |  |"
     assert lines[3] == "| aae+noise0.1+key | 320 | 0.010 | 0.050 | 0.098 |"  # as docs/leakage.md has it
-    assert "proven" not in report.link_table(table, rows[:1], 1000)
+    assert "proven" not in report.link_table(table, rows[:1], 1000, 320)
 
 
 @pytest.mark.parametrize("masks", [["aae"], ["aae", "aae+key", "pca"]])

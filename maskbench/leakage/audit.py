@@ -173,7 +173,7 @@ def run(
     steps = [step for mask in masks for step in plan.steps(mask, images)]
     for name in (release.NAME, "frontier.csv"):  # an earlier run's would not belong to what follows
         (settings.output_dir / name).unlink(missing_ok=True)
-    before = said_before(settings.terms, world, steps[0], ledger, inputs, settings.output_dir)
+    before = said_before(settings.terms, released.mask, world, steps[0], ledger, inputs, settings.output_dir)
     table, pictures = attack_all(world, steps, ledger, inputs, settings.output_dir)
     tables.write_csv(settings.output_dir / "audit.csv", COLUMNS, table)
     if private is None:
@@ -188,7 +188,7 @@ def run(
         tables.write_csv(settings.output_dir / "frontier.csv", frontier.COLUMNS, rows)
     originals = images.judged[world.first]
     examples = {key: of_attack.examples for key, of_attack in pictures.items()}
-    print(f"\n{report.write(settings.output_dir, originals[:EXAMPLES], examples, len(originals))}\n")
+    print(f"\n{report.write(settings.output_dir, originals[:EXAMPLES], examples, len(originals), owner.widths[0])}\n")
     of_last = images.judged[world.last], images.label_means[world.last]
     release.write(settings.output_dir, settings.terms, before, released, pictures, *of_last)
     print(
@@ -261,17 +261,20 @@ def label_means(images: ImageSet, others: Tensor, rows: Tensor) -> Tensor:
     return means[images.labels[rows]]
 
 
-def said_before(terms: Release, world: World, first: plan.Step, ledger: Ledger, inputs: dict, folder: Path) -> bool:
-    """Whether the owner's thresholds are those that he gave last before the first step's figures were there.
+def said_before(
+    terms: Release, mask: str, world: World, first: plan.Step, ledger: Ledger, inputs: dict, folder: Path
+) -> bool:
+    """Whether the owner's thresholds and mask are those that he named last before the first step's figures were there.
 
     The ledger remembers them. Where the folder holds a finished audit, be it with other inputs or of another version of
     the program, figures were there.
 
     Args:
+        mask: that is to be released.
         inputs, folder: as for :func:`attack_all`.
     """
     run = inputs | {"networks": world.networks, "what": "terms"}
-    said = json.dumps(asdict(replace(terms, masked=None, recipient="")))
+    said = json.dumps(asdict(replace(terms, masked=None, recipient="")) | {"mask": mask})
     if finished(world, first, ledger, inputs)[1] is None and not (folder / "audit.csv").exists():
         ledger.add(run, {"said": said})
     return ledger.get(run, {"said": ""}) == {"said": said}

@@ -198,10 +198,22 @@ ATTACKS = (
         pictured=False,
     ),
     Attack(
+        "ssim-key-by-categories",
+        RECONSTRUCTION,
+        "stolen-encoder",
+        alignment.similar_by_categories,
+        keyed,
+        pairs=none,
+        pictured=False,
+    ),
+    Attack(
         "re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_stolen_keyed, keyed, pairs=none
     ),
     Attack("linkage", LINKAGE, "stolen-encoder", reidentification.from_stolen_keyed, keyed, pairs=none),
     Attack("procrustes", RECONSTRUCTION, "stolen-encoder", alignment.stolen_from_pairs, keyed, pictured=False),
+    Attack(
+        "ssim-procrustes", RECONSTRUCTION, "stolen-encoder", alignment.similar_from_key_pairs, keyed, pictured=False
+    ),
     Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_keyed_pairs, keyed),
     Attack("linkage", LINKAGE, "stolen-encoder", reidentification.from_keyed_pairs, keyed),
 )

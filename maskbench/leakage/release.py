@@ -164,12 +164,24 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
         return f"from raw pixels {with_interval(rows[kind.main])}" if rows else "not measured"
 
     def of_pictures(names: Sequence[str]) -> str:
-        rows = [table.cells[mask, images, "masks-only", name, "ssim", 0] for name in names]
-        return "; ".join(f"{row['attack'].replace('-', ' ')} {with_interval(row)}" for row in rows)
+        cells = [
+            [table.cells[mask, images, "masks-only", name, which, 0] for which in ("ssim", "ssim_best1")]
+            for name in names
+        ]
+        return "; ".join(
+            f"{row['attack'].replace('-', ' ')} {with_interval(row)}, of the best 1% {float(best['mean']):.3f} or more"
+            for row, best in cells
+        )
+
+    def elsewhere(kind: scores.Kind, count: int) -> str:
+        others = [name for name in table.sets if name != images and kind in (scores.REIDENTIFICATION, scores.LINKAGE)]
+        found = {name: table.chosen(kind, mask, count, images=name) for name in others}
+        return "".join(f"; of {name} {float(rows[kind.main]['mean']):.3f}" for name, rows in found.items() if rows)
 
     guess = f"guessing {1 / candidates:.3f}"
     if released.data is not None:
         guess += f", with the label {min(1.0, len(released.data.classes) / candidates):.3f}"
+    superclasses = any(key[1] == images and key[4] == scores.ATTRIBUTE.main for key in table.cells)
     questions = (
         (
             "singling out",
@@ -189,7 +201,7 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
         ),
         (
             "linkability",
-            "which other photograph shows the same",
+            "which picture it is, from a copy that was cropped, lit differently and saved again",
             scores.LINKAGE,
             guess,
             of_pixels(scores.LINKAGE, "stolen-encoder", 0),
@@ -197,9 +209,14 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
         ),
         (
             "inference",
-            "a label that was withheld: the superclass stands for any that does not follow from those released",
+            "a label that was withheld: "
+            + (
+                "the superclass stands for any that does not follow from those released"
+                if superclasses
+                else "measured on CIFAR-100 alone, which has a second one"
+            ),
             scores.ATTRIBUTE,
-            "guessing 0.050",
+            "guessing 0.050" if superclasses else "not measured",
             of_pixels(scores.ATTRIBUTE, "known-pairs", known),
             terms.most_inferred,
         ),
@@ -209,7 +226,7 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
         for attacker, count in tries.items():
             without = WITHOUT_MASK if kind is scores.RECONSTRUCTION else ()
             rows = table.chosen(kind, mask, count, images=images, others=without)
-            beside = _beside(kind, rows, released, candidates)
+            beside = _beside(kind, rows, released, candidates) + elsewhere(kind, count)
             yield Line(criterion, question, attacker, rows.get(kind.main), beside, control, scale, most)
 
 
@@ -227,7 +244,8 @@ def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, cand
         if len(data.classes) > 1:
             more.append(f"about {alike:,} candidates of its label")
         said = f"; by this mask alone, with the encoder, at most {one:.3f} (proven)"
-        return f"{said}, by {' and '.join(more)} {most:.3f}" if more else said
+        said += f", by {' and '.join(more)} {most:.3f}" if more else ""
+        return f"{said}; for who has the masks of others, too, nothing is proven"
     return ""
 
 
@@ -237,8 +255,12 @@ def tried(table: Table, threat: str, most: int) -> int:
     return min((count for count in counts if count >= most), default=max(counts, default=0))
 
 
-def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tuple[str, str]]:
-    """What the page supposes, and what is found where it does not hold."""
+def assumptions(table: Table, terms: Release, released: Released, candidates: int) -> Iterator[tuple[str, str]]:
+    """What the page supposes, and what is found where it does not hold.
+
+    Args:
+        candidates: as for :func:`lines`.
+    """
     mask, data, images = released.mask, released.data, table.sets[-1]
     keyed, noisy = mask.endswith(KEYED), data is not None and data.kept is not None
     words = {"ssim": "SSIM", "reid_at_1": "named", "linked_at_1": "linked", "joined_at_1": "joined"}
@@ -252,7 +274,9 @@ def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tu
     known, asked = (tried(table, threat, terms.pairs) for threat in ("known-pairs", "oracle"))
     stolen = f"With it: {found(('stolen-encoder',), known if keyed else table.all_pairs[-1], *three)}"
     if members := table.chosen(scores.MEMBERSHIP, "aae", 0, ("stolen-encoder",)):
-        stolen += f"; whether an image trained it is told in {float(members['accuracy']['mean']):.3f} of cases"
+        stolen += (
+            f"; whether an image trained it is told in {with_interval(members['accuracy'])} of cases, by chance 0.500"
+        )
     yield "The encoder stays inside.", f"{stolen}."
     # who has a checkpoint has the encoder, too, with which a better decoder than the owner's may be trained
     bare = table.chosen(
@@ -271,6 +295,9 @@ def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tu
     yield "Nobody has images of their choice masked.", f"With up to {asked:,} of them{each}: {queries}."
     again = "another key" if keyed else "other noise" if noisy else "another encoder"
     twice = found(("two-releases",), 0, scores.RELEASES)
+    if noisy:
+        bound = bounds.naming_bound(data.kept, data.gaussian.shape[1], 2 * released.views, candidates)
+        twice += f"; by {2 * released.views} views at most {bound:.3f} are named (proven)"
     yield "The images are released once.", f"With a second release, by {again}: {twice}."
     most = tried(table, "known-pairs", table.all_pairs[-1])
     more = f"With {most:,}{each}: {found(WITHOUT_ENCODER, most, *three)}." if most > known else "More were not tried."
@@ -283,6 +310,10 @@ def assumptions(table: Table, terms: Release, released: Released) -> Iterator[tu
         yield f"The images are like those of {images}.", f"The attacks were judged on these, not on {data.dataset}."
     elif name in ("folder", "npz"):
         yield f"The images are those of the {name} that was judged.", "This page cannot tell one from another."
+    yield (
+        "The encoder learned from public images.",
+        "Shadow encoders, which tell best what trained one, were not tried.",
+    )
     yield "No attack is better than those tried.", "That they fail proves nothing about others."
 
 
@@ -314,7 +345,7 @@ def write(
         f"what the attack makes of them ({attack}, {pairs:,} pairs)": of_best.worst_examples,
         "what their label alone shows": label_means[of_best.worst].mul(255).round().to(torch.uint8),
     }
-    supposed = list(assumptions(table, terms, released))
+    supposed = list(assumptions(table, terms, released, len(originals)))
     atomic.write_text(folder / NAME, page(released, judged, before, rows, supposed, table.sets[-1], len(originals)))
 
 
@@ -369,12 +400,14 @@ def page(
         "<h2>Singling out, linkability, inference</h2>",
         f"<p>The criteria of the Article 29 Working Party (WP216), measured on {candidates:,} images of {name}. Each "
         "attack was chosen on a quarter of them and judged on the others. A line passes where the upper end of its "
-        "interval is accepted, and fails where nothing was measured. Without masks one can guess, or answer with a "
+        "interval is accepted, and fails where nothing was measured. The interval is over images, for one training of "
+        "the attacker's encoder: another finds more links or fewer. Without masks one can guess, or answer with a "
         "mean image. For scale stands what is found from the pixels themselves, and the public image most like the "
         "true one, which nobody knows who does not know the image.</p>",
         _rows((*columns, "verdict"), cells, [VERDICTS[line.holds].split()[0] for line in judged]),
         "<h2>The images that an attack rebuilds best</h2>",
-        f"<p>The worst {count} of {candidates:,}, for an attacker who has what the table above allows.</p>",
+        f"<p>The worst {count} of {candidates:,}, for an attacker who has what the table above allows. These are true "
+        "images: the page is as private as they are.</p>",
         f"<div class='strips'>{strips}</div>",
         "<h2>What this page supposes</h2>",
         _definitions(supposed),

@@ -25,13 +25,20 @@ PICTURES = {
 }
 
 
-def write(folder: Path, originals: Tensor, examples: dict[tuple[str, str, str, int], Tensor], candidates: int) -> str:
+def write(
+    folder: Path,
+    originals: Tensor,
+    examples: dict[tuple[str, str, str, int], Tensor],
+    candidates: int,
+    gaussian_dim: int,
+) -> str:
     """Write ``audit.md`` and its pictures from ``audit.csv`` and ``frontier.csv`` in a folder; returns the verdict.
 
     Args:
         originals: the first judged images, uint8 ``[E, 3, S, S]``.
         examples: uint8 ``[E, 3, S, S]`` by mask, threat, attack and pairs: what became of them.
         candidates: among how many images re-identification had to find the right one.
+        gaussian_dim: length of the Gaussian part of the audited masks.
     """
     table = Table(read(folder / "audit.csv"))
     path = folder / "frontier.csv"
@@ -49,7 +56,7 @@ def write(folder: Path, originals: Tensor, examples: dict[tuple[str, str, str, i
         figures.frontier(frontier, pictures / "audit-frontier.png")
     drawn = [name for name in PICTURES if (pictures / name).exists()]
     said = verdict(table, frontier, candidates)
-    atomic.write_text(folder / "audit.md", page(table, frontier, candidates, said, drawn))
+    atomic.write_text(folder / "audit.md", page(table, frontier, candidates, gaussian_dim, said, drawn))
     return said
 
 
@@ -186,7 +193,7 @@ def key_costs(frontier: list[Row]) -> list[tuple[str, float, float]]:
     return [(name, plain[name], keyed[name]) for name in NAMES if name in plain and name in keyed]
 
 
-def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures: list[str]) -> str:
+def page(table: Table, frontier: list[Row], candidates: int, gaussian_dim: int, said: str, pictures: list[str]) -> str:
     """``audit.md``; what of ``PICTURES`` could be drawn is in it."""
     lines = [
         "# What a mask leaks\n",
@@ -202,10 +209,13 @@ def page(table: Table, frontier: list[Row], candidates: int, said: str, pictures
         "the mean of public images, their mean of the true label, of public images the one most like the true image, "
         "and the owner's own decoder.\n",
         picture_table(table),
+        "The same by a learned distance, of which less is nearer (`perceptual`): of all attacks the nearest, judged on "
+        "the images that it is chosen on.\n",
+        picture_table(table, "perceptual"),
         "## Links\n",
         f"Share of masks whose image is named among {candidates:,} candidates at the first guess, by somebody with an "
         "encoder of the same kind: of another seed, trained on public images.\n",
-        link_table(table, frontier, candidates),
+        link_table(table, frontier, candidates, gaussian_dim),
     ]
     threats = [(name, threat.text) for name, threat in THREATS.items()]
     lines += ["## Threat models\n", markdown(["threat", "the attacker has"], threats)]
@@ -253,31 +263,34 @@ def shortened(row: Row, *names: str) -> list[str]:
     return [f"{float(row[name]):.3f}" for name in names]
 
 
-def picture_table(table: Table) -> str:
-    """Masks down, what the attacker has across, between the anchors."""
+def picture_table(table: Table, measure: str = "ssim") -> str:
+    """Masks down, what the attacker has across, between the anchors; by SSIM or by the learned distance."""
     counts = sorted({0, table.many, table.pairs[-1]})
+    best = table.best if measure == "ssim" else table.nearest
     rows = []
     for mask in table.masks:
-        best = [*(table.best(mask, k) for k in counts), table.with_encoder(mask)]
-        *below, above = (table.anchor(name, mask) for name in ANCHORS)
-        rows.append([mask, *(f"{value:.3f}" for value in (*below, *best, above))])
+        found = [*(best(mask, k) for k in counts), best(mask, table.most_with_encoder(mask), ("stolen-encoder",))]
+        *below, above = (table.anchor(name, mask, measure) for name in ANCHORS)
+        values = (*below, *found, above)
+        rows.append([mask, *("" if value is None else f"{value:.3f}" for value in values)])
     names = ["masks only", *(f"{k:,} known pairs" for k in counts[1:]), "the encoder, without a key"]
     *below, above = (name.replace("-", " ") for name in ANCHORS)
     return markdown(["mask", *below, *names, above], rows)
 
 
-def link_table(table: Table, frontier: list[Row], candidates: int) -> str:
+def link_table(table: Table, frontier: list[Row], candidates: int, gaussian_dim: int) -> str:
     """Masks down, those of ``--more-models`` at the end where there is a frontier; of masks in noise also the bound."""
     if frontier:
         shares = {(row["mask"], row["gaussian_dim"]): [float(row[name]) for name in NAMED] for row in frontier}
     else:
-        shares = {(mask, ""): [table.best_reid(mask, k) for k in (0, table.many)] for mask in table.masks}
+        sizes = {mask: str(gaussian_dim) if mask.startswith("aae") else "" for mask in table.masks}
+        shares = {(mask, size): [table.best_reid(mask, k) for k in (0, table.many)] for mask, size in sizes.items()}
     rows = [[*point, *(f"{share:.3f}" for share in named)] for point, named in shares.items()]
     columns = ["mask", "Gaussian part", "without pairs", f"with {table.many:,} pairs"]
     if any(NOISY in mask for mask, _ in shares):
         columns.append("by one mask alone, with the encoder, at most (proven)")
         for row in rows:
-            kept = parts_of(row[0])[1] if NOISY in row[0] and row[1] else None
+            kept = parts_of(row[0])[1] if NOISY in row[0] else None
             row.append("" if kept is None else f"{naming_bound(kept, int(row[1]), 1, candidates):.3f}")
     return markdown(columns, rows)
 

@@ -72,12 +72,27 @@ class Table:
     def _main(self, kind: scores.Kind, mask: str, pairs: int, threats: Sequence[str]) -> float:
         return float(self.chosen(kind, mask, pairs, threats)[kind.main]["mean"])
 
-    def anchor(self, name: str, mask: str = "aae") -> float:
-        return self.value(mask, "masks-only", name, "ssim", 0)
+    def nearest(self, mask: str, pairs: int, threats: Sequence[str] = WITHOUT_ENCODER) -> float | None:
+        """The least learned distance of all reconstructions with so many pairs or fewer."""
+        attacks = plan.named(scores.RECONSTRUCTION)
+        found = [
+            float(row["mean"])
+            for key, row in self.cells.items()
+            if key[:2] == (mask, self.sets[0])
+            and (key[2] in threats and key[3] in attacks and key[4] == "perceptual" and key[5] <= pairs)
+        ]
+        return min(found, default=None)
+
+    def anchor(self, name: str, mask: str = "aae", measure: str = "ssim") -> float | None:
+        return self.value(mask, "masks-only", name, measure, 0)
 
     def with_encoder(self, mask: str) -> float:
         """SSIM of the best attack of somebody who has the encoder, but of keyed masks neither key nor pairs."""
-        return self.best(mask, 0 if mask.endswith(KEYED) else self.all_pairs[-1], ("stolen-encoder",))
+        return self.best(mask, self.most_with_encoder(mask), ("stolen-encoder",))
+
+    def most_with_encoder(self, mask: str) -> int:
+        """Pairs that who has the encoder makes; of keyed masks none."""
+        return 0 if mask.endswith(KEYED) else self.all_pairs[-1]
 
 
 def with_interval(row: Row) -> str:

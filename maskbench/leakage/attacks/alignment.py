@@ -244,5 +244,17 @@ def stolen_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     return _through(knowledge, align, decoders.of_stolen(knowledge.stolen, knowledge.own))
 
 
+def similar_by_categories(knowledge: Knowledge) -> dict[str, Tensor]:
+    """As :func:`stolen_by_categories`, with a decoder that was trained for SSIM. Images by set."""
+    align = by_categories(knowledge.collection, knowledge.stolen)
+    return _through(knowledge, align, decoders.similar_of_stolen(knowledge.stolen))
+
+
+def similar_from_key_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
+    """As :func:`stolen_from_pairs`, with a decoder that was trained for SSIM. Images by set."""
+    align = to_stolen(knowledge.pairs, knowledge.stolen, knowledge.collection)
+    return _through(knowledge, align, decoders.similar_of_stolen(knowledge.stolen))
+
+
 def _through(knowledge: Knowledge, align: Map, decode: Map) -> dict[str, Tensor]:
     return knowledge.decoded(lambda codes: decode(align(codes)))

@@ -258,6 +258,12 @@ def scratch_of_stolen(stolen: Instance) -> ScratchDecoder:
     return scratch_decoder(stolen.every_code, to_float(stolen.public.images))
 
 
+@functools.lru_cache(maxsize=1)
+def similar_of_stolen(stolen: Instance) -> Map:
+    """As :func:`scratch_of_stolen`, trained on for SSIM: codes to images."""
+    return _tuned(scratch_of_stolen(stolen), stolen.every_code, to_float(stolen.public.images), dissimilarity)
+
+
 def of_stolen(stolen: Instance, own: Instance) -> Map:
     """The better of both on public images that neither was trained on, where these are more than ``public.some``."""
     rows = slice(-len(stolen.public.images) // 10, None)
@@ -321,9 +327,7 @@ def similar_from_pseudo_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
 
 def similar_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
     """Stolen encoder: as :func:`scratch_from_stolen`, trained on for SSIM. Images by set."""
-    stolen = knowledge.stolen
-    images, start = to_float(stolen.public.images), scratch_of_stolen(stolen)
-    return knowledge.decoded(_tuned(start, stolen.every_code, images, dissimilarity))
+    return knowledge.decoded(similar_of_stolen(knowledge.stolen))
 
 
 def inverted(knowledge: Knowledge) -> dict[str, Tensor]:
