@@ -358,7 +358,9 @@ def test_every_attack_of_the_table(generator, attack):
     share = found(attack, *given(attack, generator, noise=False))
     assert share > 0.6, "what is planted is not found"
     share = found(attack, *given(attack, generator, noise=True))
-    assert share < (0.03 if attack.kind is scores.RECONSTRUCTION else 0.25), "something is found in noise"
+    # chance names one of a hundred; answers of yes or no are few
+    most = {scores.RECONSTRUCTION: 0.03, scores.REIDENTIFICATION: 0.06, scores.RELEASES: 0.06}.get(attack.kind, 0.25)
+    assert share < most, "something is found in noise"
 
 
 class Shrinking(nn.Module):
