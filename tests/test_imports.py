@@ -21,7 +21,7 @@ ROWS = (
     ("classification", "masking", "training"),
     ("leakage",),
     ("reproduce",),
-    ("__main__", "inspect", "key", "reference"),  # commands and names for users
+    ("__main__", "datasets", "inspect", "key", "reference"),  # commands and names for users
 )
 RANK = {name: row for row, names in enumerate(ROWS) for name in names}
 
