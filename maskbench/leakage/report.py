@@ -167,7 +167,13 @@ def key_verdict(table: Table, frontier: list[Row], recovered) -> str:
         worse = [k for k in table.pairs[1:] if table.best(keyed, k, ORACLE) < table.best("aae", k, ORACLE) - EQUAL]
         said += "it makes no difference." if not worse else f"it helps up to {max(worse):,} images."
     said += f" With the encoder but neither key nor pairs, one recovers {recovered(table.with_encoder(keyed))}"
-    said += f", and from {stolen[0]:,} known pairs on the key no longer helps. " if stolen else ". "
+    if stolen:
+        said += (
+            f", and from {stolen[0]:,} known pairs on the key no longer helps"
+            if stolen[0]
+            else ": the key does not help"
+        )
+    said += ". "
     said += (
         "Who has the candidates and keyed masks of all of them answers rightly at the first guess which is behind "
         f"which for {table.best_reid(keyed, 0):.1%} without the encoder and a known pair, for "
