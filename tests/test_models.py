@@ -16,12 +16,12 @@ from maskbench.models import (
     Encoder,
     MaskClassifier,
     forget,
-    light_and_contrast,
     linear_outputs,
     set_statistics,
     start_with_even_categories,
     whiten,
 )
+from maskbench.models.closed_forms import light_and_contrast
 from maskbench.models.discriminator import standardised_length
 from maskbench.models.evaluation import latent_summary
 from maskbench.models.heads import Contrast, one_hot

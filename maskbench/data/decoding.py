@@ -37,7 +37,6 @@ _FOREIGN = {  # how files begin that Pillow does not read: what they are, and th
     re.compile(rb".{4}ftyp(he(ic|ix|im|is|vc|vx|vm|vs)|(mif1|msf1)(?!.*avi[fs]))", re.DOTALL): ("HEIC", ".heic"),
     re.compile(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"): ("JPEG XL", ".jxl"),
     re.compile(rb"%PDF-"): ("PDF", ".pdf"),
-    re.compile(rb".{128}DICM", re.DOTALL): ("DICOM", ".dic"),
 }
 _TURNS = {  # EXIF orientation: what brings the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -127,9 +126,10 @@ def _open(path: Path) -> Image.Image:
             raise Undecided(f"{path}: a TIFF with pixels that are not read, {kinds}; convert it to 16 bits") from None
         with open(path, "rb") as file:
             head = file.read(132)
-        for start, (kind, known_by) in _FOREIGN.items():
-            if start.match(head):
-                raise Undecided(f"{path}: is {kind}, whatever its name says; {advice(known_by)}") from None
+        kinds = [known for start, known in _FOREIGN.items() if start.match(head)]
+        kinds += [("DICOM", ".dic")] * dicom.is_dicom(path)
+        for kind, known_by in kinds:
+            raise Undecided(f"{path}: is {kind}, whatever its name says; {advice(known_by)}") from None
         raise
 
 

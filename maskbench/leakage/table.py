@@ -46,16 +46,8 @@ class Table:
         It is chosen by its ``choice``, which is of other images than its other measures; of equals, the one with most
         pairs. ``others`` are rows that compete although they are no attacks.
         """
-        attacks, images = [*plan.named(kind), *others], images or self.sets[0]
-        found = {
-            key: float(row["mean"])
-            for key, row in self.cells.items()
-            if key[:2] == (mask, images)
-            and key[2] in threats
-            and key[3] in attacks
-            and key[4] == "choice"
-            and key[5] <= pairs
-        }
+        attacks = [*plan.named(kind), *others]
+        found = self._means("choice", attacks, mask, pairs, threats, images)
         if not found:
             return {}
         best = max(found, key=lambda key: (found[key], key[5]))
@@ -75,13 +67,21 @@ class Table:
     def nearest(self, mask: str, pairs: int, threats: Sequence[str] = WITHOUT_ENCODER) -> float | None:
         """The least learned distance of all reconstructions with so many pairs or fewer."""
         attacks = plan.named(scores.RECONSTRUCTION)
-        found = [
-            float(row["mean"])
+        return min(self._means("perceptual", attacks, mask, pairs, threats).values(), default=None)
+
+    def _means(
+        self, measure: str, attacks: Sequence[str], mask: str, pairs: int, threats: Sequence[str], images: str = ""
+    ) -> dict[tuple, float]:
+        """A measure of each of the attacks with so many pairs or fewer, by cell."""
+        return {
+            key: float(row["mean"])
             for key, row in self.cells.items()
-            if key[:2] == (mask, self.sets[0])
-            and (key[2] in threats and key[3] in attacks and key[4] == "perceptual" and key[5] <= pairs)
-        ]
-        return min(found, default=None)
+            if key[:2] == (mask, images or self.sets[0])
+            and key[2] in threats
+            and key[3] in attacks
+            and key[4] == measure
+            and key[5] <= pairs
+        }
 
     def anchor(self, name: str, mask: str = "aae", measure: str = "ssim") -> float | None:
         return self.value(mask, "masks-only", name, measure, 0)

@@ -4,7 +4,6 @@ from maskbench.models.classifier import ClassifierStack, MaskClassifier
 from maskbench.models.closed_forms import (
     features_and_pictures,
     forget,
-    light_and_contrast,
     linear_outputs,
     set_statistics,
     start_with_even_categories,
@@ -27,7 +26,6 @@ __all__ = [
     "PriorSampler",
     "features_and_pictures",
     "forget",
-    "light_and_contrast",
     "linear_outputs",
     "set_statistics",
     "start_with_even_categories",
