@@ -44,6 +44,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from maskbench.classification import figures
 from maskbench.classification.draws import DrawData, class_count, data_parts, draw_classes, eligible_classes, left_out
 from maskbench.classification.features import ImageStream, standardised
 from maskbench.classification.jobs import Run, Task, finish
@@ -343,8 +344,6 @@ def result_template(method: str, epochs: int) -> dict:
 
 def draw_pictures(output: Path, name: str, table: list[list], results: dict, args: argparse.Namespace) -> list[Path]:
     """The scores as bars and, of MLPs, their training; their files."""
-    from maskbench.classification import figures  # matplotlib takes half a second
-
     pictures = [Path(f"{output}.png"), Path(f"{output}-curves.png")]
     figures.score_bars(table, f"{name}: mean and standard deviation of {args.repeats} draws", pictures[0])
     if "mlp" not in args.methods:

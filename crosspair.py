@@ -39,6 +39,7 @@ from maskbench.data.image_set import to_float
 from maskbench.data.patterns import test_patterns
 from maskbench.data.pixels import Reading
 from maskbench.errors import InputError
+from maskbench.leakage import figures
 from maskbench.models import Decoder, Encoder, checkpoints
 from maskbench.reproduce.paper import CROSS_PAIR_ERRORS
 from maskbench.runtime import command_line
@@ -124,8 +125,6 @@ def pair_all(
     inputs |= {"batch_size": args.batch_size, "device": device.type, "torch": torch.__version__}
     for network in networks:
         network.to(device)
-
-    from maskbench.leakage import figures  # matplotlib takes half a second that mistakes need not wait for
 
     count = len(encoders)
     table, pairs, kept = [], [], []

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from maskbench.leakage.attacks import decoders
-from maskbench.runtime import plotting
+from maskbench.runtime.matplotlib_import import Figure
 from maskbench.runtime.stopping import Stopper
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,7 +164,7 @@ def run_here(tmp_path, monkeypatch, request):
     Figures are made, but turned to pixels, which takes a second each, only for tests that are marked ``pixels``.
     """
     if request.node.get_closest_marker("pixels") is None:
-        monkeypatch.setattr(plotting.Figure, "savefig", lambda figure, file, **options: file.write(b"\x89PNG"))
+        monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: file.write(b"\x89PNG"))
 
     def run(script: str, *arguments: object) -> None:
         monkeypatch.chdir(tmp_path)

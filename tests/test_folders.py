@@ -220,6 +220,11 @@ def test_a_folder_around_the_folder_is_refused(tmp_path):
     assert f"say folder:{tmp_path}/data" in refusal(tmp_path)
 
 
+def test_what_icloud_leaves_in_a_files_place_is_refused(pets):
+    (pets / "cats" / ".7.png.icloud").write_bytes(b"bplist00")
+    assert f"{pets}/cats/.7.png.icloud: stands for a file that is in iCloud alone; download it" in refusal(pets)
+
+
 @pytest.mark.parametrize("content", [None, ".DS_Store", ".hidden/0.png"])
 def test_a_class_folder_without_pictures_is_refused(pets, content):
     (pets / "birds").mkdir()
@@ -384,11 +389,21 @@ def test_names_are_shown_as_escapes():
     assert class_names.shown(os.fsdecode(b"K\xe4tz")) == r"K\xe4tz" and class_names.shown("a\nb") == r"a\nb"
 
 
-@pytest.mark.parametrize("pair", [("Cats", "cats"), ("STRASSE", "straße"), ("e\u0301", "\u00e9")])
-def test_classes_of_one_name_but_for_case_or_accents_are_refused(tmp_path, pair):
+ALIKE = [
+    ("Cats", "cats"),
+    ("STRASSE", "straße"),
+    ("e\u0301", "\u00e9"),
+    ("a b", "a\u00a0b"),
+    ("cat", "cat "),
+    ("A", "\uff21"),
+]
+
+
+@pytest.mark.parametrize("pair", ALIKE)
+def test_classes_of_one_name_but_for_case_blanks_or_accents_are_refused(tmp_path, pair):
     for name in pair:
         grey(tmp_path / name, 10, 2)
-    assert "are one name but for case or accents" in refusal(tmp_path)
+    assert "are one name but for case, blanks or accents" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -131,6 +131,17 @@ def test_a_picture_that_cannot_be_drawn_costs_no_table(workplace, tmp_path, monk
     assert not (tmp_path / "out" / "digits.png").exists()
 
 
+def test_a_broken_matplotlib_costs_no_table(workplace, tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('libfreetype.so: not found')")
+    masked = workplace / "masked" / "digits.pt"
+    arguments = ["--classes", "2", "--repeats", "1", "--methods", "forest", "--estimators", "5", "--output-dir", "out"]
+    command = [sys.executable, str(ROOT / "classify.py"), "--masked", str(masked), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert "digits.png: cannot be drawn, and is left out (libfreetype.so: not found)" in done.stderr
+    assert (tmp_path / "out" / "digits.csv").exists() and not (tmp_path / "out" / "digits.png").exists()
+
+
 def test_a_file_that_cannot_be_written_is_still_an_error(tmp_path):
     figure, _ = plotting.subplots()
     with pytest.raises(InputError, match="cannot be written"):
@@ -463,7 +474,7 @@ def test_a_file_may_be_written_over_by_who_reads_it(workplace, tmp_path):
 
 
 def test_what_others_draw_is_drawn_as_they_asked():
-    code = "from maskbench.runtime import plotting\nfrom matplotlib import pyplot\nprint(pyplot.get_backend())"
+    code = "from maskbench.runtime import matplotlib_import\nfrom matplotlib import pyplot\nprint(pyplot.get_backend())"
     environment = {**os.environ, "MPLBACKEND": "svg"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout == "svg\n", done.stderr

@@ -17,10 +17,11 @@ def shown(name: str) -> str:
 
 
 def alike(names: list[str]) -> tuple[str, str] | None:
-    """Two of the names that differ in nothing but case or the way their accents are written, or None."""
+    """Two of the names that differ in nothing but case, blanks, or the way their letters are stored, or None."""
     found: dict[str, str] = {}
     for name in names:
-        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        key = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+        key = " ".join(key.split())
         if key in found:
             return found[key], name
         found[key] = name

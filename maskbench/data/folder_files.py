@@ -153,6 +153,10 @@ class _Search:
                 entries = sorted(found, key=lambda entry: entry.name)
             for entry in entries:
                 place = folder / entry.name
+                if entry.name.endswith(".icloud"):
+                    raise InputError(
+                        f"{place}: stands for a file that is in iCloud alone; download it, or move it away"
+                    )
                 if _is_left(entry.name):
                     self._left.append(os.path.relpath(place, self._root))
                 elif entry.is_dir():
@@ -187,7 +191,7 @@ class _Search:
                 )
         if pair := class_names.alike(names):
             raise InputError(
-                f"{part}: {pair[0]} and {pair[1]} are one name but for case or accents; merge or rename them"
+                f"{part}: {pair[0]} and {pair[1]} are one name but for case, blanks or accents; merge or rename them"
             )
         for label, name in enumerate(names):
             self._add_class(part / name, label, alone=len(names) == 1)

@@ -27,4 +27,7 @@ if _asked is not None:
     with contextlib.suppress(ValueError):  # what is drawn later, by somebody else, is drawn as they asked
         matplotlib.rcParams["backend"] = _asked
 
-__all__ = ["matplotlib"]
+from matplotlib import style  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402  pyplot's belong to the whole program, and to its screen
+
+__all__ = ["Figure", "matplotlib", "style"]

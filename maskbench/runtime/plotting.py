@@ -5,12 +5,8 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
-from maskbench.runtime import matplotlib_import  # noqa: F401  before any part of matplotlib
-
-from matplotlib import style  # isort: skip
-from matplotlib.figure import Figure  # isort: skip  pyplot's belong to the whole program, and to its screen
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -20,13 +16,16 @@ from maskbench.storage import atomic
 __all__ = ["picture", "show", "show_row", "subplots", "write"]
 
 P = ParamSpec("P")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def picture(draw: Callable[P, None]) -> Callable[P, None]:
     """A function that draws a picture into the file ``path``, its argument: in matplotlib's own style, or not at all.
 
     A matplotlibrc may ask for fonts or a LaTeX that are not there. Tables do not wait for pictures: what cannot be
-    drawn is left out, with a line. A file that cannot be written raises InputError.
+    drawn is left out, with a line. So it is where matplotlib cannot be imported, which happens with the first picture:
+    it takes half a second that mistakes need not wait for. A file that cannot be written raises InputError.
     """
     signature = inspect.signature(draw)
 
@@ -34,6 +33,8 @@ def picture(draw: Callable[P, None]) -> Callable[P, None]:
     def drawn(*args: P.args, **kwargs: P.kwargs) -> None:
         path = signature.bind(*args, **kwargs).arguments["path"]
         try:
+            from maskbench.runtime.matplotlib_import import style
+
             with style.context("default"):
                 draw(*args, **kwargs)
         except InputError:
@@ -48,6 +49,8 @@ def picture(draw: Callable[P, None]) -> Callable[P, None]:
 
 def subplots(rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, **options):
     """A figure of ``size`` in inches, and its axes; see ``matplotlib.figure.Figure.subplots`` for the options."""
+    from maskbench.runtime.matplotlib_import import Figure
+
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
 
@@ -65,7 +68,7 @@ def show_row(axis, images: Tensor) -> None:
     axis.spines[:].set_visible(False)
 
 
-def write(figure: Figure, path: Path) -> None:
+def write(figure: "Figure", path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     with atomic.writing(path) as file:
         figure.savefig(file, format="png", dpi=130)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from maskbench.models import Decoder, Encoder, evaluation
 from maskbench.runtime.cuda_graphs import ONE_AT_A_TIME
+from maskbench.training import figures
 from maskbench.training.images import Images, large_batches
 from maskbench.training.journal import COLUMNS
 
@@ -12,8 +13,6 @@ MOST_CODES = 50_000  # that the prior is compared with
 
 def show(encoder: Encoder, decoder: Decoder, images: Images, history: list[list[float]], folder: Path) -> None:
     """Draw the losses and some reconstructions, and say how the codes of validation images follow the prior."""
-    from maskbench.training import figures  # matplotlib takes half a second, which mistakes and stopped runs save
-
     with ONE_AT_A_TIME:  # matplotlib's settings belong to all threads, too
         figures.losses(history, folder / "losses.png")
         shown = next(large_batches(images, 8, of_rank=False))
