@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, SMALL_TRAINING, TRAINING, Forked, run_ranks
-from ranks import everything
+from ranks import everything, steps_of
 
 from maskbench.models import checkpoints, encoder
+from maskbench.runtime import torchrun
 
 
 def start(processes: int, script: str, *arguments: object, cwd: Path) -> Forked:
@@ -60,6 +62,22 @@ def test_steps_are_those_of_one_process(alone, tmp_path):
                 # of shift and length of a code agreement says nothing: the difference of much larger numbers
                 scale = max(wanted.abs().max().item(), 0.1 * largest * name.startswith("invariant"))
                 torch.testing.assert_close(found[kind][key], wanted, rtol=0, atol=tolerance * scale, msg=key)
+
+
+def test_one_process_joins_a_group_and_learns_the_same_bits(monkeypatch):
+    world = {"WORLD_SIZE": "1", "RANK": "0", "TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "localhost"}
+    for name, value in {**world, "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    sums = mock.Mock(wraps=torch.distributed.all_reduce)
+    monkeypatch.setattr(torch.distributed, "all_reduce", sums)
+    wanted = steps_of("invariant", torch.float32, 1)
+    with torchrun.processes(torch.device("cpu")):
+        assert torch.distributed.get_backend() == "gloo" and torchrun.size() == 1
+        assert sums.call_count == 1 and sums.call_args.args[0] == 1
+        found = steps_of("invariant", torch.float32, 1)
+    assert sums.call_count == 1 and not torch.distributed.is_initialized()
+    for kind in ("gradients", "states"):
+        assert all(torch.equal(found[kind][key], value) for key, value in wanted[kind].items())
 
 
 @pytest.fixture(scope="module")

@@ -166,9 +166,9 @@ def test_nowhere_takes_names_that_are_no_text(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     command_line._open_streams()
     print("kaputt\udce9.png", flush=True)
-    monkeypatch.setattr(torchrun, "told", lambda *_: 2)
+    monkeypatch.setattr(torchrun, "started", lambda: True)
     monkeypatch.setattr(torchrun, "rank", lambda: 1)
-    for name in ("init_process_group", "destroy_process_group"):
+    for name in ("init_process_group", "all_reduce", "destroy_process_group"):
         monkeypatch.setattr(torch.distributed, name, lambda *_, **__: None)
     with torchrun.processes(torch.device("cpu")):
         print("kaputt\udce9.png", flush=True)

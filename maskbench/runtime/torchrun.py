@@ -2,7 +2,8 @@
 
 Whatever mixes rows (losses, gradients, the moments for the whitening) is summed over the processes, so N of them
 compute what one does, to rounding. Ranks may have uneven shares, 16 rows over 3. On the CPU gloo carries the sums, on
-GPUs nccl. In a process that torchrun did not start, everything here does nothing.
+GPUs nccl. One process that torchrun started joins a group of its own and sums nothing after that. In a process that
+torchrun did not start, everything here does nothing.
 """
 
 import contextlib
@@ -64,7 +65,7 @@ def processes(device: torch.device, patience: timedelta | None = None) -> Iterat
     Raises:
         InputError: fewer GPUs than processes, or the others cannot be reached.
     """
-    if told("WORLD_SIZE", 1) == 1:
+    if not started():
         yield
         return
     # An optimiser imports it anyway. Imported later, it keeps the process group alive in a default argument (torch
@@ -80,6 +81,8 @@ def processes(device: torch.device, patience: timedelta | None = None) -> Iterat
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     with _reached():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
+        # nccl connects at its first sum: here, so that what is wrong with it shows at once, and in one process, too
+        dist.all_reduce(torch.ones((), device=device))
     try:
         with (
             open(os.devnull, "w", errors="replace") as nowhere,
