@@ -136,6 +136,12 @@ def against(times: dict[str, tuple[float, float, float]], other: str, scale: flo
     ]
 
 
+def say(lines: list[str], *more: str) -> None:
+    """Add to a page's lines and print them at once: a run that is ended has said what it measured."""
+    lines += more
+    print("\n".join(more), flush=True)
+
+
 def save(question: str, title: str, lines: list[str], rows: list[Row], device: torch.device) -> None:
     """Put a benchmark's section into ``results/speed.md``, its figures into ``speed.csv`` and the picture."""
     stem = "speed" if device.type == "cpu" else "speed-cuda"

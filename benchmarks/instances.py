@@ -21,7 +21,6 @@ import torch
 
 from maskbench.runtime import command_line
 from maskbench.storage import tables
-from maskbench.storage.tables import markdown
 
 COUNTS = (1, 2, 4)
 IMAGES = 20_000  # as many as there are crops: a real training is a hundred times as long
@@ -36,7 +35,10 @@ def main() -> None:
     parser.add_argument("--turns", type=command_line.integer(1), default=TURNS, help="how often each is trained")
     args = parser.parse_args()
     device = torch.device(args.device)
-    lines, cells, rows = [*common.header(device), ""], [], []
+    lines, rows = [], []
+    columns = ["instances", "maskbench", "one after another", "limit", "images a second of one alone (metrics.csv)"]
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    common.say(lines, *common.header(device), "", f"| {' | '.join(columns)} |", f"| {' | '.join(rule)} |")
     most = torch.get_num_threads() if device.type == "cpu" else max(args.counts)
     with tempfile.TemporaryDirectory() as folder:
         for preset, count in (*(("paper", count) for count in args.counts), ("invariant", args.counts[-1])):
@@ -55,12 +57,10 @@ def main() -> None:
             limit = figures["one after another"][0] / min(most, count)
             reached = f"{limit:.0f} s ({limit / figures['maskbench'][0]:.0%} reached)"
             rate = f"{np.median(rates):,.0f}"
-            cells.append([f"{preset}, {count}", *common.against(figures, "one after another", 1, "s"), reached, rate])
+            cells = [f"{preset}, {count}", *common.against(figures, "one after another", 1, "s"), reached, rate]
+            common.say(lines, f"| {' | '.join(cells)} |")
             if preset == "paper":
                 rows += [("instances", name, count, "seconds", *figure) for name, figure in figures.items()]
-    columns = ["instances", "maskbench", "one after another", "limit", "images a second of one alone (metrics.csv)"]
-    lines.append(markdown(columns, cells))
-    print("\n".join(lines))
     if args.save:
         common.save("instances", "Several instances", lines, rows, device)
 

@@ -10,7 +10,7 @@ gradients, would take at the memory bandwidth measured in the same run.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import common
 import numpy as np
@@ -37,19 +37,19 @@ def main() -> None:
         parser.error(f"no compiled kernels for {device}; see python -m maskbench.ops")
 
     bandwidth = common.write_bandwidth(device)
-    lines = [*common.header(device), f"- writes {bandwidth / 1e9:.1f} GB/s (`fill_` of 256 MB)", ""]
+    lines = []
+    common.say(lines, *common.header(device), f"- writes {bandwidth / 1e9:.1f} GB/s (`fill_` of 256 MB)", "")
     for title, peers, bytes_a_row in (
         (f"Sampling, {GAUSSIAN_DIM} normals and one of {CATEGORIES} categories a row", sampling, sampled_bytes),
         (f"Discriminator loss, {DISCRIMINATORS} discriminators, forward", forward, forward_bytes),
         (f"Discriminator loss, {DISCRIMINATORS} discriminators, forward and backward", training, training_bytes),
     ):
-        lines += table(title, peers, bytes_a_row(), args.batches, device, bandwidth, args.seconds)
-    report = "\n".join(lines)
-    print(report)
+        for line in table(title, peers, bytes_a_row(), args.batches, device, bandwidth, args.seconds):
+            common.say(lines, line)
     if args.save:
         path = common.RESULTS / RESULTS[device.type]
-        text = f"# The compiled ops\n\n`python benchmarks/ops.py --device {device} --save`\n\n{report}\n"
-        atomic.write_text(path, text)
+        head = ["# The compiled ops", "", f"`python benchmarks/ops.py --device {device} --save`", ""]
+        atomic.write_text(path, "\n".join([*head, *lines, ""]))
 
 
 # Peers: functions to be timed, by name, for one batch size
@@ -118,18 +118,18 @@ def table(
     device: torch.device,
     bandwidth: float,
     seconds: float,
-) -> list[str]:
-    """A heading, and a line for each batch size."""
+) -> Iterator[str]:
+    """A heading, and a line for each batch size when it is ready."""
     names = list(peers(1, device))
-    lines = [f"## {title}", "", f"| batch | {' | '.join(names)} | limit |", "|---:" * (len(names) + 2) + "|"]
+    yield from (f"## {title}", "", f"| batch | {' | '.join(names)} | limit |", "|---:" * (len(names) + 2) + "|")
     for batch in batches:
         medians = time_in_turns(peers(batch, device), device, seconds)
         torch.compiler.reset()  # after eight sizes it would give up, and run eagerly
         limit = batch * bytes_a_row / bandwidth
         cells = [f"{medians[name] * 1e6:,.1f} us ({medians['eager'] / medians[name]:.2f}x)" for name in names]
         share = f"{limit * 1e6:,.1f} us ({limit / medians['maskbench']:.0%} reached)"
-        lines.append(f"| {batch:,} | {' | '.join(cells)} | {share} |")
-    return [*lines, ""]
+        yield f"| {batch:,} | {' | '.join(cells)} | {share} |"
+    yield ""
 
 
 def time_in_turns(peers: Peers, device: torch.device, seconds: float) -> dict[str, float]:

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskbench.runtime.cuda_graphs import Captured
-from maskbench.storage.tables import markdown
 from maskbench.training.images import TrainingImages
 from maskbench.training.run import Run
 from maskbench.training.settings import Settings
@@ -49,7 +48,8 @@ def main() -> None:
     device = torch.device(args.device)
     torch.set_flush_denormal(True)
     rate = common.matrix_rate(device)
-    lines = [*common.header(device), f"- products of 1024 x 1024 matrices: {rate / 1e9:,.0f} GFLOP/s"]
+    lines, rows, warm_ups = [], [], {}
+    common.say(lines, *common.header(device), f"- products of 1024 x 1024 matrices: {rate / 1e9:,.0f} GFLOP/s")
 
     makers = {
         "maskbench": ours,
@@ -59,47 +59,47 @@ def main() -> None:
     }
     if not importlib.util.find_spec("pythae"):
         del makers["pythae"]
-        lines += ["- pythae is not installed (pip install pythae) and was left out"]
+        common.say(lines, "- pythae is not installed (pip install pythae) and was left out")
     if device.type == "cuda":
         makers = {"maskbench": captured, "maskbench eager": makers.pop("maskbench"), **makers}
-    (cells, rows), warm_ups = measure(makers, args.batches, device, args.seconds, rate)
     columns = ["mini-batch", *makers, "limit"]
-    lines += ["", markdown(columns, cells)]
-    lines += ["Seconds until the second step: " + ", ".join(f"{n} {s:.1f}" for n, s in warm_ups.items()) + ".", ""]
-
-    print("\n".join(lines))
+    common.say(lines, "", f"| {' | '.join(columns)} |", "| " + " | ".join(["---:"] * len(columns)) + " |")
+    for batch in args.batches:
+        cells, figures = measure(makers, batch, device, args.seconds, rate, warm_ups)
+        common.say(lines, f"| {' | '.join(cells)} |")
+        rows += figures
+    seconds = ", ".join(f"{name} {seconds:.1f}" for name, seconds in warm_ups.items())
+    common.say(lines, "", f"Seconds until the second step: {seconds}.", "")
     if args.save:
         common.save("train_step", "A training step", lines, rows, device)
 
 
 def measure(
     makers: dict[str, Callable[[int, torch.device], Step]],
-    batches: tuple[int, ...],
+    batch: int,
     device: torch.device,
     seconds: float,
     rate: float,
-) -> tuple[tuple[list[list[str]], list[common.Row]], dict[str, float]]:
-    """A table's rows and their figures, and the seconds until the second step at the smallest mini-batch."""
-    cells, figures, warm_ups = [], [], {}
-    for batch in batches:
-        images = torch.rand(batch, 3, 32, 32, device=device)
-        peers = {}
-        for name, make in makers.items():
-            torch.manual_seed(0)
-            start = time.perf_counter()
-            step = make(batch, device)
-            step(images), step(images)
-            warm_ups.setdefault(name, time.perf_counter() - start)
-            peers[name] = functools.partial(step, images)
-        times = common.take_turns(peers, device, seconds)
-        with FlopCounterMode(display=False) as counter:
-            makers["textbook"](batch, device)(images)
-        limit = counter.get_total_flops() / rate
-        reached = f"{1e3 * limit:.2f} ms ({limit / times['maskbench'][0]:.0%} reached)"
-        cells.append([f"{batch:,}", *common.against(times, "textbook", 1e3, "ms"), reached])
-        figures += [("train_step", name, batch, "seconds a step", *figure) for name, figure in times.items()]
-        torch.compiler.reset()
-    return (cells, figures), warm_ups
+    warm_ups: dict[str, float],
+) -> tuple[list[str], list[common.Row]]:
+    """A table's row and its figures; ``warm_ups`` keeps the seconds until the second step at the first mini-batch."""
+    images = torch.rand(batch, 3, 32, 32, device=device)
+    peers = {}
+    for name, make in makers.items():
+        torch.manual_seed(0)
+        start = time.perf_counter()
+        step = make(batch, device)
+        step(images), step(images)
+        warm_ups.setdefault(name, time.perf_counter() - start)
+        peers[name] = functools.partial(step, images)
+    times = common.take_turns(peers, device, seconds)
+    with FlopCounterMode(display=False) as counter:
+        makers["textbook"](batch, device)(images)
+    torch.compiler.reset()
+    limit = counter.get_total_flops() / rate
+    reached = f"{1e3 * limit:.2f} ms ({limit / times['maskbench'][0]:.0%} reached)"
+    cells = [f"{batch:,}", *common.against(times, "textbook", 1e3, "ms"), reached]
+    return cells, [("train_step", name, batch, "seconds a step", *figure) for name, figure in times.items()]
 
 
 def ours(batch: int, device: torch.device) -> Step:
