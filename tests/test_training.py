@@ -12,7 +12,9 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import train_aae
 from maskbench import ops
@@ -201,23 +203,64 @@ def test_the_first_step_in_single_precision(preset, monkeypatch):
     torch.testing.assert_close(take_step(parts, *batch), plain(*batch), rtol=1e-5, atol=1e-6)
 
 
-FAULTS = {  # what no CUDA graph can hold, planted in a loss
+class Recording(TorchDispatchMode):
+    """Refuses what no CUDA graph can hold: what depends on values, and any tensor of the host.
+
+    The device is "meta", torch's device without values, so every tensor of the CPU is one of the host.
+    """
+
+    depends_on_values = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
+    indexing = (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        refused = self.depends_on_values.intersection(function.tags)
+        if function.overloadpacket in self.indexing:
+            refused = any(index is not None and index.dtype == torch.bool for index in args[1])
+        assert not refused and self.on_device((args, kwargs)), f"refused: {function}"
+        if function is torch.ops.aten._fused_adam_.tensor_lr:  # "meta" lacks it
+            return None
+        result = function(*args, **(kwargs or {}))
+        assert self.on_device(result), f"refused: {function}"
+        return result
+
+    @staticmethod
+    def on_device(values: object) -> bool:
+        leaves = [leaf for leaf in tree_leaves(values) if isinstance(leaf, (Tensor, torch.device))]
+        return all((leaf.device if isinstance(leaf, Tensor) else leaf).type == "meta" for leaf in leaves)
+
+
+def no_copy_from_the_host(*_: object, **__: object) -> None:
+    raise AssertionError("refused: a copy from the host")
+
+
+FAULTS = {  # planted in a loss
     "a value is read": lambda loss: loss.item(),
-    "a branch": lambda loss: bool(loss > 0),
+    "a branch": lambda loss: loss if loss > 0 else -loss,
     "a copy to the host": lambda loss: loss.cpu(),
     "a shape that depends on values": lambda loss: loss.nonzero(),
     "a mask": lambda loss: loss[loss > 0],
+    "a selection": lambda loss: loss.masked_select(loss > 0),
     "a tensor of the host": lambda loss: loss + torch.ones(1),
+    "a number of the host": lambda loss: loss + torch.tensor(1.0),
+    "a copy from the host": lambda loss: loss + torch.ones(1).to(loss.device),
+    "a number of the host, copied": lambda loss: loss + loss.new_tensor(1.0),
+    "a list of the host, copied": lambda loss: loss + torch.tensor([1.0], device=loss.device),
+    "a mask that is written": lambda loss: loss.expand(2).index_put((loss.expand(2) > 0,), loss.expand(2)),
 }
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_step_can_be_captured(preset, monkeypatch):
-    """On torch's device "meta", which has no values, a step runs only if it reads none and stays on one device."""
-    monkeypatch.setattr(torch.optim, "Adam", lambda parameters, **_: mock.Mock(param_groups=[{"params": parameters}]))
-    monkeypatch.setattr(ops, "adam_step", lambda optimizer: None)  # torch promises that Adam can be captured
-    monkeypatch.setattr(torch, "autocast", lambda *_: contextlib.nullcontext())
+    """With the real optimisers, whose states the first call makes; what lasts is changed in place, so a step keeps no
+    memory beside its graph's.
+
+    FakeTensorMode gets no further than the forward pass: that back asks for a GPU, in a torch with CUDA, too.
+    """
+    monkeypatch.setattr(sys.modules["torch.optim.optimizer"], "_get_fused_kernels_supported_devices", lambda: ["meta"])
+    monkeypatch.setattr(torch, "autocast", lambda *_: contextlib.nullcontext())  # not for meta; chooses dtypes alone
     state = make(preset, torch.float32, "meta")
+    for group in (group for optimizer in state.optimizers for group in optimizer.param_groups):
+        group.update(capturable=True, lr=torch.empty((), device="meta"))  # as TrainingState.make_capturable
     pixels = torch.empty(7, 3, 16, 16, dtype=torch.uint8, device="meta")
     numbers, epoch = torch.arange(7, device="meta"), torch.empty((), dtype=torch.int64, device="meta")
 
@@ -225,12 +268,35 @@ def test_a_step_can_be_captured(preset, monkeypatch):
         images = to_float(pixels)
         return take_step(state, images, None if preset == "paper" else random_views(images, numbers, 0, epoch))
 
-    assert taken().shape == (4 if preset == "paper" else 5,)
-    for name, fault in FAULTS.items():
-        with monkeypatch.context() as patch:
-            patch.setattr(train_aae, "generator_loss", lambda logits, fault=fault: fault(ops.generator_loss(logits)))
-            with pytest.raises((RuntimeError, NotImplementedError), match=r"meta|Tensor on device"):
-                print(name, taken())
+    def lasting() -> list[Tensor]:
+        parts = state.parts().values()
+        kept = [
+            part.state_dict(keep_vars=True) if isinstance(part, nn.Module) else [*part.state.values()] for part in parts
+        ]
+        return tree_leaves(kept)
+
+    def replaces_its_state(prior: PriorSampler, *args: int) -> tuple[Tensor, Tensor]:
+        draws = ops.sample_prior(prior.rng_state, args[0], prior.gaussian_dim, prior.categories)
+        prior.rng_state = prior.rng_state + 1
+        return draws
+
+    for owner, name in ((torch, "tensor"), (torch, "as_tensor"), (torch, "from_numpy"), (Tensor, "new_tensor")):
+        monkeypatch.setattr(owner, name, no_copy_from_the_host)  # on "meta" torch makes it without a call to be seen
+    with Recording():
+        taken()
+        before = lasting()
+        assert taken().shape == (4 if preset == "paper" else 5,)
+        assert all(one is other for one, other in zip(lasting(), before, strict=True))
+        for name, fault in FAULTS.items():
+            with monkeypatch.context() as patch:
+                patch.setattr(
+                    train_aae, "generator_loss", lambda logits, fault=fault: fault(ops.generator_loss(logits))
+                )
+                with pytest.raises(AssertionError, match="refused"):
+                    print(name, taken())
+        monkeypatch.setattr(PriorSampler, "forward", replaces_its_state)
+        taken()
+        assert not all(one is other for one, other in zip(lasting(), before, strict=True))
 
 
 def test_a_checkpoint_says_which_kernels_made_it():
