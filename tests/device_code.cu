@@ -1,5 +1,4 @@
-// Every kernel by itself, without torch, for tests/test_device_code.py and tests/build_cuda.sh: what does nvcc make of
-// it?
+// Every kernel by itself, without torch, for tests/test_device_code.py: what does nvcc make of it?
 #include "bce_kernel.h"
 #include "sample_prior_kernel.h"
 

@@ -1,22 +1,27 @@
 """The device code of the CUDA kernels, run on the CPU by cuda_on_cpu.h: its bits, its order, its races."""
 
 import ctypes
+import itertools
+import math
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import ROOT
-from ops_common import needs_kernels
+from ops_common import DTYPES, logits, needs_kernels, state
+from test_sample_prior import ROW_OF_LN_1
 from torch import Tensor
-
-from maskbench.ops import reference
 
 COMPILER = os.environ.get("CXX", "c++").split()
 FLAGS = ("-std=c++20", "-O1", "-pthread")
 THREADS = 256  # of a block
+GUARD = 64  # cells on either side of a buffer
+LEFT_ALONE = -12345.0  # in them
 registered = torch.ops.maskbench
 
 pytestmark = [
@@ -25,7 +30,7 @@ pytestmark = [
 ]
 
 
-def compiled(folder: Path, *flags: str, fault: tuple[str, str, str] | None = None) -> Path:
+def compiled(folder: Path, *flags: str, fault: Sequence[str] = ()) -> Path:
     """The kernels' device code and its launches; ``fault`` replaces text in one of its files."""
     shutil.copytree(ROOT / "csrc", folder / "csrc")
     if fault:
@@ -34,11 +39,11 @@ def compiled(folder: Path, *flags: str, fault: tuple[str, str, str] | None = Non
         assert path.read_text().count(right) == 1, right
         path.write_text(path.read_text().replace(right, wrong))
     command = [*COMPILER, *FLAGS, *flags, f"-I{folder}/csrc/cuda", str(ROOT / "tests" / "cuda_on_cpu.cpp")]
-    subprocess.run([*command, "-o", str(folder / "built")], check=True)
+    subprocess.run([*command, "-o", str(folder / "built")], check=True, timeout=120)
     return folder / "built"
 
 
-def library(folder: Path, fault: tuple[str, str, str] | None = None) -> ctypes.CDLL:
+def library(folder: Path, fault: Sequence[str] = ()) -> ctypes.CDLL:
     return ctypes.CDLL(str(compiled(folder, "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno", fault=fault)))
 
 
@@ -52,55 +57,124 @@ def pointer(tensor: Tensor, before: int = 0) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr() - before * tensor.element_size())
 
 
-def draws(kernels: ctypes.CDLL, rows: int, sizes: tuple[int, int], first_row: int, grid: int) -> tuple[Tensor, Tensor]:
-    state, blocks = torch.tensor([3, 7]), torch.randperm(grid)
-    parts = [torch.full((rows, size), torch.nan) for size in sizes]
+def buffer(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What a kernel writes into: no numbers, between cells that it must leave alone."""
+    whole = torch.full((math.prod(shape) + 2 * GUARD,), LEFT_ALONE, dtype=dtype)
+    return whole[GUARD:-GUARD].view(shape).fill_(torch.nan)
+
+
+def check_guards(*buffers: Tensor) -> None:
+    for whole in (part._base for part in buffers):
+        assert (torch.cat((whole[:GUARD], whole[-GUARD:])) == LEFT_ALONE).all(), "a guard cell was written"
+
+
+def shuffled(blocks: int) -> Tensor:
+    return torch.randperm(blocks, generator=torch.Generator().manual_seed(blocks))
+
+
+def draws(
+    kernels: ctypes.CDLL, state: Tensor, rows: int, sizes: tuple[int, int], first_row: int, grid: int
+) -> list[Tensor]:
+    parts = [buffer(rows, size) for size in sizes]
     numbers = [ctypes.c_int64(number) for number in (rows, *sizes, first_row, grid)]
+    blocks = shuffled(grid)
     kernels.sample_prior(pointer(state), *numbers, pointer(blocks), ctypes.c_int64(grid), *map(pointer, parts))
-    return tuple(parts)
+    check_guards(*parts)
+    return parts
 
 
 def losses(kernels: ctypes.CDLL, real: Tensor, fake: Tensor | None, blocks: Tensor) -> tuple[Tensor, Tensor]:
-    parts = 1 if fake is None else 2
-    loss, gradients = real.new_full((), torch.nan), real.new_full((parts, *real.shape), torch.nan)
-    numbers = [ctypes.c_int64(number) for number in (real.numel(), parts, real.shape[1], len(blocks))]
+    grid, parts = len(blocks), 1 if fake is None else 2
+    sums, ticket = buffer(grid, dtype=torch.float64), torch.tensor([7], dtype=torch.int32)  # as memory comes: not zero
+    loss, gradients = buffer(1, dtype=real.dtype), buffer(parts, *real.shape, dtype=real.dtype)
+    numbers = [ctypes.c_int64(number) for number in (real.numel(), parts, real.shape[1], grid)]
     forward = getattr(kernels, f"bce_forward_{'float' if real.dtype == torch.float32 else 'double'}")
-    forward(pointer(real), pointer(real if fake is None else fake), *numbers, *map(pointer, (blocks, gradients, loss)))
-    return loss, gradients
+    places = map(pointer, (blocks, gradients, loss, sums, ticket))
+    forward(pointer(real), pointer(real if fake is None else fake), *numbers, *places)
+    check_guards(sums, loss, gradients)
+    return loss[0], gradients
 
 
-def check_draws(kernels: ctypes.CDLL) -> None:
-    for rows, *sizes in ((1, 1, 1), (7, 30, 5), (64, 384, 20), (13, 2, 50), (40, 3, 3), (300, 8, 4)):
-        for first_row, grid in ((0, 1), (5, 2), (2**40, 3), (0, 40)):  # fewer blocks than work, and more
-            found = draws(kernels, rows, sizes, first_row, grid)
-            wanted = registered.sample_prior(torch.tensor([3, 7]), rows, *sizes, first_row)
-            assert all(map(torch.equal, found, wanted)), (rows, sizes, first_row, grid)
+def check_draws(kernels: ctypes.CDLL, rows: int, sizes: tuple[int, int], grids: Sequence[int]) -> None:
+    for grid in grids:
+        found = draws(kernels, state(1234, 5), rows, sizes, 7, grid)
+        wanted = registered.sample_prior(state(1234, 5), rows, *sizes, 7)
+        assert all(map(torch.equal, found, wanted)), grid
 
 
-def check_losses(kernels: ctypes.CDLL) -> None:
-    for shape, dtype in (((1, 1), torch.float32), ((2, 700), torch.float32), ((2, 1025), torch.float64)):
-        real, fake = 4 * torch.randn(2, *shape, dtype=dtype)
-        for other in (fake, None):
-            wanted, gradients = registered.bce_forward(real, other)
-            exact = reference.discriminator_loss(real.double(), fake.double()) if other is not None else None
-            for grid in (1, 2, 5):
-                orders = [torch.arange(grid), torch.arange(grid).flip(0), torch.randperm(grid)]
-                found = [losses(kernels, real, other, order) for order in orders]
-                torch.testing.assert_close(found[0][0], wanted, rtol=2e-7, atol=0)
-                if exact is not None:
-                    torch.testing.assert_close(found[0][0].double(), exact, rtol=1e-6, atol=0)
-                for loss, gradient in found:
-                    assert torch.equal(loss, found[0][0]), (shape, grid)
-                    assert dtype == torch.float64 or torch.equal(gradient, gradients), (shape, grid)
-                    torch.testing.assert_close(gradient, gradients, rtol=1e-14, atol=0)
+def check_losses(kernels: ctypes.CDLL, real: Tensor, fake: Tensor | None, grids: Sequence[int]) -> None:
+    """In any order of the blocks: one loss, rounded, and the gradients of the CPU kernel."""
+    _, gradients = registered.bce_forward(real, fake)
+    exact = F.softplus(-real.double()).mean(1).sum() + (0 if fake is None else F.softplus(fake.double()).mean(1).sum())
+    single = real.dtype == torch.float32
+    for grid in grids:
+        found = [losses(kernels, real, fake, order) for order in (torch.arange(grid).flip(0), shuffled(grid))[:grid]]
+        for value, gradient in found:
+            assert torch.equal(value, found[0][0]) or (value.isnan() and exact.isnan())
+            bound = 1e-7 if single else 1e-13  # float: the sum is rounded once
+            torch.testing.assert_close(value.double(), exact, rtol=bound, atol=0, equal_nan=True)
+            if single:
+                assert torch.equal(gradient.nan_to_num(7), gradients.nan_to_num(7)), grid
+            torch.testing.assert_close(gradient, gradients, rtol=1e-14, atol=0, equal_nan=True)
 
 
-def test_draws_have_the_bits_of_the_cpu_kernel(kernels):
-    check_draws(kernels)
+def inputs(*shape: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    return [logits(*shape, seed=seed, dtype=dtype) for seed in range(2)]
 
 
-def test_losses_do_not_depend_on_the_order_of_blocks(kernels):
-    check_losses(kernels)
+@pytest.mark.parametrize("gaussian_dim", [1, 2, 3, 5, 383, 384])
+def test_draws_have_the_bits_of_the_cpu_kernel(kernels, gaussian_dim):
+    for rows, categories in itertools.product((1, 3, 17, 41), (1, 2, 20, 1000)):
+        quads = rows * (-(-gaussian_dim // 4) + -(-categories // 4))
+        needed = -(-quads // THREADS)
+        check_draws(kernels, rows, (gaussian_dim, categories), {1, 2, needed, needed + 1} if rows == 41 else {needed})
+
+
+@pytest.mark.parametrize(
+    ("seed", "offset", "rows", "sizes", "first_row"),
+    [
+        (-1, 0, 3, (5, 20), 0),
+        (-(2**63), 2**63 - 1, 3, (5, 20), 0),
+        (2**63 - 1, -1, 3, (5, 20), 0),
+        (2**32, 2**32, 3, (5, 20), 2**32),  # words past the low half
+        (3, 0, 3, (5, 20), 2**62),  # the block number wraps
+        (0, 0, 1, (384, 20), ROW_OF_LN_1),
+        (3, 7, 300, (8, 4), 2**40),
+    ],
+)
+def test_draws_use_all_64_bits(kernels, seed, offset, rows, sizes, first_row):
+    for grid in (1, 3):
+        found = draws(kernels, state(seed, offset), rows, sizes, first_row, grid)
+        assert all(map(torch.equal, found, registered.sample_prior(state(seed, offset), rows, *sizes, first_row)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 16), (2, 17), (3, 41), (2, 4097), (1, 70_001)])
+def test_losses_do_not_depend_on_the_order_of_blocks(kernels, shape, dtype):
+    real, fake = inputs(*shape, dtype=dtype)
+    needed = -(-2 * real.numel() // THREADS)
+    check_losses(kernels, real, fake, {1, 2, 5} | ({needed} if needed < 100 else set()))
+    check_losses(kernels, real, None, (1, 3))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_losses_of_extreme_logits_and_of_no_number(kernels, dtype):
+    values = torch.tensor([-1e4, -100, -88, -87, -20, -1e-8, -0.0, 0.0, 1e-8, 20, 87, 88, 100, 1e4], dtype=dtype)
+    for real in (values.repeat(2, 3), torch.full((1, 33), 15.0, dtype=dtype), torch.full((1, 33), 80.0, dtype=dtype)):
+        check_losses(kernels, real, -real, (1, 2))
+        check_losses(kernels, real, None, (1, 2))
+    real, fake = inputs(2, 37, dtype=dtype)
+    fake[1, 5] = torch.nan
+    check_losses(kernels, real, fake, (1, 2))
+    loss, gradients = losses(kernels, real, fake, shuffled(2))
+    assert loss.isnan() and gradients[1, 1, 5].isnan() and gradients.isnan().sum() == 1
+
+
+def test_blocks_for_work(kernels):
+    """What csrc/cuda/launch.h asks for: all work in one wave, where it fits."""
+    kernels.blocks_for.restype = ctypes.c_int64
+    blocks = lambda *numbers: kernels.blocks_for(*map(ctypes.c_int64, numbers))  # noqa: E731
+    assert [blocks(work, 792) for work in (1, 256, 257, 792 * 256, 2**40)] == [1, 1, 2, 792, 792]
 
 
 def test_draws_past_2_to_31_numbers(kernels):
@@ -110,39 +184,61 @@ def test_draws_past_2_to_31_numbers(kernels):
     row = 2**31 // size + 3
     blocks = torch.arange(row * quads // THREADS, (row + 4) * quads // THREADS + 1)
     first, last = blocks[0].item() * THREADS // quads, ((blocks[-1].item() + 1) * THREADS - 1) // quads
-    batch, parts = 2 * row, [torch.full((last + 1 - first, width), torch.nan) for width in (size, categories)]
+    batch, parts = 2 * row, [buffer(last + 1 - first, width) for width in (size, categories)]
     grid = -(-batch * quads // THREADS)
     numbers = [ctypes.c_int64(number) for number in (batch, size, categories, 0, grid)]
     places = [pointer(part, before=first * part.shape[1]) for part in parts]
-    state = torch.tensor([3, 7])
-    kernels.sample_prior(pointer(state), *numbers, pointer(blocks), ctypes.c_int64(len(blocks)), *places)
-    wanted = registered.sample_prior(state, 4, size, categories, row)
+    rng_state = state(3, 7)
+    kernels.sample_prior(pointer(rng_state), *numbers, pointer(blocks), ctypes.c_int64(len(blocks)), *places)
+    check_guards(*parts)
+    wanted = registered.sample_prior(rng_state, 4, size, categories, row)
     for part, values in zip(parts, wanted, strict=True):
         assert torch.equal(part[row - first : row - first + 4], values)
 
 
+def run(program: Path) -> subprocess.CompletedProcess:
+    """Until ThreadSanitizer has found a race: past one, threads may wait for each other without end."""
+    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
+    return subprocess.run([program], env=environment, capture_output=True, text=True, timeout=60)
+
+
 def test_no_thread_races_another(tmp_path):
-    subprocess.run([compiled(tmp_path, "-fsanitize=thread")], check=True)
+    result = run(compiled(tmp_path, "-fsanitize=thread"))
+    assert result.returncode == 0, result.stderr
+
+
+def of_draws(kernels: ctypes.CDLL) -> None:
+    for rows, sizes in ((1, (1, 1)), (41, (383, 20)), (300, (8, 4))):
+        check_draws(kernels, rows, sizes, (1, 3))
+
+
+def of_losses(kernels: ctypes.CDLL) -> None:
+    check_losses(kernels, *inputs(2, 700), (1, 3))
 
 
 FAULTS = {
-    "a stride": ("bce_kernel.h", "gridDim.x) * kThreads) {", "gridDim.x) * (kThreads - 1)) {"),
-    "a tail": ("sample_prior_kernel.h", "column + i < width", "column + i + 1 < width"),
-    "a ticket": ("bce_kernel.h", "== gridDim.x - 1;", "== gridDim.x - 2;"),
-    "a lane": ("bce_kernel.h", "int offset = 16; offset > 0", "int offset = 16; offset > 1"),
-    "a quad": ("sample_prior_kernel.h", "quad -= quads;", "quad = 0;"),
+    "a stride": (of_losses, "bce_kernel.h", "gridDim.x) * kThreads) {", "gridDim.x) * (kThreads - 1)) {"),
+    "a tail that ends early": (of_draws, "sample_prior_kernel.h", "column + i < width", "column + i + 1 < width"),
+    "a tail that ends late": (of_draws, "sample_prior_kernel.h", "column + i < width", "column + i <= width"),
+    "a tail of losses": (of_losses, "bce_kernel.h", "i < parts * count;", "i <= parts * count;"),
+    "a ticket": (of_losses, "bce_kernel.h", "== gridDim.x - 1;", "== gridDim.x - 2;"),
+    "a ticket that is not reset": (of_losses, "bce_kernel.h", "if (grid > 1) zero(", "if (grid > 9) zero("),
+    "a lane": (of_losses, "bce_kernel.h", "0xFFFFFFFF, value, offset)", "0xFFFFFFFF, value, offset ^ 1)"),
+    "a quad": (of_draws, "sample_prior_kernel.h", "quad -= quads;", "quad = 0;"),
+    "a scale": (of_losses, "bce_kernel.h", "static_cast<T>(rows)", "static_cast<T>(count)"),
+    "a step": (of_draws, "sample_prior_kernel.h", "threads / quads,", "threads / quads + 1,"),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_found(tmp_path, name):
-    kernels = library(tmp_path, FAULTS[name])
-    with pytest.raises(AssertionError):
-        check_draws(kernels)
-        check_losses(kernels)
+    check, *fault = FAULTS[name]
+    kernels = library(tmp_path, fault)
+    with pytest.raises(AssertionError, match="guard cell" if "late" in name or "of losses" in name else None):
+        check(kernels)
 
 
-def test_a_missing_barrier_is_a_race(tmp_path):
-    fault = ("bce_kernel.h", "  __syncthreads();\n  double sum", "  double sum")
-    result = subprocess.run([compiled(tmp_path, "-fsanitize=thread", fault=fault)], capture_output=True, text=True)
+@pytest.mark.parametrize("after", ["  double sum = 0;\n  if", "  if (!last) return;"])
+def test_a_missing_barrier_is_a_race(tmp_path, after):
+    result = run(compiled(tmp_path, "-fsanitize=thread", fault=("bce_kernel.h", "  __syncthreads();\n" + after, after)))
     assert result.returncode and "data race" in result.stderr

@@ -26,20 +26,22 @@ std::tuple<at::Tensor, at::Tensor> bce_forward(const at::Tensor& real_logits,
   at::Tensor loss = at::empty({}, real.options());
   at::Tensor gradients = at::empty({parts, real.size(0), rows}, real.options());
 
-  const int64_t grid = grid_size(parts * count, kThreads);
+  const int64_t grid = grid_size(parts * count);
   at::Tensor sums, ticket;
   if (grid > 1) {
     sums = at::empty({grid}, real.options().dtype(at::kDouble));
     ticket = at::empty({1}, real.options().dtype(at::kInt));
-    C10_CUDA_CHECK(cudaMemsetAsync(ticket.mutable_data_ptr(), 0, sizeof(int32_t), stream));
   }
   AT_DISPATCH_FLOATING_TYPES(real.scalar_type(), "bce_forward", [&] {
-    bce_forward_kernel<scalar_t><<<grid, kThreads, 0, stream>>>(
-        real.const_data_ptr<scalar_t>(), fake.const_data_ptr<scalar_t>(), count, parts,
-        scalar_t{1} / static_cast<scalar_t>(rows), static_cast<double>(rows), gradients.mutable_data_ptr<scalar_t>(),
-        loss.mutable_data_ptr<scalar_t>(), grid > 1 ? sums.mutable_data_ptr<double>() : nullptr,
-        grid > 1 ? static_cast<unsigned int*>(ticket.mutable_data_ptr()) : nullptr);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    const auto zero = [&](void* memory, size_t bytes) { C10_CUDA_CHECK(cudaMemsetAsync(memory, 0, bytes, stream)); };
+    const auto launch = [&](auto kernel, auto... arguments) {
+      kernel<<<grid, kThreads, 0, stream>>>(arguments...);
+      C10_CUDA_KERNEL_LAUNCH_CHECK();
+    };
+    launch_bce_forward(real.const_data_ptr<scalar_t>(), fake.const_data_ptr<scalar_t>(), count, parts, rows, grid,
+                       gradients.mutable_data_ptr<scalar_t>(), loss.mutable_data_ptr<scalar_t>(),
+                       grid > 1 ? sums.mutable_data_ptr<double>() : nullptr,
+                       grid > 1 ? static_cast<unsigned int*>(ticket.mutable_data_ptr()) : nullptr, zero, launch);
   });
   return {loss, gradients};
 }

@@ -1,4 +1,4 @@
-// Device code of the losses, apart from its launch: tests/cuda_on_cpu.cpp compiles it without CUDA.
+// Device code of the losses and what it is launched with: tests/cuda_on_cpu.cpp compiles it without CUDA.
 #pragma once
 
 #include <cstdint>
@@ -60,6 +60,15 @@ __global__ void __launch_bounds__(kThreads)
   for (unsigned int i = threadIdx.x; i < gridDim.x; i += kThreads) total += static_cast<volatile double*>(sums)[i];
   total = block_sum(total);
   if (threadIdx.x == 0) *loss = static_cast<T>(total / rows);
+}
+
+// zero(memory, bytes) and launch(kernel, arguments...), in this order; several blocks need a sum each, and a ticket.
+template <typename T, typename Zero, typename Launch>
+void launch_bce_forward(const T* real, const T* fake, int64_t count, int64_t parts, int64_t rows, int64_t grid,
+                        T* gradients, T* loss, double* sums, unsigned int* ticket, Zero zero, Launch launch) {
+  if (grid > 1) zero(ticket, sizeof *ticket);
+  launch(bce_forward_kernel<T>, real, fake, count, parts, T{1} / static_cast<T>(rows), static_cast<double>(rows),
+         gradients, loss, sums, ticket);
 }
 
 }  // namespace

@@ -5,7 +5,6 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <tuple>
 
 #include "../sample_prior.h"
@@ -24,13 +23,13 @@ std::tuple<at::Tensor, at::Tensor> sample_prior(const at::Tensor& rng_state, int
   at::Tensor gaussian = at::empty({batch, gaussian_dim}, options);
   at::Tensor one_hot = at::empty({batch, categories}, options);
 
-  const int64_t quads = quads_of_row(gaussian_dim, categories);
-  const int64_t grid = grid_size(batch * quads, kThreads);
-  draw_rows<<<grid, kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
-      state.const_data_ptr<int64_t>(), static_cast<uint64_t>(first_row), batch, gaussian_dim, categories,
-      grid * kThreads / quads, grid * kThreads % quads, gaussian.mutable_data_ptr<float>(),
-      one_hot.mutable_data_ptr<float>());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  const int64_t grid = grid_size(batch * quads_of_row(gaussian_dim, categories));
+  const auto launch = [&](auto kernel, auto... arguments) {
+    kernel<<<grid, kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(arguments...);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  };
+  launch_draw_rows(state.const_data_ptr<int64_t>(), static_cast<uint64_t>(first_row), batch, gaussian_dim, categories,
+                   grid, gaussian.mutable_data_ptr<float>(), one_hot.mutable_data_ptr<float>(), launch);
   return {gaussian, one_hot};
 }
 

@@ -1,4 +1,4 @@
-// Device code of the draws, apart from its launch: tests/cuda_on_cpu.cpp compiles it without CUDA.
+// Device code of the draws and what it is launched with: tests/cuda_on_cpu.cpp compiles it without CUDA.
 #pragma once
 
 #include <cstdint>
@@ -57,6 +57,15 @@ __global__ void __launch_bounds__(kThreads)
       ++row;
     }
   }
+}
+
+// launch(kernel, arguments...).
+template <typename Launch>
+void launch_draw_rows(const int64_t* rng_state, uint64_t first_row, int64_t batch, int64_t gaussian_dim,
+                      int64_t categories, int64_t grid, float* gaussian, float* one_hot, Launch launch) {
+  const int64_t threads = grid * kThreads, quads = quads_of_row(gaussian_dim, categories);
+  launch(draw_rows, rng_state, first_row, batch, gaussian_dim, categories, threads / quads, threads % quads, gaussian,
+         one_hot);
 }
 
 }  // namespace
