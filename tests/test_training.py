@@ -462,6 +462,16 @@ def test_instances_in_threads_are_those_of_one_after_another(tmp_path, monkeypat
     torch.set_flush_denormal(False)
 
 
+def test_a_thread_needs_no_second_stream(monkeypatch):
+    """torch has 32 in all: a stream for the capture alone would be another thread's."""
+    default, own, new = object(), object(), object()
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda: default)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: new)
+    for current, captured in ((own, own), (default, new)):
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda current=current: current)
+        assert Captured(lambda: None)._stream is captured
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_captured_step_computes_the_same(preset):

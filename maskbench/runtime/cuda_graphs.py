@@ -13,9 +13,13 @@ WARM_UP = 3  # calls before the capture: they make optimisers' state and choose 
 class Captured:
     """``function(*inputs)`` for CUDA tensors of the same shapes, captured at the fourth call and replayed from then on.
 
-    The first calls run as they are, on a stream of their own as capturing demands, so nothing is computed twice or
-    for nothing. What the function changes must be tensors changed in place (weights, ``rng_state``, learning rates), it
-    must not wait for the device, and its result is overwritten by the next call.
+    The first calls run as they are, so nothing is computed twice or for nothing. What the function changes must be
+    tensors changed in place (weights, ``rng_state``, learning rates), it must not wait for the device, and its result
+    is overwritten by the next call.
+
+    It is captured on the stream that is the thread's when this is made, or on a new one where that is the default one,
+    which cannot be captured. torch has 32 streams and then hands out the first again, so with two for each thread, the
+    17th thread would capture on a stream on which another works.
     (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)
 
     Attributes:
@@ -24,7 +28,8 @@ class Captured:
 
     def __init__(self, function: Callable[..., Tensor]):
         self.function = function
-        self._stream = torch.cuda.Stream()
+        current = torch.cuda.current_stream()
+        self._stream = torch.cuda.Stream() if current == torch.cuda.default_stream() else current
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
