@@ -88,6 +88,18 @@ def test_encoders_that_share_no_direction_hide_no_identity_among_candidates(gene
     assert (ranks_of(noise, order) == 1).double().mean() < 0.05
 
 
+def test_transport_finds_masks_in_noise(generator):
+    """The first plan is right for few, and must not be forgotten."""
+    shared = torch.randn(300, 60, generator=generator)
+    codes, candidates = (
+        torch.cat((shared, 0.3 * torch.randn(300, 60, generator=generator)), 1) @ rotation(120, generator)
+        for _ in range(2)
+    )
+    codes = 0.9 * codes + 0.436 * torch.randn(codes.shape, generator=generator)
+    found = matched_by_transport(codes, candidates)
+    assert (ranks_of(found, torch.arange(300)) == 1).double().mean() > 0.9
+
+
 def test_a_plan_that_ends_in_doubt_begins_again(generator, monkeypatch):
     shared = torch.randn(300, 60, generator=generator)
     codes, candidates = (

@@ -123,7 +123,8 @@ def matched_by_transport(codes: Tensor, candidates: Tensor, steps: int = 60, sha
         plan = _doubly_stochastic(-start * apart, 30)
         for step in range(1, steps + 1):
             suits = ours @ plan.exp() @ theirs
-            plan = _doubly_stochastic(sharpness * step / steps * suits / suits.std().clamp_min(1e-12), 15)
+            sharp = sharpness * (1 + 2 * step / steps) / 3  # from 0 on, the first plan would be forgotten
+            plan = _doubly_stochastic(sharp * suits / suits.std().clamp_min(1e-12), 15)
         shares = plan.exp()
         fit = float((shares * (ours @ shares @ theirs)).sum())
         if fit > fits:
