@@ -38,7 +38,7 @@ def main() -> None:
     lines, rows = [], []
     columns = ["instances", "maskbench", "one after another", "limit", "images a second of one alone (metrics.csv)"]
     rule = ["---", *["---:"] * (len(columns) - 1)]
-    common.say(lines, *common.header(device), "", f"| {' | '.join(columns)} |", f"| {' | '.join(rule)} |")
+    common.say(lines, *common.header(device), "", *map(tables.markdown_line, (columns, rule)))
     most = torch.get_num_threads() if device.type == "cpu" else max(args.counts)
     with tempfile.TemporaryDirectory() as folder:
         for preset, count in (*(("paper", count) for count in args.counts), ("invariant", args.counts[-1])):
@@ -58,7 +58,7 @@ def main() -> None:
             reached = f"{limit:.0f} s ({limit / figures['maskbench'][0]:.0%} reached)"
             rate = f"{np.median(rates):,.0f}"
             cells = [f"{preset}, {count}", *common.against(figures, "one after another", 1, "s"), reached, rate]
-            common.say(lines, f"| {' | '.join(cells)} |")
+            common.say(lines, tables.markdown_line(cells))
             if preset == "paper":
                 rows += [("instances", name, count, "seconds", *figure) for name, figure in figures.items()]
     if args.save:

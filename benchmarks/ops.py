@@ -20,6 +20,7 @@ from torch import Tensor
 
 from maskbench import ops
 from maskbench.storage import atomic
+from maskbench.storage.tables import markdown_line
 
 GAUSSIAN_DIM, CATEGORIES, DISCRIMINATORS = 384, 20, 2
 BATCHES = (16, 128, 4096, 65536)
@@ -121,14 +122,15 @@ def table(
 ) -> Iterator[str]:
     """A heading, and a line for each batch size when it is ready."""
     names = list(peers(1, device))
-    yield from (f"## {title}", "", f"| batch | {' | '.join(names)} | limit |", "|---:" * (len(names) + 2) + "|")
+    columns = ["batch", *names, "limit"]
+    yield from (f"## {title}", "", *map(markdown_line, (columns, ["---:"] * len(columns))))
     for batch in batches:
         medians = time_in_turns(peers(batch, device), device, seconds)
         torch.compiler.reset()  # after eight sizes it would give up, and run eagerly
         limit = batch * bytes_a_row / bandwidth
         cells = [f"{medians[name] * 1e6:,.1f} us ({medians['eager'] / medians[name]:.2f}x)" for name in names]
         share = f"{limit * 1e6:,.1f} us ({limit / medians['maskbench']:.0%} reached)"
-        yield f"| {batch:,} | {' | '.join(cells)} | {share} |"
+        yield markdown_line([f"{batch:,}", *cells, share])
     yield ""
 
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskbench.runtime.cuda_graphs import Captured
+from maskbench.storage.tables import markdown_line
 from maskbench.training.images import TrainingImages
 from maskbench.training.run import Run
 from maskbench.training.settings import Settings
@@ -63,10 +64,10 @@ def main() -> None:
     if device.type == "cuda":
         makers = {"maskbench": captured, "maskbench eager": makers.pop("maskbench"), **makers}
     columns = ["mini-batch", *makers, "limit"]
-    common.say(lines, "", f"| {' | '.join(columns)} |", "| " + " | ".join(["---:"] * len(columns)) + " |")
+    common.say(lines, "", *map(markdown_line, (columns, ["---:"] * len(columns))))
     for batch in args.batches:
         cells, figures = measure(makers, batch, device, args.seconds, rate, warm_ups)
-        common.say(lines, f"| {' | '.join(cells)} |")
+        common.say(lines, markdown_line(cells))
         rows += figures
     seconds = ", ".join(f"{name} {seconds:.1f}" for name, seconds in warm_ups.items())
     common.say(lines, "", f"Seconds until the second step: {seconds}.", "")

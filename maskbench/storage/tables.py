@@ -45,4 +45,9 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
     rows = [list(map(str, row)) for row in rows]
     numbers = [any(row[column][:1].isdecimal() for row in rows) for column in range(len(columns))]
     rule = ["---:" if right else "---" for right in numbers]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (columns, rule, *rows)) + "\n"
+    return "\n".join(map(markdown_line, (columns, rule, *rows))) + "\n"
+
+
+def markdown_line(cells: Sequence[str]) -> str:
+    """One line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
