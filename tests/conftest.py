@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -56,17 +57,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["torch._dynamo", "maskbench.training.summary", "maskbench.classification.jobs"])
+_forks.set_forkserver_preload(["torch._dynamo", "sklearn.ensemble"])
 
 
 class Forked:
-    """A script in a process of its own, forked from one that has imported torch: to import it takes seconds."""
+    """A script in a process of its own, forked from one that has imported torch: to import it takes seconds.
 
-    def __init__(self, script: str, *arguments: object, cwd: Path, **environment: str):
+    maskbench and matplotlib, which read the environment when they are imported, it imports anew. In place of a script
+    may be what else the interpreter takes: "-c" and code, or "-m" and a module.
+    """
+
+    def __init__(self, script: object, *arguments: object, cwd: Path, **environment: str):
         self._told = tempfile.TemporaryDirectory()  # not in ``cwd``: tests look at what a script leaves there
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        call = (script, [*map(str, arguments)], cwd, environment, self._told.name)
-        self.process = _forks.Process(target=_forked, args=call)
+        call = ([*map(str, (script, *arguments))], cwd, environment, self._told.name)
+        self.process = _forks.Process(target=forked.run, args=call)
         self.process.start()
 
     def finish(self, timeout: float = 240) -> SimpleNamespace:
@@ -78,18 +83,6 @@ class Forked:
         told = {name: Path(self._told.name, name).read_text() for name in ("stdout", "stderr")}
         self._told.cleanup()
         return SimpleNamespace(returncode=self.process.exitcode, **told)
-
-
-def _forked(script: str, arguments: list[str], cwd: Path, environment: dict[str, str], told: str) -> None:
-    os.setsid()
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(Path(told, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    os.environ.clear()
-    os.environ.update(environment)
-    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
-    os.chdir(cwd)
-    sys.argv = [script, *arguments]
-    runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
 def run_ranks(processes: int, script: str, *arguments: object, cwd: Path) -> str:
