@@ -2,13 +2,11 @@
 
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, Forked
 from PIL import Image
 
 from maskbench import inspect
@@ -46,8 +44,7 @@ def test_pairs_that_do_not_match_are_told_first(workplace, capsys, monkeypatch):
 
 def test_inspect_as_a_command(tmp_path):
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
-    command = [sys.executable, "-m", "maskbench.inspect", tmp_path / "picture.png"]
-    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    refused = Forked("-m", "maskbench.inspect", tmp_path / "picture.png", cwd=ROOT).finish()
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "picture.png: damaged" in refused.stderr
 
 

@@ -16,7 +16,7 @@ import joblib
 import matplotlib
 import pytest
 import torch
-from conftest import ROOT, TRAINING, Forked, pictures, run_script
+from conftest import ROOT, TRAINING, Forked, pictures
 
 from maskbench import system
 from maskbench.classification import figures
@@ -28,6 +28,7 @@ from maskbench.storage import atomic
 
 POOR = """
 import os, signal, sys
+sys.modules.pop("fcntl", None)
 class NoFcntl:
     def find_spec(self, name, path=None, target=None):
         if name == "fcntl":
@@ -38,10 +39,13 @@ del os.posix_fallocate, os.fchmod, signal.pthread_sigmask
 
 
 def test_what_a_system_lacks_changes_no_mask(workplace, tmp_path):
+    """From the interpreter's first import on; nor do streams that are closed: a process for each would take long."""
     (tmp_path / "sitecustomize.py").write_text(POOR)
     encoder = workplace / "runs" / "aae" / "0" / "encoder.pt"
-    arguments = ("--dataset", "digits", "--encoder", encoder, "--output", "poor.pt")
-    run_script("mask_dataset.py", *arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    arguments = f"--dataset digits --encoder {encoder} --output poor.pt"
+    command = f"{sys.executable} {ROOT / 'mask_dataset.py'} {arguments} >&- 2>&-"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment).returncode == 0
     there, here = masked_set.load(tmp_path / "poor.pt"), masked_set.load(workplace / "masked" / "digits.pt")
     assert torch.equal(there.gaussian, here.gaussian) and torch.equal(there.categorical, here.categorical)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -53,7 +57,7 @@ def test_other_scripts_start_there_too():
         f"{POOR}\nimport contextlib, runpy\nfor script in {others}:\n    sys.argv = [script, '--help']\n"
         "    with contextlib.suppress(SystemExit):\n        runpy.run_path(script, run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = Forked("-c", code, cwd=ROOT).finish()
     assert all(f"usage: {script}" in done.stdout for script in others) and done.stdout.count("  --seed ") == 3
 
 
@@ -96,6 +100,8 @@ def test_who_waits_for_a_folder_says_so(tmp_path, capsys):
 
 
 DRAWN = """
+import sys
+sys.stdout.reconfigure(encoding="ascii", errors="strict")  # as PYTHONIOENCODING=ascii has it
 from maskbench.runtime import command_line, plotting
 from pathlib import Path
 def main():
@@ -108,10 +114,9 @@ command_line.run(main)
 @pytest.mark.parametrize("styles", [b"text.usetex: True\nfont.family: No Such Font\n", b"font.family: caf\xe9\n"])
 def test_pictures_of_a_notebook_with_latex_and_another_encoding(tmp_path, styles):
     (tmp_path / "matplotlibrc").write_bytes(styles)
-    settings = {"MPLBACKEND": "module://no.such.backend", "MPLCONFIGDIR": str(tmp_path), "PYTHONIOENCODING": "ascii"}
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **settings}
-    done = subprocess.run([sys.executable, "-c", DRAWN], cwd=tmp_path, env=environment, check=True, capture_output=True)
-    assert done.stdout == b"0.9 ? 0.1\n"
+    settings = {"MPLBACKEND": "module://no.such.backend", "MPLCONFIGDIR": str(tmp_path)}
+    done = Forked("-c", DRAWN, cwd=tmp_path, **settings).finish()
+    assert done.returncode == 0 and done.stdout == "0.9 ? 0.1\n", done.stderr
     assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -134,10 +139,9 @@ def test_a_picture_that_cannot_be_drawn_costs_no_table(workplace, tmp_path, monk
 def test_a_broken_matplotlib_costs_no_table(workplace, tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise ImportError('libfreetype.so: not found')")
     masked = workplace / "masked" / "digits.pt"
-    arguments = ["--classes", "2", "--repeats", "1", "--methods", "forest", "--estimators", "5", "--output-dir", "out"]
-    command = [sys.executable, str(ROOT / "classify.py"), "--masked", str(masked), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    arguments = ("--classes", 2, "--repeats", 1, "--methods", "forest", "--estimators", 5, "--output-dir", "out")
+    done = Forked("classify.py", "--masked", masked, *arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path)).finish()
+    assert done.returncode == 0, done.stderr
     assert "digits.png: cannot be drawn, and is left out (libfreetype.so: not found)" in done.stderr
     assert (tmp_path / "out" / "digits.csv").exists() and not (tmp_path / "out" / "digits.png").exists()
 
@@ -154,11 +158,20 @@ def test_pictures_leave_the_callers_style_alone(tmp_path):
         assert matplotlib.rcParams["font.size"] == 3
 
 
+CLOSED = """
+import os, runpy, sys
+os.close(1), os.close(2)
+sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = None  # as the interpreter has them then
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
 def test_closed_streams_stop_nothing(workplace, tmp_path):
     masked = workplace / "masked" / "digits.pt"
-    arguments = "--classes 2 --repeats 1 --methods forest --estimators 5 --output-dir out"
-    command = f"{sys.executable} {ROOT / 'classify.py'} --masked {masked} {arguments} >&- 2>&-"
-    assert subprocess.run(["sh", "-c", command], cwd=tmp_path).returncode == 0
+    arguments = ("--classes", 2, "--repeats", 1, "--methods", "forest", "--estimators", 5, "--output-dir", "out")
+    done = Forked("-c", CLOSED, ROOT / "classify.py", "--masked", masked, *arguments, cwd=tmp_path).finish()
+    assert done.returncode == 0
     assert (tmp_path / "out" / "digits.csv").exists() and (tmp_path / "out" / "digits.png").exists()
 
 
@@ -203,16 +216,12 @@ def test_a_terminal_that_is_gone_stops_nothing():
         ({"RANK": "", "WORLD_SIZE": "", "LOCAL_WORLD_SIZE": "many"}, "unrecognized arguments: --learning-rate"),
         ({"LOKY_MAX_CPU_COUNT": "x"}, "LOKY_MAX_CPU_COUNT in the environment: 'x' is not a whole number"),
         ({"SKLEARN_WORKING_MEMORY": ""}, "SKLEARN_WORKING_MEMORY in the environment: '' is not a whole number"),
+        ({"MASKBENCH_BACKEND": "cpu"}, "MASKBENCH_BACKEND in the environment: 'cpu' is not reference"),
     ],
 )
 def test_odd_variables(tmp_path, variables, said):
     result = Forked("train_aae.py", "--learning-rate", 0.1, cwd=tmp_path, **variables).finish()
     assert result.returncode == 2 and said in result.stderr and "Traceback" not in result.stderr
-
-
-def test_an_odd_backend(tmp_path):  # which is looked at when maskbench is imported
-    result = run_script("train_aae.py", "--learning-rate", 0.1, cwd=tmp_path, check=False, MASKBENCH_BACKEND="cpu")
-    assert result.returncode == 2 and "MASKBENCH_BACKEND in the environment: 'cpu' is not reference" in result.stderr
 
 
 def test_home_folders_are_found_without_a_shell(monkeypatch, tmp_path):
@@ -312,8 +321,8 @@ def read_pictures_with_a_worker_that_dies(root: Path) -> None:
 
 
 def compute_in_workers_that_die(_: Path) -> None:
-    with workers.workers("loky", 2):
-        joblib.Parallel()(joblib.delayed(die)() for _ in range(2))
+    with workers.workers("loky", 2):  # which import nothing for this
+        joblib.Parallel()(joblib.delayed(signal.raise_signal)(signal.SIGKILL) for _ in range(2))
 
 
 @pytest.mark.parametrize(
@@ -334,14 +343,12 @@ def test_a_launcher_before_the_compiler():
         f"import os, runpy, sys\nsys.argv = ['setup.py', '--name']\nfor compiler in {list(compilers)}:\n"
         "    os.environ['CXX'] = compiler; runpy.run_path('setup.py'); print('chosen', os.environ['CXX'])"
     )
-    command, environment = [sys.executable, "-c", code], {**os.environ, "MASKBENCH_CUDA": "0"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    done = Forked("-c", code, cwd=ROOT, MASKBENCH_CUDA="0").finish()
     chosen = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("chosen ")]
-    assert chosen == list(compilers.values())
-    environment["CXX"] = "g++ 'half"
-    refused = subprocess.run([sys.executable, "setup.py", "--name"], cwd=ROOT, env=environment, capture_output=True)
-    assert refused.returncode == 1 and refused.stderr.startswith(b"CXX in the environment")
-    assert refused.stderr.count(b"\n") == 1
+    assert chosen == list(compilers.values()) and done.returncode == 0, done.stderr
+    refused = Forked("setup.py", "--name", cwd=ROOT, MASKBENCH_CUDA="0", CXX="g++ 'half").finish()
+    assert refused.returncode == 1 and refused.stderr.startswith("CXX in the environment")
+    assert refused.stderr.count("\n") == 1
 
 
 def test_an_sdist_is_a_checkout(tmp_path):
@@ -349,7 +356,8 @@ def test_an_sdist_is_a_checkout(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("_C*", "__pycache__"))
     for path in (*ROOT.glob("*.py"), ROOT / "pyproject.toml", ROOT / "README.md", ROOT / "requirements.txt"):
         shutil.copy(path, tmp_path)
-    subprocess.run([sys.executable, "setup.py", "-q", "sdist"], cwd=tmp_path, check=True, capture_output=True)
+    done = Forked(tmp_path / "setup.py", "-q", "sdist", cwd=tmp_path).finish()
+    assert done.returncode == 0, done.stderr
     (archive,) = (tmp_path / "dist").iterdir()
     shutil.unpack_archive(archive, tmp_path / "unpacked", filter="data")
     (folder,) = (tmp_path / "unpacked").iterdir()
@@ -359,11 +367,10 @@ def test_an_sdist_is_a_checkout(tmp_path):
 
 
 def test_the_package_says_where_its_scripts_are(tmp_path):
-    command = [sys.executable, "-m", "maskbench"]
-    here = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert f"python {ROOT / 'train_aae.py'} --help" in here
+    here = Forked("-m", "maskbench", cwd=ROOT).finish()
+    assert here.returncode == 0 and f"python {ROOT / 'train_aae.py'} --help" in here.stdout, here.stderr
     shutil.copytree(ROOT / "maskbench", tmp_path / "maskbench", ignore=shutil.ignore_patterns("__pycache__"))
-    alone = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    alone = Forked("-m", "maskbench", cwd=tmp_path).finish()
     assert alone.returncode == 2 and "use them from a checkout of maskbench" in alone.stderr
 
 
@@ -388,9 +395,12 @@ def test_a_key_survives_editors_and_comes_by_a_pipe(tmp_path):
     path.chmod(0o644)
     with pytest.raises(InputError, match=r"mode 0644.* pass it by a pipe: cat .* --key /dev/stdin"):
         key.load(path)
+    code = (
+        f"import os, runpy\nreader, writer = os.pipe()\nos.write(writer, {digits.encode()!r}); os.close(writer)\n"
+        f"os.dup2(reader, 0)\nrunpy.run_path({str(ROOT / 'mask_dataset.py')!r}, run_name='__main__')"
+    )
     arguments = "--method untrained --dataset digits --limit 8 --key /dev/stdin --output piped.pt"
-    command = f"cat {path} | {sys.executable} {ROOT / 'mask_dataset.py'} {arguments}"
-    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    done = Forked("-c", code, *arguments.split(), cwd=tmp_path).finish()
     assert done.returncode == 0, done.stderr
     assert masked_set.load(tmp_path / "piped.pt").method == "untrained+key"
     reader, writer = os.pipe()
@@ -475,6 +485,5 @@ def test_a_file_may_be_written_over_by_who_reads_it(workplace, tmp_path):
 
 def test_what_others_draw_is_drawn_as_they_asked():
     code = "from maskbench.runtime import matplotlib_import\nfrom matplotlib import pyplot\nprint(pyplot.get_backend())"
-    environment = {**os.environ, "MPLBACKEND": "svg"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = Forked("-c", code, cwd=ROOT, MPLBACKEND="svg").finish()
     assert done.stdout == "svg\n", done.stderr
