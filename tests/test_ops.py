@@ -1,15 +1,13 @@
 """What all ops share: which implementation runs where, on any thread, traced, or without the extension."""
 
 import importlib.machinery
-import os
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT, Forked
 from ops_common import (
     assert_close,
     logits,
@@ -181,21 +179,18 @@ def test_backend_names_what_runs():
         ops.backend("no such device")
 
 
-def run_python(code: str, package_folder: Path, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-W", "always", "-c", code],
-        cwd=package_folder,
-        env={k: v for k, v in os.environ.items() if k != "MASKBENCH_BACKEND"} | environment,
-        capture_output=True,
-        text=True,
-    )
-
-
-IMPORT_TWICE = "from maskbench import ops; import maskbench.ops; print(ops.backend('cpu'))"
+IMPORT_TWICE = """
+import warnings
+warnings.simplefilter("always")
+from maskbench import ops
+import maskbench.ops
+print(ops.backend("cpu"))
+"""
 
 
 @pytest.mark.parametrize("extension", ["missing", "for another torch", "broken"])
-def test_without_a_usable_extension_the_reference_runs_with_one_warning(tmp_path, extension):
+def test_without_a_usable_extension_the_reference_runs_with_one_warning(tmp_path, monkeypatch, extension):
+    monkeypatch.delenv("MASKBENCH_BACKEND", raising=False)
     package = Path(ops.__file__).parent.parent
     shutil.copytree(package, tmp_path / "maskbench", ignore=shutil.ignore_patterns("_C.*", "__pycache__"))
     library = tmp_path / f"maskbench/_C{importlib.machinery.EXTENSION_SUFFIXES[0]}"
@@ -203,23 +198,21 @@ def test_without_a_usable_extension_the_reference_runs_with_one_warning(tmp_path
         library.write_bytes(b"maskbench._C built for torch 1.0.0\0")
     elif extension == "broken":
         library.write_bytes(f"maskbench._C built for torch {torch.__version__}\0".encode())
-    done = run_python(IMPORT_TWICE, tmp_path)
+    done = Forked("-c", IMPORT_TWICE, cwd=tmp_path).finish()
     assert done.returncode == 0 and done.stdout == "reference\n", done.stderr
     assert done.stderr.count("RuntimeWarning") == 1
     assert "python setup.py build_ext --inplace --force" in done.stderr
 
 
 def test_the_reference_can_be_forced(monkeypatch):
-    root = Path(ops.__file__).parent.parent.parent
-    done = run_python(IMPORT_TWICE, root, MASKBENCH_BACKEND="reference")
+    done = Forked("-c", IMPORT_TWICE, cwd=ROOT, MASKBENCH_BACKEND="reference").finish()
     assert done.returncode == 0 and done.stdout == "reference\n" and "Warning" not in done.stderr, done.stderr
     monkeypatch.setenv("MASKBENCH_BACKEND", "fast")
     assert loading.load_kernels() == (frozenset(), "MASKBENCH_BACKEND must be reference or unset, got 'fast'")
 
 
 def test_facts_are_printed():
-    root = Path(ops.__file__).parent.parent.parent
-    done = subprocess.run([sys.executable, "-m", "maskbench.ops"], cwd=root, capture_output=True, text=True)
+    done = Forked("-m", "maskbench.ops", cwd=ROOT).finish()
     assert done.returncode == 0, done.stderr
     assert f"runs on cpu         {ops.backend('cpu')}" in done.stdout
     if ops.backend("cpu") == "cpu":

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Forked
 
 import classify
 import crosspair
@@ -228,12 +228,12 @@ def test_a_killed_run_resumes_after_its_finished_steps(tmp_path):
         f"steps = [Step('a', 1, [{note(notes, 'a')}]), Step('b', 1, [{sleep}])]\n"
         f"run_steps(steps, Path({str(tmp_path)!r}), 1, lambda: None)"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    forked = Forked("-c", program, cwd=ROOT)
     while not (pid.exists() and pid.read_text().endswith(" ")):
-        assert process.poll() is None
+        assert forked.process.exitcode is None
         time.sleep(0.02)
-    process.kill()
-    process.wait()
+    forked.process.kill()
+    forked.finish()
     deadline, command = time.monotonic() + 10, Path(f"/proc/{int(pid.read_text())}/cmdline")
     while command.exists() and command.read_bytes():  # empty: ended, and not waited for yet
         assert time.monotonic() < deadline, "the command outlives its parent"

@@ -9,13 +9,13 @@ import resource
 import shutil
 import stat
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, pictures, read_csv
+from conftest import ROOT, Forked, pictures, read_csv
 
 from maskbench import system
 from maskbench.data import masked_set
@@ -177,52 +177,58 @@ def test_two_processes_and_one_output_folder(complaint, workplace, tmp_path, scr
     assert not (tmp_path / "out").exists()  # nothing was written
 
 
-def test_the_lock_ends_with_its_process(tmp_path):
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_lock_ends_with_its_process(tmp_path, tmp_path_factory):
+    held = tmp_path_factory.mktemp("other") / "held"
     code = f"""
 import time
 from pathlib import Path
 from maskbench.storage import atomic
 with atomic.output_folder(Path({str(tmp_path)!r})):
-    print("held", flush=True)
+    Path({str(held)!r}).touch()
     time.sleep(60)
 """
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
+    forked = Forked("-c", code, cwd=ROOT)
+    wait_for(held.exists)
     with pytest.raises(InputError, match="another process"), atomic.output_folder(tmp_path):
         pass
-    process.kill()
-    process.wait()
+    forked.process.kill()
+    forked.finish()
     with atomic.output_folder(tmp_path):
         pass
 
 
 def test_workers_die_with_their_parent(tmp_path):
     pictures(tmp_path / "mine", 4)
+    told = tmp_path / "worker"
     code = f"""
 import os, time
 from maskbench.data import folders, datasets
 def hang(self, index):
-    print(os.getpid(), flush=True)
+    with open({str(told)!r}, "a") as file:
+        file.write(f"{{os.getpid()}}\\n")
     time.sleep(120)
 folders.FolderImages.__getitems__ = hang
 datasets.load("folder:{tmp_path}/mine", workers=2)
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    worker = int(process.stdout.readline())
-    process.kill()
-    process.wait()
+    forked = Forked("-c", code, cwd=ROOT)
+    wait_for(lambda: told.exists() and "\n" in told.read_text())
+    worker = int(told.read_text().split()[0])
+    forked.process.kill()
+    forked.finish()
 
     def alive() -> bool:
         with contextlib.suppress(OSError):
             return Path(f"/proc/{worker}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
         return False
 
-    deadline = time.monotonic() + 2  # torch's own watchdog looks every five seconds
-    while alive() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not alive()
+    wait_for(lambda: not alive(), seconds=2)  # torch's own watchdog looks every five seconds
 
 
 def test_keys_are_private_from_the_start(tmp_path, monkeypatch):
