@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.backend.context import set_start_method
 
 from maskbench.storage import tables
 
@@ -20,10 +21,12 @@ def installed(name: str) -> object:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_worker_stays():
-    """Workers of loky wait five minutes for more; here they serve two tests."""
+def workers_of_loky():
+    """Forked as conftest.Forked is; they wait five minutes for more, and here serve two tests."""
+    set_start_method("forkserver", force=True)
     yield
     get_reusable_executor().shutdown(wait=True)
+    set_start_method(None, force=True)
 
 
 def scores(folder: Path) -> list[dict]:
@@ -40,13 +43,17 @@ def test_every_back_end_has_the_same_scores(run_here, workplace, tmp_path, name)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="distributed is not installed")
-def test_a_cluster_that_runs_already(run_here, workplace, tmp_path, monkeypatch):
+def test_a_cluster_that_runs_already(run_here, workplace, tmp_path):
+    """Two workers that are threads here: what travels to them is written out and read all the same."""
+    import dask
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
-        run_here("classify.py", "--masked", workplace / "masked" / "digits.pt", *SMALL, "--backend", "dask")
+    workers = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "protocol": "tcp://"}
+    with LocalCluster(**workers, dashboard_address=None) as cluster:
+        with dask.config.set({"scheduler-address": cluster.scheduler_address}):  # as of DASK_SCHEDULER_ADDRESS
+            run_here("classify.py", "--masked", workplace / "masked" / "digits.pt", *SMALL, "--backend", "dask")
         assert cluster.scheduler.workers  # the script leaves it running
+        assert cluster.scheduler.transition_counter > 0  # and has used it
     assert scores(tmp_path) == scores(workplace / "runs" / "classify")
 
 
