@@ -153,7 +153,7 @@ class CallsOut:
 class Fuzzer:
     """Makes mutation number i of a file, the same one each time."""
 
-    contents: ClassVar[dict[bytes, bytes]] = {}  # of the originals
+    contents: ClassVar[dict[bytes, dict]] = {}  # of the originals
 
     def __init__(self, number: int, originals: dict[str, bytes], marker: str):
         self.random = np.random.default_rng([7, number])
@@ -259,8 +259,8 @@ class Fuzzer:
 
     def replace_field(self, data: bytes) -> bytes:
         if data not in self.contents:
-            self.contents[data] = pickle.dumps(torch.load(io.BytesIO(data), weights_only=True))
-        content = pickle.loads(self.contents[data])
+            self.contents[data] = torch.load(io.BytesIO(data), weights_only=True)
+        content = copy.deepcopy(self.contents[data])
         holder, key = content, self.one_of(list(content))
         while isinstance(holder[key], (dict, list)) and len(holder[key]) and self.below(4):
             holder = holder[key]
