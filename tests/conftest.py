@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["torch._dynamo", "sklearn.ensemble"])
+_forks.set_forkserver_preload(["torch._dynamo", "sklearn.datasets", "sklearn.ensemble"])
 
 
 class Forked:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL_TRAINING, TRAINING, Forked, pictures, read_csv
+from conftest import ROOT, SMALL_TRAINING, Forked, pictures, read_csv, run_in_process
 from PIL import Image
 
 from maskbench.errors import InputError
@@ -29,7 +29,7 @@ from maskbench.training.settings import Settings
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 KILLS = int(os.environ.get("MASKBENCH_KILLS", 2))
-TWO_EPOCHS = (*TRAINING, "--epochs", 2)  # what instance 0 of the workplace ran: 2 x 16 steps
+TWO_EPOCHS = (*SMALL_TRAINING, "--epochs", 2)  # 2 x 16 steps
 SIZES = dict(image_size=8, width=2, gaussian_dim=3, categories=2)
 
 
@@ -55,11 +55,24 @@ def assert_same_bits(folder: Path, unbroken: Path) -> None:
     assert not list(folder.glob(".*"))  # no temporary file stays behind
 
 
+def epochs(folder: Path) -> int:
+    return len(read_csv(folder / "metrics.csv")) - 1 if (folder / "metrics.csv").exists() else 0
+
+
 # training goes on to the same bits
 
 
-def test_sigkill_at_random_moments(workplace, tmp_path):
-    unbroken = workplace / "runs" / "aae" / "0"
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> Path:
+    """The folder of a training of two epochs that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("maskbench.training.summary.show", lambda *_: None)
+        run_in_process("train_aae.py", *TWO_EPOCHS, cwd=folder)
+    return folder / "runs" / "aae" / "0"
+
+
+def test_sigkill_at_random_moments(unbroken, tmp_path):
     folder = tmp_path / "runs" / "aae" / "0"
     arguments = [*TWO_EPOCHS, "--resume", "--checkpoint-minutes", 1e-6]  # a checkpoint after every step
     random = np.random.default_rng()
@@ -94,7 +107,7 @@ def test_sigkill_at_random_moments(workplace, tmp_path):
 
 
 def test_signals_stop_after_any_step_and_the_rest_gives_the_same_bits(
-    run_here, stop_after, workplace, tmp_path, capsys
+    run_here, stop_after, unbroken, tmp_path, capsys
 ):
     folder = tmp_path / "runs" / "aae" / "0"
     place = 0
@@ -108,7 +121,8 @@ def test_signals_stop_after_any_step_and_the_rest_gives_the_same_bits(
         name = signal.Signals(number).name
         assert f"stopped by {name} at runs/aae/0, epoch {1 + (at - 1) // 16}, step {1 + (at - 1) % 16}" in last
         assert re.search(
-            r"resume with: python \S*train_aae\.py --dataset photos --limit 256 --preset paper --epochs 2 --resume$",
+            r"resume with: python \S*train_aae\.py --dataset photos --limit 256 --preset paper --image-size 16 "
+            r"--gaussian-dim 32 --epochs 2 --resume$",
             last,
         )
         checkpoint = checkpoints.load_checkpoint(folder / "checkpoint.pt")
@@ -116,44 +130,38 @@ def test_signals_stop_after_any_step_and_the_rest_gives_the_same_bits(
         assert (folder / "encoder.pt").exists() == (at > 16)  # a half-trained epoch leaves no encoder
         place = at
     run_here("train_aae.py", *TWO_EPOCHS, "--resume")
-    assert_same_bits(folder, workplace / "runs" / "aae" / "0")
+    assert_same_bits(folder, unbroken)
 
 
 def test_instances_side_by_side_stop_together_and_resume_with_few_file_descriptors(tmp_path):
     folder = tmp_path / "runs" / "aae"
-    side_by_side = (*SMALL_TRAINING, "--instances", 2)
-    training = Forked("train_aae.py", *side_by_side, "--epochs", 9999, cwd=tmp_path, OMP_NUM_THREADS="2")
-    process, deadline = training.process, time.monotonic() + 120
-    while not all((folder / name / "encoder.pt").exists() for name in "01") and process.exitcode is None:
-        assert time.monotonic() < deadline or process.kill()
+    side_by_side = (*SMALL_TRAINING, "--epochs", 9999, "--instances")
+    # one that fails stops those beside it
+    (folder / "1" / "metrics.csv").mkdir(parents=True)  # a folder where its file is to be
+    failed = Forked("train_aae.py", *side_by_side, 3, cwd=tmp_path, OMP_NUM_THREADS="2").finish()
+    assert failed.returncode == 2 and "Traceback" not in failed.stderr
+    assert "runs/aae/1/metrics.csv: is a folder" in failed.stderr
+    assert "stopped by SIGTERM at runs/aae/0" in failed.stderr
+    assert not list((folder / "2").iterdir())  # was not begun
+    first = checkpoints.load_checkpoint(folder / "0" / "checkpoint.pt")
+
+    (folder / "1" / "metrics.csv").rmdir()
+    again = Forked("train_aae.py", *side_by_side, 2, "--resume", cwd=tmp_path, OMP_NUM_THREADS="2")
+    # a checkpoint that reached its process as shared tensors would take a descriptor for each of them
+    resource.prlimit(again.process.pid, resource.RLIMIT_NOFILE, (200, 200))
+    deadline = time.monotonic() + 120
+    wanted = [len(first["history"]) + 1, 1]
+    while not all(epochs(folder / name) >= least for name, least in zip("01", wanted, strict=True)):
+        assert again.process.exitcode is None and time.monotonic() < deadline, again.finish(0).stderr
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGTERM)  # as timeout and service managers do: children hear it twice
-    ended = training.finish()
-    said = ended.stderr
-    assert ended.returncode == 128 + signal.SIGTERM, said
-    epochs = []
+    os.killpg(again.process.pid, signal.SIGTERM)  # as timeout and service managers do: children hear it twice
+    ended = again.finish()
+    assert ended.returncode == 128 + signal.SIGTERM, ended.stderr
     for name in "01":
-        assert f"stopped by SIGTERM at runs/aae/{name}, epoch " in said
+        assert f"stopped by SIGTERM at runs/aae/{name}, epoch " in ended.stderr
         checkpoint = checkpoints.load_checkpoint(folder / name / "checkpoint.pt")
         assert checkpoint["threads"] == 1
-        epochs.append(len(checkpoint["history"]))
-    # a checkpoint that reached its process as shared tensors would take a descriptor for each of them
-    flags = ("--epochs", max(epochs) + 1, "--resume")
-    again = Forked("train_aae.py", *side_by_side, *flags, cwd=tmp_path, OMP_NUM_THREADS="2")
-    resource.prlimit(again.process.pid, resource.RLIMIT_NOFILE, (200, 200))
-    ended = again.finish()
-    assert ended.returncode == 0, ended.stderr
-    assert [len(read_csv(folder / name / "metrics.csv")) - 1 for name in "01"] == [max(epochs) + 1] * 2
-
-
-def test_an_instance_that_fails_stops_those_beside_it(tmp_path):
-    arguments = (*SMALL_TRAINING, "--epochs", 9999, "--instances", 3)
-    (tmp_path / "runs" / "aae" / "1" / "metrics.csv").mkdir(parents=True)  # a folder where its file is to be
-    result = Forked("train_aae.py", *arguments, cwd=tmp_path, OMP_NUM_THREADS="2").finish()
-    assert result.returncode == 2 and "Traceback" not in result.stderr
-    assert "runs/aae/1/metrics.csv: is a folder" in result.stderr
-    assert "stopped by SIGTERM at runs/aae/0" in result.stderr
-    assert not list((tmp_path / "runs" / "aae" / "2").iterdir())  # was not begun
+        assert len(checkpoint["history"]) == epochs(folder / name)
 
 
 def test_checkpoint_minutes(monkeypatch):
@@ -170,7 +178,7 @@ def test_checkpoint_minutes(monkeypatch):
 
 
 def test_the_number_of_threads_is_restored(run_here, tmp_path, capsys):
-    arguments = (*TRAINING, "--resume", "--epochs", 1)
+    arguments = (*SMALL_TRAINING, "--resume", "--epochs", 1)
     run_here("train_aae.py", *arguments)
     path = tmp_path / "runs" / "aae" / "0" / "checkpoint.pt"
     content = checkpoints.load_checkpoint(path)
@@ -220,7 +228,7 @@ def test_other_images_than_the_checkpoints_are_refused(run_here, complaint, tmp_
     assert "its images are not those" in complaint("train_aae.py", *arguments, 2)
 
 
-def test_training_on_a_disk_that_fails_goes_on_later(run_here, complaint, workplace, tmp_path, monkeypatch):
+def test_training_on_a_disk_that_fails_goes_on_later(run_here, complaint, unbroken, tmp_path, monkeypatch):
     replace, writes = os.replace, []
 
     def fails_at_the_seventh(*arguments: object) -> None:
@@ -234,8 +242,8 @@ def test_training_on_a_disk_that_fails_goes_on_later(run_here, complaint, workpl
     assert "checkpoint.pt: cannot be written (No space left on device)" in complaint("train_aae.py", *arguments)
     monkeypatch.undo()
     assert len(checkpoints.load_checkpoint(tmp_path / "runs" / "aae" / "0" / "checkpoint.pt")["losses"]) == 6
-    run_here("train_aae.py", *arguments)
-    assert_same_bits(tmp_path / "runs" / "aae" / "0", workplace / "runs" / "aae" / "0")
+    run_here("train_aae.py", *TWO_EPOCHS, "--resume")
+    assert_same_bits(tmp_path / "runs" / "aae" / "0", unbroken)
 
 
 # numbers
