@@ -270,7 +270,8 @@ class Planted:
             torch.randn(NUMBERS, generator=generator).sign(),
         )
 
-    def images(self, numbers: torch.Tensor) -> torch.Tensor:
+    def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        numbers = sources(count, NUMBERS, generator)
         return (0.5 + 0.1 * numbers @ self.basis).clamp(0, 1).view(-1, 3, SMALL, SMALL)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -290,25 +291,33 @@ class PlantedDecoder(nn.Module):
         return self.linear(codes).view(-1, 3, SMALL, SMALL)
 
 
-def given(attack: plan.Attack, generator: torch.Generator, noise: bool) -> tuple[Knowledge, dict[str, torch.Tensor]]:
+@pytest.fixture(scope="module")
+def scene() -> tuple[Planted, Public, Instance, Instance]:
+    """What was planted, public images, the attacker's own instance and the stolen one: he learns from them once."""
+    generator = torch.Generator().manual_seed(0)
+    planted = Planted(generator)
+    public = Public(planted.draw(5000, generator).mul(255).round().to(torch.uint8))
+    own = Instance(planted.encode, public, PlantedDecoder(planted))
+    return planted, public, own, Instance(planted.encode, public)
+
+
+def given(
+    attack: plan.Attack, scene: tuple, generator: torch.Generator, noise: bool
+) -> tuple[Knowledge, dict[str, torch.Tensor]]:
     """What an attack of the table may know, and the truth; of ``noise``, masks say nothing of the images.
 
     Where the attacker has to find out how the owner's codes lie to his own, they are turned.
     """
-
-    def draw(count: int) -> torch.Tensor:
-        return planted.images(sources(count, NUMBERS, generator))
+    planted, public, own, stolen = scene
+    turned = attack.threat in ("known-pairs", "oracle") or attack.name == "unpaired" or attack.masks is plan.keyed
 
     def mask(images: torch.Tensor, again: bool = False) -> torch.Tensor:
         codes = (planted.turned if turned or again else planted.encode)(images)
         return 3 * torch.randn(codes.shape, generator=generator) if noise else codes
 
-    planted = Planted(generator)
-    turned = attack.threat in ("known-pairs", "oracle") or attack.name == "unpaired" or attack.masks is plan.keyed
-    public = Public(draw(5000).mul(255).round().to(torch.uint8))
-    own = Instance(planted.encode, public, PlantedDecoder(planted))
     # who answers with a known image needs many
-    secret, known, others = draw(100), draw(3000 if attack.name == "retrieval" else 300), draw(5000)
+    counts = 100, 3000 if attack.name == "retrieval" else 300, 5000
+    secret, known, others = (planted.draw(count, generator) for count in counts)
     order = torch.randperm(100, generator=generator)
     labels = planted.encode(known)[:, 0] > planted.encode(known)[:, 1]
     told = 0.0 if noise else 3.0  # how much more members' codes differ
@@ -321,7 +330,7 @@ def given(attack: plan.Attack, generator: torch.Generator, noise: bool) -> tuple
         own=own,
         pairs=Pairs(mask(known), known) if attack.pairs is not plan.none else None,
         oracle=limited_oracle(mask, 12) if attack.threat == "oracle" else None,
-        stolen=Instance(planted.encode, public) if attack.threat == "stolen-encoder" else None,
+        stolen=stolen if attack.threat == "stolen-encoder" else None,
         second={"set": mask(secret[order], again=True)} if attack.threat == "two-releases" else None,
         labelled=Labelled(mask(known), labels.long(), "set"),
         membership=Membership(members[0][:200], members[1][:200], torch.cat([x[200:] for x in members]), "set"),
@@ -354,10 +363,10 @@ DIFFERENT = list({(attack.run, attack.threat): attack for attack in reversed(pla
 
 @pytest.mark.parametrize("attack", DIFFERENT, ids=[f"{a.threat}-{a.name}-{a.run.__name__}" for a in DIFFERENT])
 @torch.no_grad()
-def test_every_attack_of_the_table(generator, attack):
-    share = found(attack, *given(attack, generator, noise=False))
+def test_every_attack_of_the_table(generator, scene, attack):
+    share = found(attack, *given(attack, scene, generator, noise=False))
     assert share > 0.6, "what is planted is not found"
-    share = found(attack, *given(attack, generator, noise=True))
+    share = found(attack, *given(attack, scene, generator, noise=True))
     # chance names one of a hundred; answers of yes or no are few
     most = {scores.RECONSTRUCTION: 0.03, scores.REIDENTIFICATION: 0.06, scores.RELEASES: 0.06}.get(attack.kind, 0.25)
     assert share < most, "something is found in noise"
