@@ -106,9 +106,7 @@ def test_sigkill_at_random_moments(unbroken, tmp_path):
     print(f"{finished + 1} trainings finished, all to the same bits")
 
 
-def test_signals_stop_after_any_step_and_the_rest_gives_the_same_bits(
-    run_here, stop_after, unbroken, tmp_path, capsys
-):
+def test_signals_stop_after_any_step_and_the_rest_gives_the_same_bits(run_here, stop_after, unbroken, tmp_path, capsys):
     folder = tmp_path / "runs" / "aae" / "0"
     place = 0
     # after the first step, in the middle, after the last step of an epoch, after the first of the next, before the end
