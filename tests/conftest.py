@@ -22,7 +22,8 @@ import pytest
 import torch
 from PIL import Image
 
-from maskbench.leakage.attacks import decoders
+from maskbench.leakage import scores
+from maskbench.leakage.attacks import decoders, reidentification
 from maskbench.runtime.matplotlib_import import Figure
 from maskbench.runtime.stopping import Stopper
 
@@ -205,8 +206,10 @@ def few_steps(monkeypatch):
 
 
 @pytest.fixture
-def hasty_decoders(monkeypatch):
-    """Attackers train their decoders for a moment."""
+def hasty_attackers(monkeypatch):
+    """Attackers train their decoders for a moment and begin transport once; few samples are drawn for intervals."""
+    monkeypatch.setattr(reidentification, "STARTS", (12.0,))
+    monkeypatch.setattr(scores, "RESAMPLES", 100)
     monkeypatch.setattr(decoders, "FEWEST", 10)
     monkeypatch.setattr(decoders, "EPOCHS", (1, 1))
     monkeypatch.setattr(decoders, "FINE", 200)

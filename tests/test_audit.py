@@ -13,7 +13,7 @@ from conftest import pictures
 
 import classify
 from maskbench.leakage import audit, figures, frontier, plan, release, report, scores, threats
-from maskbench.leakage.attacks import decoders, reidentification
+from maskbench.leakage.attacks import decoders
 from maskbench.leakage.settings import Release
 from maskbench.leakage.table import COLUMNS, Table
 from maskbench.models import Decoder, Encoder, checkpoints
@@ -33,13 +33,11 @@ pytestmark = pytest.mark.usefixtures("few_steps", "undrawn")
 
 
 @pytest.mark.pixels
-@pytest.mark.usefixtures("hasty_decoders")
+@pytest.mark.usefixtures("hasty_attackers")
 def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(frontier, "DRAWS", 1)
     monkeypatch.setattr(classify, "Settings", functools.partial(classify.Settings, epochs=5, estimators=10))
     monkeypatch.setattr(decoders, "FEWEST", 30)
-    monkeypatch.setattr(reidentification, "STARTS", (12.0,))
-    monkeypatch.setattr(scores, "RESAMPLES", 100)
     small = ("--image-size", 16, "--preset", "paper", "--gaussian-dim", 64, "--epochs", 2, "--instances", 2)
     photos = ("--dataset", "photos", "--limit", 256)
     run_here("train_aae.py", *photos, *small)

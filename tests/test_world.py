@@ -214,7 +214,7 @@ def test_noise_is_on_what_is_released_and_on_what_is_learned_from(world):
 
 
 @pytest.mark.parametrize("mask", ["aae+noise0.5", "aae+noise0.5+key", "aae+noise0"])
-@pytest.mark.usefixtures("hasty_decoders")
+@pytest.mark.usefixtures("hasty_attackers")
 def test_masks_in_noise_are_attacked_in_every_way(world, monkeypatch, mask):
     monkeypatch.setattr(threats, "PAIRS", (10,))
     steps = list(plan.steps(mask, world.images))
@@ -309,6 +309,7 @@ def test_an_oracle_masks_no_more_than_it_may(world):
         knowledge.oracle.ask(images[:1])
 
 
+@pytest.mark.usefixtures("hasty_attackers")
 def test_one_line_of_the_table_is_an_attack(world, tmp_path, monkeypatch):
     def grey(knowledge: Knowledge) -> dict[str, torch.Tensor]:
         return {name: torch.full((len(codes), 3, 16, 16), 0.5) for name, codes in knowledge.masks.items()}
