@@ -21,7 +21,7 @@ from maskbench.models.sizes import depth, has_bfloat16
 
 FEWEST = 1000  # known pairs that a decoder is trained from scratch with
 PASSES, EPOCHS = 30_000, (10, 50)  # images that it sees in training, or more; how often each, at least and at most
-FINE = 20_000  # images that a decoder sees that is trained on for another loss, or all of them once
+FINE = 20_000  # images that a decoder sees that is trained on for the eye or for SSIM, or all of them once
 PERCEPTUAL = 0.1  # weight of the perceptual distance beside the squared error
 INVERTED = 50  # masks of each set that gradient inversion attacks: it takes seconds an image
 
@@ -314,7 +314,7 @@ def similar_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """Known pairs: as :func:`inverse_from_pairs`, for SSIM. Images by set."""
     pairs, align = knowledge.pairs, ridge.to_own(knowledge)
     return knowledge.decoded(
-        inverse_decoder(pairs.codes, pairs.images, knowledge.own.decode, align, loss=dissimilarity)
+        inverse_decoder(pairs.codes, pairs.images, knowledge.own.decode, align, FINE, dissimilarity)
     )
 
 
@@ -322,7 +322,7 @@ def similar_from_pseudo_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """Known pairs: as :func:`similar_from_pairs`, with :func:`ridge.pseudo_pairs`. Images by set."""
     own = knowledge.own
     pairs, align = ridge.pseudo_pairs(own, knowledge.pairs, knowledge.collection)
-    return knowledge.decoded(inverse_decoder(pairs.codes, pairs.images, own.decode, align, loss=dissimilarity))
+    return knowledge.decoded(inverse_decoder(pairs.codes, pairs.images, own.decode, align, FINE, dissimilarity))
 
 
 def similar_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
