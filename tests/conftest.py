@@ -1,4 +1,7 @@
-"""What the tests share: scripts run as a user runs them, and one tiny trained set of everything."""
+"""What the tests share: scripts run as a user runs them, and one tiny trained set of everything.
+
+What takes seconds to import is imported where it is needed: the process that deals the tests out to others needs none.
+"""
 
 import contextlib
 import csv
@@ -19,13 +22,7 @@ from types import SimpleNamespace
 import forked
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-
-from maskbench.leakage import scores
-from maskbench.leakage.attacks import decoders, reidentification
-from maskbench.runtime.matplotlib_import import Figure
-from maskbench.runtime.stopping import Stopper
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING = ("--dataset", "photos", "--limit", 256, "--preset", "paper")  # 16 steps an epoch
@@ -33,12 +30,12 @@ SMALL_TRAINING = (*TRAINING, "--image-size", 16, "--gaussian-dim", 32)  # as man
 
 pytest.register_assert_rewrite("ops_common")  # says, as in a test, what was compared
 
-# begun first, so that no worker has a long file left when the others are done; the second, while the first makes the
-# workplace, is one that does not wait for it
+# begun first, so that no worker has a long file left when the others are done; the first does not need the workplace at
+# once, and the second makes it
 LONG = (
     "faults",
-    "distributed",
     "scripts",
+    "distributed",
     "systems",
     "audit",
     "world",
@@ -48,8 +45,6 @@ LONG = (
     "writes",
     "ops",
 )
-
-torch.set_num_threads(1)  # as the scripts run below: the same bits in this process and in others
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -130,6 +125,14 @@ def pictures(folder: Path, count: int, classes: int = 1) -> None:
             Image.fromarray(pixels).save(folder / f"class{label}" / f"{number:02}.png")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """As the scripts run below: the same bits in this process and in others."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def environment_stays():
     """A test that sets variables for children (dask does: MKL_NUM_THREADS=1) sets them for no other test."""
@@ -142,6 +145,8 @@ def environment_stays():
 
 def run_in_process(script: str, *arguments: object, cwd: Path) -> None:
     """Run a script whole, but in this process: importing torch each time would take minutes."""
+    import torch
+
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
         patch.setattr(sys, "argv", [script, *map(str, arguments)])
@@ -158,6 +163,8 @@ def run_here(tmp_path, monkeypatch, request):
     Figures are made, but turned to pixels, which takes a second each, only for tests that are marked ``pixels``.
     """
     if request.node.get_closest_marker("pixels") is None:
+        from maskbench.runtime.matplotlib_import import Figure
+
         monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: file.write(b"\x89PNG"))
 
     def run(script: str, *arguments: object) -> None:
@@ -170,6 +177,8 @@ def run_here(tmp_path, monkeypatch, request):
 @pytest.fixture
 def stop_after(monkeypatch):
     """Sends this process a signal when the training has made so many steps."""
+    from maskbench.runtime.stopping import Stopper
+
     signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, it is ignored
     due = Stopper.due
 
@@ -190,6 +199,8 @@ def stop_after(monkeypatch):
 
 @pytest.fixture
 def generator():
+    import torch
+
     return torch.Generator().manual_seed(0)
 
 
@@ -207,15 +218,22 @@ def few_steps(monkeypatch):
 
 @pytest.fixture
 def hasty_attackers(monkeypatch):
-    """Attackers train their decoders for a moment and begin transport once; few samples are drawn for intervals."""
-    monkeypatch.setattr(reidentification, "STARTS", (12.0,))
+    """Attackers train their decoders for a moment and seldom begin again; few samples are drawn for intervals."""
+    from maskbench.leakage import scores
+    from maskbench.leakage.attacks import decoders, reidentification
+
     monkeypatch.setattr(scores, "RESAMPLES", 100)
+    monkeypatch.setattr(reidentification, "STARTS", (12.0,))
     monkeypatch.setattr(decoders, "FEWEST", 10)
     monkeypatch.setattr(decoders, "EPOCHS", (1, 1))
     monkeypatch.setattr(decoders, "FINE", 200)
     monkeypatch.setattr(decoders, "INVERTED", 12)
-    for name, least in (("inverse_decoder", {"passes": 50}), ("gradient_inversion", {"steps": 2})):
-        monkeypatch.setattr(decoders, name, functools.partial(getattr(decoders, name), **least))
+    for module, name, least in (
+        (decoders, "inverse_decoder", {"passes": 50}),
+        (decoders, "gradient_inversion", {"steps": 2}),
+        (reidentification, "matched_in_turns", {"rounds": 2}),
+    ):
+        monkeypatch.setattr(module, name, functools.partial(getattr(module, name), **least))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What torchrun does with a script, but with processes that are forked from one that has imported torch.
 
-What depends on a fresh process, such as the order of imports and of what is ended, test_distributed.py looks at once
-with torchrun itself.
+What depends on a fresh process, such as the order of imports and of what is ended, continuous integration looks at with
+torchrun itself.
 
 elastic.py PROCESSES SCRIPT ARGUMENTS...
 """

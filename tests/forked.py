@@ -6,13 +6,13 @@ import runpy
 import sys
 from pathlib import Path
 
-import torch
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(command: list[str], cwd: Path, environment: dict[str, str], told: str) -> None:
     """What the interpreter does with its arguments: ``-c`` and code, ``-m`` and a module, or a script."""
+    import torch  # not for the process that makes others of it
+
     os.setsid()
     multiprocessing.set_start_method(None, force=True)  # its own children begin as those of any process
     for number, name in ((1, "stdout"), (2, "stderr")):

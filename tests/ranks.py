@@ -54,7 +54,7 @@ def learn_closed_forms(state: TrainingState, shares: list[torch.Tensor]) -> None
 def everything() -> dict:
     found = {}
     for preset in PRESETS:
-        found[f"{preset} 20"] = steps_of(preset, torch.float64, 20)
+        found[f"{preset} 10"] = steps_of(preset, torch.float64, 10)
         found[f"{preset} 1"] = steps_of(preset, torch.float32, 1, learning=False)
     return found
 

@@ -4,6 +4,7 @@ MASKBENCH_KILLS=50 python -m pytest tests/test_faults.py -k sigkill -s    # long
 """
 
 import errno
+import multiprocessing
 import os
 import re
 import resource
@@ -20,6 +21,7 @@ from PIL import Image
 
 from maskbench.errors import InputError
 from maskbench.models import checkpoints
+from maskbench.runtime import child_processes
 from maskbench.runtime.stopping import Stopper
 from maskbench.storage import ledger, pt
 from maskbench.training.journal import stop_if_not_finite
@@ -131,35 +133,49 @@ def test_signals_stop_after_any_step_and_the_rest_gives_the_same_bits(run_here, 
     assert_same_bits(folder, unbroken)
 
 
-def test_instances_side_by_side_stop_together_and_resume_with_few_file_descriptors(tmp_path):
+def test_instances_side_by_side_stop_together_and_resume_with_few_file_descriptors(unbroken, tmp_path):
     folder = tmp_path / "runs" / "aae"
-    side_by_side = (*SMALL_TRAINING, "--epochs", 9999, "--instances")
-    # one that fails stops those beside it
-    (folder / "1" / "metrics.csv").mkdir(parents=True)  # a folder where its file is to be
-    failed = Forked("train_aae.py", *side_by_side, 3, cwd=tmp_path, OMP_NUM_THREADS="2").finish()
-    assert failed.returncode == 2 and "Traceback" not in failed.stderr
-    assert "runs/aae/1/metrics.csv: is a folder" in failed.stderr
-    assert "stopped by SIGTERM at runs/aae/0" in failed.stderr
-    assert not list((folder / "2").iterdir())  # was not begun
-    first = checkpoints.load_checkpoint(folder / "0" / "checkpoint.pt")
-
-    (folder / "1" / "metrics.csv").rmdir()
-    again = Forked("train_aae.py", *side_by_side, 2, "--resume", cwd=tmp_path, OMP_NUM_THREADS="2")
+    shutil.copytree(unbroken, folder / "0")  # two epochs; the other one begins
+    flags = (*SMALL_TRAINING, "--epochs", 9999, "--instances", 2, "--resume")
+    training = Forked("train_aae.py", *flags, cwd=tmp_path, OMP_NUM_THREADS="2")
     # a checkpoint that reached its process as shared tensors would take a descriptor for each of them
-    resource.prlimit(again.process.pid, resource.RLIMIT_NOFILE, (200, 200))
+    resource.prlimit(training.process.pid, resource.RLIMIT_NOFILE, (200, 200))
     deadline = time.monotonic() + 120
-    wanted = [len(first["history"]) + 1, 1]
-    while not all(epochs(folder / name) >= least for name, least in zip("01", wanted, strict=True)):
-        assert again.process.exitcode is None and time.monotonic() < deadline, again.finish(0).stderr
+    while epochs(folder / "0") < 3 or epochs(folder / "1") < 1:
+        assert training.process.exitcode is None and time.monotonic() < deadline, training.finish(0).stderr
         time.sleep(0.05)
-    os.killpg(again.process.pid, signal.SIGTERM)  # as timeout and service managers do: children hear it twice
-    ended = again.finish()
+    os.killpg(training.process.pid, signal.SIGTERM)  # as timeout and service managers do: children hear it twice
+    ended = training.finish()
     assert ended.returncode == 128 + signal.SIGTERM, ended.stderr
     for name in "01":
         assert f"stopped by SIGTERM at runs/aae/{name}, epoch " in ended.stderr
         checkpoint = checkpoints.load_checkpoint(folder / name / "checkpoint.pt")
         assert checkpoint["threads"] == 1
         assert len(checkpoint["history"]) == epochs(folder / name)
+
+
+def an_instance(folder: Path) -> None:
+    """One that fails where it cannot write its file, once another works; the others work until they are stopped."""
+    (folder / "begun").touch()
+    fails, deadline = (folder / "metrics.csv").is_dir(), time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if fails and (folder.parent / "0" / "begun").exists():
+            raise InputError(f"{folder}/metrics.csv: is a folder")
+        time.sleep(0.01)
+    (folder / "done").touch()
+
+
+def test_an_instance_that_fails_stops_those_beside_it(tmp_path, monkeypatch, capfd):
+    for name in "012":
+        (tmp_path / name).mkdir()
+    (tmp_path / "1" / "metrics.csv").mkdir()
+    monkeypatch.setattr(torch.multiprocessing, "get_context", lambda _: multiprocessing.get_context("fork"))
+    with pytest.raises(SystemExit) as stop:
+        child_processes.run_in_parallel(an_instance, [(tmp_path / name,) for name in "012"], jobs=2)
+    said = capfd.readouterr().err
+    assert stop.value.code == 2 and said.count(": error: ") == 1 and "1/metrics.csv: is a folder" in said
+    assert (tmp_path / "0" / "begun").exists() and not (tmp_path / "2" / "begun").exists()
+    assert not (tmp_path / "0" / "done").exists() and not multiprocessing.active_children()
 
 
 def test_checkpoint_minutes(monkeypatch):

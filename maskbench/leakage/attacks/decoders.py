@@ -314,7 +314,7 @@ def similar_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """Known pairs: as :func:`inverse_from_pairs`, for SSIM. Images by set."""
     pairs, align = knowledge.pairs, ridge.to_own(knowledge)
     return knowledge.decoded(
-        inverse_decoder(pairs.codes, pairs.images, knowledge.own.decode, align, FINE, dissimilarity)
+        inverse_decoder(pairs.codes, pairs.images, knowledge.own.decode, align, passes=FINE, loss=dissimilarity)
     )
 
 
@@ -322,7 +322,9 @@ def similar_from_pseudo_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """Known pairs: as :func:`similar_from_pairs`, with :func:`ridge.pseudo_pairs`. Images by set."""
     own = knowledge.own
     pairs, align = ridge.pseudo_pairs(own, knowledge.pairs, knowledge.collection)
-    return knowledge.decoded(inverse_decoder(pairs.codes, pairs.images, own.decode, align, FINE, dissimilarity))
+    return knowledge.decoded(
+        inverse_decoder(pairs.codes, pairs.images, own.decode, align, passes=FINE, loss=dissimilarity)
+    )
 
 
 def similar_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
