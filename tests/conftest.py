@@ -42,6 +42,7 @@ LONG = (
     "backends",
     "attacks",
     "cuda_on_cpu",
+    "training",
     "writes",
     "ops",
 )

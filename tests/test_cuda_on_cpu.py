@@ -163,7 +163,7 @@ def test_draws_use_all_64_bits(kernels, seed, offset, rows, sizes, first_row):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(1, 1), (2, 16), (2, 17), (3, 41), (2, 4097), (1, 70_001)])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 16), (2, 17), (3, 41), (2, 2049), (1, 70_001)])
 def test_losses_do_not_depend_on_the_order_of_blocks(kernels, shape, dtype):
     real, fake = inputs(*shape, dtype=dtype)
     needed = -(-2 * real.numel() // THREADS)

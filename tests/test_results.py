@@ -225,10 +225,10 @@ def test_codes_told_from_the_prior():
     normal = torch.randn(1200, 8, generator=generator)
     chance, known = (0.45, 0.55), (0.85, 1)
     for codes, logistic, mlp, length in (
-        (normal, chance, chance, chance),
         (normal.sign(), chance, (0.9, 1), known),  # means and standard deviations are the same
         (8**0.5 * torch.nn.functional.normalize(normal), chance, (0.5, 1), known),  # all of one length
         (normal + 1, known, known, (0.55, 0.85)),
+        (normal, chance, chance, chance),
     ):
         told = evaluation.told_from_prior(codes)
         for name, (low, high) in {"logistic": logistic, "mlp": mlp, "length": length}.items():

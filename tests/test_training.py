@@ -191,7 +191,7 @@ class PlainLoop:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_step_is_that_of_a_plain_loop(preset):
     state, plain = make(preset, torch.float64), PlainLoop(make(preset, torch.float64))
-    for batch in mini_batches(preset, 40, torch.float64):
+    for batch in mini_batches(preset, 20, torch.float64):
         losses = take_step(state, *batch)
         torch.testing.assert_close(losses, plain(*batch), rtol=1e-8, atol=0)
     for name in ("encoder", "decoder", "gaussian_discriminator", "categorical_discriminator"):
@@ -407,7 +407,7 @@ def test_after_every_epoch_a_copy_of_the_encoder_forgets(preset, tmp_path):
     """Of images of few patterns, codes in training tell nearly all, those of encoder.pt what was not erased."""
     random = torch.Generator().manual_seed(0)
     patterns = torch.rand(8, 1, 4, 4, generator=random)
-    grey = F.interpolate(torch.einsum("nk,kchw->nchw", torch.rand(400, 8, generator=random), patterns), size=16)
+    grey = F.interpolate(torch.einsum("nk,kchw->nchw", torch.rand(240, 8, generator=random), patterns), size=16)
     images = grey.mul(255 / grey.max()).to(torch.uint8).repeat(1, 3, 1, 1)
     settings = Settings("", None, 16, 24, 5, preset, 1.0, 16, 1e-3, 0)
     run = Run(settings, 2, TrainingImages(images, images[:8], ""), environment(torch.device("cpu"), False))
