@@ -1,11 +1,12 @@
-"""What is each addition to the paper's text worth? Preset paper with one more addition a row, then with one fewer.
+"""What is each part of a preset worth? Of preset paper, each addition to the paper's text.
 
-    python benchmarks/ablation.py                    # CIFAR-10 and CIFAR-100 in data/; about 50 minutes on one core
-    python benchmarks/ablation.py --save             # also into results/ablation.csv
+    python benchmarks/ablation.py                      # CIFAR-10 and CIFAR-100 in data/; about 50 minutes on one core
+    python benchmarks/ablation.py --save               # also into results/ablation.csv
+    python benchmarks/ablation.py --preset invariant   # what keeps its codes from collapsing; about 30 minutes
 
 A row "added" is a training by train_aae.py without the additions of the rows below it, a row "left out" one of the
-whole preset without that addition. Then the encoder masks CIFAR-100, and a random forest classifies draws of three
-classes. docs/method.md has the table.
+whole preset without that part. Then the encoder masks CIFAR-100, and a random forest classifies draws of three classes.
+docs/method.md has the tables.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import classify
 import mask_dataset
 import train_aae
 from maskbench.data import datasets
-from maskbench.models import Discriminator, checkpoints, decoder, encoder, evaluation, heads, layers
+from maskbench.models import PRESETS, Discriminator, checkpoints, decoder, encoder, evaluation, heads, layers
 from maskbench.runtime import command_line
 from maskbench.runtime.machine import commit
 from maskbench.storage import tables
@@ -38,6 +39,7 @@ COLUMNS = (
     "told_from_prior",
     "told_by_length",
     "category_max",
+    "dimensions",
     "forest_accuracy",
     "commit",
 )
@@ -64,10 +66,18 @@ ADDITIONS: dict[str, list[mock._patch]] = {
         train_aae, Discriminator=lambda features, reads_length=False: Discriminator(features)
     ),
 }
+# what may keep the codes of preset invariant from collapsing
+PARTS: dict[str, list[mock._patch]] = {
+    "nothing": [],
+    "the priors": patched(train_aae, PRIOR_PULL=0.0),
+    "the decorrelation": patched(train_aae, DECORRELATION=0.0),
+    "both": patched(train_aae, PRIOR_PULL=0.0, DECORRELATION=0.0),
+}
 
 
 def main() -> None:
     parser = common.parser(__doc__)
+    parser.add_argument("--preset", choices=PRESETS, default="paper", help="whose parts are left out")
     parser.add_argument("--epochs", type=command_line.integer(1), default=3, help="of each training")
     parser.add_argument("--limit", type=command_line.integer(2000), default=20_000, help="images trained on")
     parser.add_argument("--draws", type=command_line.integer(1), default=5, help="of three classes")
@@ -77,23 +87,38 @@ def main() -> None:
     trainings = [(name, "added", names[number:]) for number, name in enumerate(names, 1)]
     # without the last one: the last but one of the rows above
     trainings += [(name, "left out", [name]) for name in names[1:-1]]
+    if args.preset == "invariant":
+        trainings = [(name, "left out", [name]) for name in PARTS]
+    patches = ADDITIONS | PARTS
     for name, kind, missing in trainings:
         with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
             # rows below first, so that of two patches of one name the upper row's holds
-            for patch in (patch for other in reversed(missing) for patch in ADDITIONS[other]):
+            for patch in (patch for other in reversed(missing) for patch in patches[other]):
                 stack.enter_context(patch)
             rows.append([name, kind, *measure(Path(folder), args), commit()])
         print(tables.markdown(COLUMNS, [[shown(value) for value in row] for row in rows]), flush=True)
         if args.save:
-            tables.write_csv(common.RESULTS / "ablation.csv", COLUMNS, rows)
+            name = "ablation.csv" if args.preset == "paper" else "ablation_invariant.csv"
+            tables.write_csv(common.RESULTS / name, COLUMNS, rows)
 
 
 def measure(folder: Path, args: argparse.Namespace) -> list[float]:
-    """Train one autoencoder, mask, classify; the numbers of COLUMNS."""
+    """Train one autoencoder, mask, classify; the numbers of COLUMNS.
+
+    *Dimensions* is how many uncorrelated ones of equal variance would be spread as the last epoch's codes are (their
+    participation ratio).
+    """
     models, masked = folder / "aae", folder / "cifar100.pt"
     common_flags = ["--data-dir", args.data_dir, "--device", "cpu"]
-    call(train_aae.main, "--preset", "paper", "--epochs", args.epochs, "--limit", args.limit, *common_flags,
-         "--output-dir", models)  # fmt: skip
+    outputs, whiten = [], train_aae.whiten
+
+    def watched(*arguments: object) -> None:
+        outputs.append(arguments[2])
+        whiten(*arguments)
+
+    with mock.patch.object(train_aae, "whiten", watched):
+        call(train_aae.main, "--preset", args.preset, "--epochs", args.epochs, "--limit", args.limit, *common_flags,
+             "--output-dir", models)  # fmt: skip
     call(mask_dataset.main, "--encoder", models / "0" / "encoder.pt", *common_flags, "--output", masked)
     call(classify.main, "--masked", masked, "--classes", 3, "--repeats", args.draws, "--methods", "forest",
          "--device", "cpu", "--output-dir", folder)  # fmt: skip
@@ -105,11 +130,14 @@ def measure(folder: Path, args: argparse.Namespace) -> list[float]:
     last = tables.read(models / "0" / "metrics.csv")[-1]
     (forest,) = (row for row in tables.read(folder / "cifar100.csv") if row["metric"] == "accuracy")
     told = evaluation.told_from_prior(codes[0])
+    # before the last whitening of the codes in training; a mask of preset invariant is whitened once more
+    spread = outputs[-2 if args.preset == "invariant" else -1].T.cov()
     return [
         *(float(last[name]) for name in COLUMNS[2:6]),
         told["mlp"],
         told["length"],
         evaluation.latent_summary(*codes)["category_max"],
+        float(spread.trace() ** 2 / spread.square().sum()),
         float(forest["mean"]),
     ]
 
