@@ -134,6 +134,18 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def photos_are_cut_once():
+    """The crops of ``photos``: so many that scripts which run here would spend a tenth of their time on them."""
+    from maskbench.data import datasets
+
+    load = datasets.LOADERS["photos"]
+    cut = functools.lru_cache(lambda image_size: load(Path(), image_size))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(datasets.LOADERS, "photos", lambda _, image_size: cut(image_size))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def environment_stays():
     """A test that sets variables for children (dask does: MKL_NUM_THREADS=1) sets them for no other test."""

@@ -24,7 +24,7 @@ ATTACKS = {
     *("scratch-decoder", "gradient-inversion", "membership"),
     *("re-identification", "re-identification-by-transport", "linkage", "linkage-by-transport", "linkage-among-all"),
     *("two-releases", "two-releases-by-transport", "retrieval", "perceptual-decoder", "ssim-decoder"),
-    *("ssim-pseudo-pairs", "key-by-categories", "ssim-key-by-categories", "ssim-procrustes"),
+    *("ssim-pseudo-pairs", "ssim-scratch-decoder", "key-by-categories", "ssim-key-by-categories", "ssim-procrustes"),
     *plan.ANCHORS,
 }
 

@@ -176,6 +176,9 @@ def test_an_instance_that_fails_stops_those_beside_it(tmp_path, monkeypatch, cap
     assert stop.value.code == 2 and said.count(": error: ") == 1 and "1/metrics.csv: is a folder" in said
     assert (tmp_path / "0" / "begun").exists() and not (tmp_path / "2" / "begun").exists()
     assert not (tmp_path / "0" / "done").exists() and not multiprocessing.active_children()
+    # where none fails, nothing is raised
+    child_processes.run_in_parallel(Path.touch, [(tmp_path / name / "ended",) for name in "012"], jobs=2)
+    assert len(list(tmp_path.glob("*/ended"))) == 3
 
 
 def test_checkpoint_minutes(monkeypatch):

@@ -78,6 +78,10 @@ def many_or_all(counts: list[int]) -> list[int]:
     return [count for count in many(counts) if count in (decoders.FEWEST, counts[-1])]
 
 
+def most_of_many(counts: list[int]) -> list[int]:
+    return many(counts)[-1:]
+
+
 def all_pairs(counts: list[int]) -> list[int]:
     return counts[-1:]
 
@@ -132,6 +136,9 @@ ATTACKS = (
     Attack("perceptual-decoder", RECONSTRUCTION, "known-pairs", decoders.perceptual_from_pairs, trained, many_or_all),
     Attack("ssim-decoder", RECONSTRUCTION, "known-pairs", decoders.similar_from_pairs, hidden, many),
     Attack("ssim-pseudo-pairs", RECONSTRUCTION, "known-pairs", decoders.similar_from_pseudo_pairs, hidden, many),
+    Attack(
+        "ssim-scratch-decoder", RECONSTRUCTION, "known-pairs", decoders.similar_scratch_from_pairs, hidden, most_of_many
+    ),
     Attack("retrieval", RECONSTRUCTION, "known-pairs", retrieval.from_pairs, hidden, pictured=False),
     Attack("re-identification", REIDENTIFICATION, "known-pairs", reidentification.from_pairs, hidden),
     Attack("linkage", LINKAGE, "known-pairs", reidentification.from_pairs, hidden),

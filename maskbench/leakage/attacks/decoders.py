@@ -318,6 +318,12 @@ def similar_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     )
 
 
+def similar_scratch_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Known pairs: as :func:`scratch_from_pairs`, trained on for SSIM. Images by set."""
+    pairs = knowledge.pairs
+    return knowledge.decoded(_tuned(scratch_of_pairs(pairs), pairs.codes, pairs.images, dissimilarity))
+
+
 def similar_from_pseudo_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """Known pairs: as :func:`similar_from_pairs`, with :func:`ridge.pseudo_pairs`. Images by set."""
     own = knowledge.own
