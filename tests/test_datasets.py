@@ -14,7 +14,7 @@ from conftest import ROOT
 from PIL import Image
 
 from maskbench import system
-from maskbench.data import datasets
+from maskbench.data import bundled_sets, datasets
 from maskbench.data.folders import FolderImages
 from maskbench.data.image_set import TEST, TRAIN, ImageSet, resize
 from maskbench.errors import InputError
@@ -46,7 +46,7 @@ def test_photos():
 def test_photos_regions_do_not_meet(monkeypatch):
     columns = np.broadcast_to((np.arange(640) // 4)[:, None], (427, 640, 3)).astype(np.uint8)
     monkeypatch.setattr("sklearn.datasets.load_sample_images", lambda: SimpleNamespace(images=[columns, columns]))
-    photos = datasets.load("photos")
+    photos = bundled_sets.photos(32)
     assert photos.images[photos.split == TRAIN].max() == 127  # columns 0 to 511
     assert photos.images[photos.split == TEST].min() == 128
 
