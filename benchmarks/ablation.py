@@ -83,23 +83,24 @@ def main() -> None:
     parser.add_argument("--draws", type=command_line.integer(1), default=5, help="of three classes")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where datasets are")
     args = parser.parse_args()
-    names, rows = list(ADDITIONS), []
-    trainings = [(name, "added", names[number:]) for number, name in enumerate(names, 1)]
-    # without the last one: the last but one of the rows above
-    trainings += [(name, "left out", [name]) for name in names[1:-1]]
-    if args.preset == "invariant":
+    rows = []
+    if args.preset == "paper":
+        file, parts, names = "ablation.csv", ADDITIONS, list(ADDITIONS)
+        trainings = [(name, "added", names[number:]) for number, name in enumerate(names, 1)]
+        # without the last one: the last but one of the rows above
+        trainings += [(name, "left out", [name]) for name in names[1:-1]]
+    else:
+        file, parts = "ablation_invariant.csv", PARTS
         trainings = [(name, "left out", [name]) for name in PARTS]
-    patches = ADDITIONS | PARTS
     for name, kind, missing in trainings:
         with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
             # rows below first, so that of two patches of one name the upper row's holds
-            for patch in (patch for other in reversed(missing) for patch in patches[other]):
+            for patch in (patch for other in reversed(missing) for patch in parts[other]):
                 stack.enter_context(patch)
             rows.append([name, kind, *measure(Path(folder), args), commit()])
         print(tables.markdown(COLUMNS, [[shown(value) for value in row] for row in rows]), flush=True)
         if args.save:
-            name = "ablation.csv" if args.preset == "paper" else "ablation_invariant.csv"
-            tables.write_csv(common.RESULTS / name, COLUMNS, rows)
+            tables.write_csv(common.RESULTS / file, COLUMNS, rows)
 
 
 def measure(folder: Path, args: argparse.Namespace) -> list[float]:

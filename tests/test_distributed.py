@@ -4,8 +4,6 @@ import csv
 import os
 import shutil
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -13,7 +11,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL_TRAINING, TRAINING, Forked, run_ranks
+from conftest import ROOT, SMALL_TRAINING, TRAINING, Forked, run_ranks, wait_for
 from ranks import everything, steps_of
 
 from maskbench.data import datasets
@@ -29,13 +27,6 @@ def start(processes: int, script: str, *arguments: object, cwd: Path) -> Forked:
 # small steps: at the full rate, which such a long schedule keeps, rounding grows to a percent within two epochs
 GENTLE = (*SMALL_TRAINING, "--lr", 1e-4)
 ENDLESS = (*GENTLE, "--epochs", 10_000)
-
-
-def wait_for(condition: Callable[[], bool], agent: Forked) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert agent.process.exitcode is None and time.monotonic() < deadline, agent.finish(0).stderr
-        time.sleep(0.05)
 
 
 def metrics(folder: Path) -> np.ndarray:
@@ -146,10 +137,10 @@ def test_preset_invariant_learns_what_one_process_does(run_here, tmp_path):
     flags += ("--batch-size", 150, "--gaussian-dim", 16, "--epochs", 1)
     run_here("train_aae.py", *flags)
     (tmp_path / "two").mkdir()
-    printed = start(2, "train_aae.py", *flags, cwd=tmp_path / "two").finish().stdout
-    assert "501 training" in printed
+    ended = start(2, "train_aae.py", *flags, cwd=tmp_path / "two").finish()
+    assert ended.returncode == 0 and "501 training" in ended.stdout, ended.stderr
     # one process speaks for all
-    assert printed.count("validation MSE") == 1
+    assert ended.stdout.count("validation MSE") == 1
     assert len(list((tmp_path / "two" / "runs" / "aae" / "0").glob("*.png"))) == 2
     np.testing.assert_allclose(metrics(tmp_path / "two"), metrics(tmp_path), rtol=0.005)
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Forked
+from conftest import ROOT, Forked, wait_for
 
 import classify
 import crosspair
@@ -229,9 +229,7 @@ def test_a_killed_run_resumes_after_its_finished_steps(tmp_path):
         f"run_steps(steps, Path({str(tmp_path)!r}), 1, lambda: None)"
     )
     forked = Forked("-c", program, cwd=ROOT)
-    while not (pid.exists() and pid.read_text().endswith(" ")):
-        assert forked.process.exitcode is None
-        time.sleep(0.02)
+    wait_for(lambda: pid.exists() and pid.read_text().endswith(" "), forked)
     forked.process.kill()
     forked.finish()
     deadline, command = time.monotonic() + 10, Path(f"/proc/{int(pid.read_text())}/cmdline")

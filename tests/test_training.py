@@ -44,12 +44,7 @@ from train_aae import (
     take_step,
 )
 
-
-@pytest.fixture(autouse=True)
-def undrawn(monkeypatch):
-    """A training's pictures take longer than its few steps."""
-    monkeypatch.setattr(train_aae, "show", lambda *_: None)
-
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 OPTIMIZERS = ("reconstruction_optimizer", "discriminator_optimizer", "generator_optimizer")
 
@@ -218,6 +213,19 @@ class Recording(TorchDispatchMode):
 
     depends_on_values = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
     indexing = (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_)
+    # on "meta" torch makes copies from the host without a call to be seen
+    copies = ((torch, "tensor"), (torch, "as_tensor"), (torch, "from_numpy"), (Tensor, "new_tensor"))
+
+    def __enter__(self):
+        self.patches = contextlib.ExitStack()
+        for owner, name in self.copies:
+            refuse = mock.patch.object(owner, name, side_effect=AssertionError("refused: a copy from the host"))
+            self.patches.enter_context(refuse)
+        return super().__enter__()
+
+    def __exit__(self, *error: object):
+        self.patches.close()
+        return super().__exit__(*error)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         refused = self.depends_on_values.intersection(function.tags)
@@ -236,10 +244,6 @@ class Recording(TorchDispatchMode):
         return all((leaf.device if isinstance(leaf, Tensor) else leaf).type == "meta" for leaf in leaves)
 
 
-def no_copy_from_the_host(*_: object, **__: object) -> None:
-    raise AssertionError("refused: a copy from the host")
-
-
 FAULTS = {  # planted in a loss
     "a value is read": lambda loss: loss.item(),
     "a branch": lambda loss: loss if loss > 0 else -loss,
@@ -256,15 +260,8 @@ FAULTS = {  # planted in a loss
 }
 
 
-@pytest.fixture
-def no_copies_from_the_host(monkeypatch):
-    """On "meta" torch makes them without a call to be seen."""
-    for owner, name in ((torch, "tensor"), (torch, "as_tensor"), (torch, "from_numpy"), (Tensor, "new_tensor")):
-        monkeypatch.setattr(owner, name, no_copy_from_the_host)
-
-
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_step_can_be_captured(preset, monkeypatch, request):
+def test_a_step_can_be_captured(preset, monkeypatch):
     """With the real optimisers, whose states the first call makes; what lasts is changed in place, so a step keeps no
     memory beside its graph's.
 
@@ -294,7 +291,6 @@ def test_a_step_can_be_captured(preset, monkeypatch, request):
         prior.rng_state = prior.rng_state + 1
         return draws
 
-    request.getfixturevalue("no_copies_from_the_host")  # from here on
     with Recording():
         taken()
         before = lasting()
@@ -311,7 +307,6 @@ def test_a_step_can_be_captured(preset, monkeypatch, request):
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-@pytest.mark.usefixtures("no_copies_from_the_host")
 def test_what_cannot_be_captured_is_refused(fault):
     with Recording():
         loss = ops.generator_loss(torch.empty(2, 7, device="meta"))

@@ -10,12 +10,11 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, Forked, pictures, read_csv
+from conftest import ROOT, Forked, pictures, read_csv, wait_for
 
 from maskbench import system
 from maskbench.data import masked_set
@@ -184,13 +183,6 @@ def test_two_processes_and_one_output_folder(complaint, workplace, tmp_path, scr
     assert not (tmp_path / "out").exists()  # nothing was written
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_the_lock_ends_with_its_process(tmp_path, tmp_path_factory):
     held = tmp_path_factory.mktemp("other") / "held"
     code = f"""
@@ -202,7 +194,7 @@ with atomic.output_folder(Path({str(tmp_path)!r})):
     time.sleep(60)
 """
     forked = Forked("-c", code, cwd=ROOT)
-    wait_for(held.exists)
+    wait_for(held.exists, forked)
     with pytest.raises(InputError, match="another process"), atomic.output_folder(tmp_path):
         pass
     forked.process.kill()
@@ -225,7 +217,7 @@ folders.FolderImages.__getitems__ = hang
 datasets.load("folder:{tmp_path}/mine", workers=2)
 """
     forked = Forked("-c", code, cwd=ROOT)
-    wait_for(lambda: told.exists() and "\n" in told.read_text())
+    wait_for(lambda: told.exists() and "\n" in told.read_text(), forked)
     worker = int(told.read_text().split()[0])
     forked.process.kill()
     forked.finish()
