@@ -1,16 +1,20 @@
 // The device code of the CUDA kernels as a library for tests/test_cuda_on_cpu.py; as a program, both kernels once, for
-// ThreadSanitizer.
+// ThreadSanitizer, with the planted fault that its argument names.
 #include "cuda_on_cpu.h"
 
+#include <cstdlib>
 #include <cstring>
-#include <numeric>
+
+extern "C" {
+int planted = 0;  // the number of a fault that the test has written into the kernels
+}
 
 #include "bce_kernel.h"
 #include "sample_prior_kernel.h"
 
 // A kernel in a grid of so many blocks, of which these run, in this order.
 auto launcher(int64_t grid, const int64_t* blocks, int64_t count) {
-  return [=](auto kernel, auto... arguments) { launch(grid, {blocks, blocks + count}, [&] { kernel(arguments...); }); };
+  return [=](auto kernel, auto... arguments) { launch(grid, blocks, count, [&] { kernel(arguments...); }); };
 }
 
 template <typename T>
@@ -44,15 +48,16 @@ void bce_forward_double(const double* real, const double* fake, int64_t count, i
 
 }  // extern "C"
 
-int main() {
-  const int64_t rows = 700, blocks[] = {1, 0, 2};
-  std::vector<float> logits(rows), gradients(2 * rows), gaussian(7 * 30), one_hot(7 * 5);
-  std::iota(logits.begin(), logits.end(), -350.0f);
-  float loss = 0;
+int main(int, char** arguments) {
+  planted = atoi(arguments[1]);
+  constexpr int64_t rows = 700;
+  const int64_t blocks[] = {1, 0, 2};
+  float logits[rows], gradients[2 * rows], gaussian[7 * 30], one_hot[7 * 5], loss = 0;
+  for (int64_t row = 0; row < rows; ++row) logits[row] = static_cast<float>(row - rows / 2);
   double sums[3];
   unsigned int ticket = 7;
-  bce_forward(logits.data(), logits.data(), rows, 2, rows, 3, blocks, gradients.data(), &loss, sums, &ticket);
+  bce_forward(logits, logits, rows, 2, rows, 3, blocks, gradients, &loss, sums, &ticket);
   const int64_t rng_state[] = {1, 2};
-  sample_prior(rng_state, 7, 30, 5, 0, 3, blocks, 3, gaussian.data(), one_hot.data());
+  sample_prior(rng_state, 7, 30, 5, 0, 3, blocks, 3, gaussian, one_hot);
   return loss > 0 && one_hot[0] >= 0 ? 0 : 1;
 }

@@ -4,10 +4,9 @@ import ctypes
 import itertools
 import math
 import os
-import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,8 @@ from test_sample_prior import ROW_OF_LN_1
 from torch import Tensor
 
 COMPILER = os.environ.get("CXX", "c++").split()
-FLAGS = ("-std=c++20", "-O1", "-pthread")
-LIBRARY_FLAGS = ("-fPIC", "-ffp-contract=off", "-fno-math-errno")
+FLAGS = ("-std=c++20", "-O1")
+LIBRARY_FLAGS = ("-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno")
 THREADS = 256  # of a block
 GUARD = 64  # cells on either side of a buffer
 LEFT_ALONE = -12345.0  # in them
@@ -32,38 +31,39 @@ pytestmark = [
 ]
 
 
-def compiled(folder: Path, *flags: str, fault: Sequence[str] = ()) -> Path:
-    """The kernels' device code and its launches; ``fault`` replaces text in one of its files."""
-    shutil.copytree(ROOT / "csrc", folder / "csrc")
-    if fault:
-        file, right, wrong = fault
-        path = folder / "csrc" / "cuda" / file
-        assert path.read_text().count(right) == 1, right
-        path.write_text(path.read_text().replace(right, wrong))
-    command = [*COMPILER, *FLAGS, *flags, f"-I{folder}/csrc/cuda", str(ROOT / "tests" / "cuda_on_cpu.cpp")]
+def compiled(csrc: Path, folder: Path, *flags: str) -> Path:
+    """The kernels' device code and its launches."""
+    command = [*COMPILER, *FLAGS, *flags, f"-I{csrc}/cuda", str(ROOT / "tests" / "cuda_on_cpu.cpp")]
     subprocess.run([*command, "-o", str(folder / "built")], check=True, timeout=120)
     return folder / "built"
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory) -> Callable[..., ctypes.CDLL]:
-    """Makes a library of the kernels; the standard headers, most of a compiler's work, are compiled once for all."""
-    headers = tmp_path_factory.mktemp("headers") / "standard.h"
-    sources = [(ROOT / "tests" / name).read_text() for name in ("cuda_on_cpu.h", "cuda_on_cpu.cpp")]
-    headers.write_text("\n".join(re.findall("^#include <.*>$", "\n".join(sources), re.MULTILINE)))
-    command = [*COMPILER, *FLAGS, *LIBRARY_FLAGS, "-x", "c++-header", str(headers), "-o", f"{headers}.gch"]
-    subprocess.run(command, check=True, timeout=120)
-
-    def make(folder: Path, fault: Sequence[str] = ()) -> ctypes.CDLL:
-        flags = (*LIBRARY_FLAGS, "-shared", "-include", str(headers))
-        return ctypes.CDLL(str(compiled(folder, *flags, fault=fault)))
-
-    return make
+def kernels(tmp_path_factory) -> ctypes.CDLL:
+    return ctypes.CDLL(str(compiled(ROOT / "csrc", tmp_path_factory.mktemp("kernels"), *LIBRARY_FLAGS)))
 
 
 @pytest.fixture(scope="module")
-def kernels(library, tmp_path_factory) -> ctypes.CDLL:
-    return library(tmp_path_factory.mktemp("kernels"))
+def faulty(tmp_path_factory) -> Path:
+    """The sources with all of FAULTS in them, each there where ``planted`` is its number: compiled once for all."""
+    csrc = tmp_path_factory.mktemp("faulty") / "csrc"
+    shutil.copytree(ROOT / "csrc", csrc)
+    for number, (_, file, right, wrong) in enumerate(FAULTS.values(), start=1):
+        path = csrc / "cuda" / file
+        assert path.read_text().count(right) == 1, right
+        path.write_text(path.read_text().replace(right, wrong.replace("FAULT", f"(planted == {number})")))
+    return csrc
+
+
+@pytest.fixture(scope="module")
+def faulty_kernels(faulty) -> ctypes.CDLL:
+    return ctypes.CDLL(str(compiled(faulty, faulty.parent, *LIBRARY_FLAGS)))
+
+
+@pytest.fixture(scope="module")
+def watched(faulty, tmp_path_factory) -> Path:
+    """The program that ThreadSanitizer looks at."""
+    return compiled(faulty, tmp_path_factory.mktemp("watched"), "-fsanitize=thread", "-DWATCHED")
 
 
 def pointer(tensor: Tensor, before: int = 0) -> ctypes.c_void_p:
@@ -210,17 +210,6 @@ def test_draws_past_2_to_31_numbers(kernels):
         assert torch.equal(part[row - first : row - first + 4], values)
 
 
-def run(program: Path) -> subprocess.CompletedProcess:
-    """Until ThreadSanitizer has found a race: past one, threads may wait for each other without end."""
-    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
-    return subprocess.run([program], env=environment, capture_output=True, text=True, timeout=60)
-
-
-def test_no_thread_races_another(tmp_path):
-    result = run(compiled(tmp_path, "-fsanitize=thread"))
-    assert result.returncode == 0, result.stderr
-
-
 def of_draws(kernels: ctypes.CDLL) -> None:
     for rows, sizes in ((1, (1, 1)), (41, (383, 20)), (300, (8, 4))):
         check_draws(kernels, rows, sizes, (1, 3))
@@ -230,29 +219,46 @@ def of_losses(kernels: ctypes.CDLL) -> None:
     check_losses(kernels, *inputs(2, 700), (1, 3))
 
 
-FAULTS = {
-    "a stride": (of_losses, "bce_kernel.h", "gridDim.x) * kThreads) {", "gridDim.x) * (kThreads - 1)) {"),
-    "a tail that ends early": (of_draws, "sample_prior_kernel.h", "column + i < width", "column + i + 1 < width"),
-    "a tail that ends late": (of_draws, "sample_prior_kernel.h", "column + i < width", "column + i <= width"),
-    "a tail of losses": (of_losses, "bce_kernel.h", "i < parts * count;", "i <= parts * count;"),
-    "a ticket": (of_losses, "bce_kernel.h", "== gridDim.x - 1;", "== gridDim.x - 2;"),
-    "a ticket that is not reset": (of_losses, "bce_kernel.h", "if (grid > 1) zero(", "if (grid > 9) zero("),
-    "a lane": (of_losses, "bce_kernel.h", "0xFFFFFFFF, value, offset)", "0xFFFFFFFF, value, offset ^ 1)"),
-    "a quad": (of_draws, "sample_prior_kernel.h", "quad -= quads;", "quad = 0;"),
-    "a scale": (of_losses, "bce_kernel.h", "static_cast<T>(rows)", "static_cast<T>(count)"),
-    "a step": (of_draws, "sample_prior_kernel.h", "threads / quads,", "threads / quads + 1,"),
+def of_threads(watched: Path, planted: int = 0) -> None:
+    """Until ThreadSanitizer has found a race: past one, threads may wait for each other without end."""
+    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
+    result = subprocess.run([watched, str(planted)], env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+FAULTS = {  # who finds it, where it is, what is replaced
+    "a stride": (of_losses, "bce_kernel.h", "gridDim.x) * kThreads) {", "gridDim.x) * (kThreads - FAULT)) {"),
+    "a tail that ends early": (of_draws, "sample_prior_kernel.h", "column + i < width", "column + i + FAULT < width"),
+    "a tail that ends late": (of_draws, "sample_prior_kernel.h", " width) row[", " width + FAULT) row["),
+    "a tail of losses": (of_losses, "bce_kernel.h", "i < parts * count;", "i < parts * count + FAULT;"),
+    "a ticket": (of_losses, "bce_kernel.h", "== gridDim.x - 1;", "== gridDim.x - 1 - FAULT;"),
+    "a ticket that is not reset": (of_losses, "bce_kernel.h", "(grid > 1) zero(", "(grid > (FAULT ? 9 : 1)) zero("),
+    "a lane": (of_losses, "bce_kernel.h", "0xFFFFFFFF, value, offset)", "0xFFFFFFFF, value, offset ^ FAULT)"),
+    "a quad": (of_draws, "sample_prior_kernel.h", "quad -= quads;", "quad = FAULT ? 0 : quad - quads;"),
+    "a scale": (of_losses, "bce_kernel.h", "static_cast<T>(rows)", "static_cast<T>(FAULT ? count : rows)"),
+    "a step": (of_draws, "sample_prior_kernel.h", "threads / quads,", "threads / quads + FAULT,"),
+} | {
+    f"a missing barrier, {place}": (of_threads, "bce_kernel.h", barrier + after, "  if (!FAULT)" + barrier + after)
+    for barrier in ("  __syncthreads();\n",)
+    for place, after in (("of sums", "  double sum = 0;\n  if"), ("of the ticket", "  if (!last) return;"))
 }
 
 
+def test_no_thread_races_another(watched):
+    of_threads(watched)
+
+
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_found(library, tmp_path, name):
-    check, *fault = FAULTS[name]
-    kernels = library(tmp_path, fault)
+def test_a_planted_fault_is_found(request, name):
+    check, number = FAULTS[name][0], 1 + list(FAULTS).index(name)
+    if check is of_threads:
+        with pytest.raises(AssertionError, match="data race"):
+            of_threads(request.getfixturevalue("watched"), number)
+        return
+    kernels = request.getfixturevalue("faulty_kernels")
+    planted = ctypes.c_int.in_dll(kernels, "planted")
+    planted.value = 0
+    check(kernels)  # of the ten none is there unasked
+    planted.value = number
     with pytest.raises(AssertionError, match="guard cell" if "late" in name or "of losses" in name else None):
         check(kernels)
-
-
-@pytest.mark.parametrize("after", ["  double sum = 0;\n  if", "  if (!last) return;"])
-def test_a_missing_barrier_is_a_race(tmp_path, after):
-    result = run(compiled(tmp_path, "-fsanitize=thread", fault=("bce_kernel.h", "  __syncthreads();\n" + after, after)))
-    assert result.returncode and "data race" in result.stderr
