@@ -36,8 +36,7 @@ def autoencoder(seed: int, **sizes: int) -> Autoencoder:
 SECRET = bytes(range(32))
 
 
-@pytest.fixture
-def world():
+def untouched() -> World:
     def some(count: int) -> torch.Tensor:
         return torch.randint(256, (count, 3, 16, 16), dtype=torch.uint8, generator=generator)
 
@@ -52,8 +51,19 @@ def world():
         public=some(120),
         labelled=(some(40), labels[:40], labels[40:]),
     )
+    return World(images, autoencoder(0), autoencoder(2), autoencoder(1), SECRET, 0)
+
+
+@pytest.fixture(scope="module")
+def shared() -> World:
+    """What it makes of its images when it is asked, and its methods, are made once for all tests."""
+    return untouched()
+
+
+@pytest.fixture
+def world(shared):
     with torch.no_grad():
-        yield World(images, autoencoder(0), autoencoder(2), autoencoder(1), SECRET, 0)
+        yield shared
 
 
 OPTIONAL = ("candidates", "pairs", "oracle", "stolen", "labelled", "membership", "second")
@@ -286,9 +296,11 @@ def test_the_order_of_candidates_says_nothing(world):
 
 
 @pytest.mark.parametrize("count", [20, 12])  # of gradient inversion, the first are judged
-def test_reconstructions_are_judged_by_every_measure(world, monkeypatch, count):
+@torch.no_grad()
+def test_reconstructions_are_judged_by_every_measure(monkeypatch, count):
     monkeypatch.setattr(scores, "CHUNK", 8)
     monkeypatch.setattr(world_module, "CHUNK", 8)
+    world = untouched()  # that holds no larger parts yet
     found = {name: images.flip(0)[:count] for name, images in world.judged.items()}
     for name, quality in scores.judged(scores.RECONSTRUCTION, found, world).items():
         originals = world.judged[name][:count]
