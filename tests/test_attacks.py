@@ -301,7 +301,7 @@ def scene() -> tuple[Planted, Public, Instance, Instance]:
     """What was planted, public images, the attacker's own instance and the stolen one: he learns from them once."""
     generator = torch.Generator().manual_seed(0)
     planted = Planted(generator)
-    public = Public(planted.draw(2500, generator).mul(255).round().to(torch.uint8))
+    public = Public(planted.draw(1200, generator).mul(255).round().to(torch.uint8))
     own = Instance(planted.encode, public, PlantedDecoder(planted))
     return planted, public, own, Instance(planted.encode, public)
 
