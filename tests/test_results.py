@@ -233,7 +233,8 @@ def test_codes_told_from_the_prior():
         told = evaluation.told_from_prior(codes)
         for name, (low, high) in {"logistic": logistic, "mlp": mlp, "length": length}.items():
             assert low < told[name] <= high, (name, told)
-    assert told == evaluation.told_from_prior(codes)
+    first, second = (evaluation.told_from_prior(normal[:400]) for _ in range(2))
+    assert first == second
 
 
 def test_pictures_are_drawn(collated, tmp_path):
