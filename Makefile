@@ -22,6 +22,8 @@ demo: .venv/ready
 		--release $(DEMO)/digits.pt --recipient "a demonstration" --most-ssim 0.7 --most-named 0.5 --output-dir $(DEMO)/audit
 	@echo "a report for the person who signs: $(DEMO)/audit/release.html; pictures:" && find $(DEMO) -name '*.png' | sort
 
+# the many processes of the tests read the bytecode that the first one wrote, whatever else is set
+test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

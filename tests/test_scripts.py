@@ -99,7 +99,7 @@ def test_one_epoch_of_preset_invariant_raises_the_agreement(run_here, tmp_path):
     with torch.no_grad():
         before, after = (disagreement(x.heads(images), x.heads_of_views(views)) for x in (untrained, trained.train()))
     assert after < 0.85 * before
-    run_here("train_aae.py", "--preset", "invariant", "--dataset", "photos", *small, "--epochs", 3, "--resume")
+    run_here("train_aae.py", "--preset", "invariant", "--dataset", "photos", *small, "--epochs", 2, "--resume")
     table = rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv")
     loss = {name: [float(row[name]) for row in table] for name in table[0]}
     for name in ("agreement_loss", "reconstruction_loss"):
@@ -282,6 +282,7 @@ def photographs(folder: Path, count: int) -> None:
             picture.save(folder / name / f"{number}.jpg", exif=exif)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("preset", ["paper", "invariant"])
 def test_photographs_of_96_pixels_go_all_the_way(run_here, tmp_path, preset):
     photographs(tmp_path / "photographs", 40 if preset == "paper" else 25)
