@@ -18,6 +18,31 @@ def test_image_mse():
     torch.testing.assert_close(image_quality.image_mse(shifted, images), torch.tensor([0.0, 0.25 * 2 / 3]))
 
 
+@pytest.mark.parametrize("size", [8, 32, 96])
+def test_similarity_is_that_of_torchmetrics(size):
+    import maskbench.data.torchvision_import  # noqa: F401  which torchmetrics imports, too
+
+    from torchmetrics.functional.image import structural_similarity_index_measure  # isort: skip
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(3, 3, size, size, generator=generator, dtype=torch.float64)
+    images[2] = images[2, 0, 0, 0]  # even: only the constants keep the quotients finite
+    found = (images + 0.2 * torch.randn(images.shape, generator=generator, dtype=torch.float64)).requires_grad_()
+    wanted = structural_similarity_index_measure(found, images, data_range=1.0, reduction="none").view(-1)
+    values = image_quality.similarity(found, images)
+    torch.testing.assert_close(values, wanted, rtol=1e-10, atol=0)
+    weights = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    slopes = [torch.autograd.grad(of.dot(weights), found)[0] for of in (values, wanted)]
+    torch.testing.assert_close(*slopes, rtol=1e-8, atol=1e-12)
+
+
+def test_similarity_of_pictures_that_are_known():
+    black = torch.zeros(1, 3, 16, 16)
+    alike = image_quality.similarity(torch.cat((black, black + 0.5)), torch.cat((black, black + 0.5)))
+    torch.testing.assert_close(alike, torch.ones(2))
+    torch.testing.assert_close(image_quality.similarity(black, black + 1), torch.tensor([1e-4 / (1 + 1e-4)]))
+
+
 def test_latent_summary():
     generator = torch.Generator().manual_seed(0)
     gaussian = torch.randn(50_000, 4, generator=generator) * torch.tensor([1.0, 0.5, 2.0, 1.0])
