@@ -7,6 +7,7 @@ import contextlib
 import csv
 import fcntl
 import functools
+import gc
 import multiprocessing
 import os
 import runpy
@@ -52,6 +53,10 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     names = [f"test_{name}" for name in LONG]
     items.sort(key=lambda item: names.index(item.path.stem) if item.path.stem in names else len(names))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was imported is no garbage: to look through it again and again takes some hundredths of the time
 
 
 _forks = multiprocessing.get_context("forkserver")
@@ -232,7 +237,7 @@ def hasty_attackers(monkeypatch):
     from maskbench.leakage import scores
     from maskbench.leakage.attacks import decoders, reidentification
 
-    monkeypatch.setattr(scores, "RESAMPLES", 100)
+    monkeypatch.setattr(scores, "RESAMPLES", 30)
     monkeypatch.setattr(reidentification, "STARTS", (12.0,))
     monkeypatch.setattr(decoders, "FEWEST", 10)
     monkeypatch.setattr(decoders, "EPOCHS", (1, 1))
