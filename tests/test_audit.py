@@ -110,6 +110,7 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     monkeypatch.setattr(audit, "attack", lambda *_: pytest.fail("made again"))
     monkeypatch.setattr(figures, "write", lambda *_: None)  # what was drawn stays
+    (folder / "audit.key").chmod(0o644)  # as a file system without modes has it
     run_here("crosspair.py", *arguments, "--most-named", 0.5)
     assert "were finished before and kept" in capsys.readouterr().out
     assert (folder / "audit.csv").read_bytes() == before

@@ -461,3 +461,30 @@ def test_other_bytes_are_corrupt(tmp_path, torn):
     (tmp_path / "x.jpg").write_bytes(torn)
     found = _decode(tmp_path / "x.jpg", SIDE)
     assert isinstance(found, InputError) and not isinstance(found, Undecided)
+
+
+@pytest.mark.parametrize("change", [(4, 12), (1, 0xC3)], ids=["12 bits", "lossless"])
+def test_rare_jpegs_are_not_taken_for_damaged(tmp_path, change):
+    """The start of a frame says how it is compressed, and how many bits a value has."""
+    path = tmp_path / "x.jpg"
+    Image.fromarray(RAMP.astype(np.uint8)).save(path, icc_profile=bytes(70_000))
+    content = bytearray(path.read_bytes())
+    frame = content.index(b"\xff\xc0")
+    content[frame + change[0]] = change[1]
+    path.write_bytes(content)
+    found = _decode(path, SIDE)
+    assert isinstance(found, Undecided) and "is of a kind that is not read" in str(found) and "convert it" in str(found)
+    content[frame : frame + 5] = bytes(5)
+    path.write_bytes(content)  # now it is
+    assert not isinstance(_decode(path, SIDE), (Undecided, np.ndarray))
+
+
+def test_photoshops_files_of_16_bits_and_huge_pictures_are_not_taken_for_damaged(tmp_path, monkeypatch):
+    head = b"8BPS" + bytes([0, 1]) + bytes(6) + struct.pack(">HIIHH", 3, 8, 8, 16, 3) + bytes(12)
+    (tmp_path / "x.psd").write_bytes(head)
+    found = _decode(tmp_path / "x.psd", SIDE)
+    assert isinstance(found, Undecided) and "more than 8 bits" in str(found)
+    monkeypatch.setattr("maskbench.data.pixels.MOST_PIXELS", 63)
+    Image.new("L", (8, 8)).save(tmp_path / "x.png")
+    found = _decode(tmp_path / "x.png", SIDE)
+    assert isinstance(found, Undecided) and "8 x 8 pixels are too many; make it smaller" in str(found)

@@ -129,6 +129,16 @@ def test_a_table_of_the_file(write):
     assert np.array_equal(grey(path), at(4095 - STORED, 0, 4095))
 
 
+def test_a_scale_by_a_table_of_12_bits(write):
+    import pydicom
+
+    table = pydicom.Dataset()
+    table.LUTDescriptor = [4096, 0, 12]
+    table.LUTData = (4095 - np.arange(4096)).astype("<u2").tobytes()
+    path = write(STORED, ModalityLUTSequence=[table], BitsStored=12, HighBit=11)
+    assert np.array_equal(grey(path, Reading((0, 4095))), at(4095 - STORED, 0, 4095))
+
+
 def test_tables_of_few_entries_end_where_they_end(write):
     """pydicom counts places in a table in the type of its entries: beyond 255 those of 8 bits would begin again."""
     import pydicom
@@ -181,6 +191,24 @@ def test_what_cannot_be_decompressed_says_so(write):
     if pydicom.pixels.get_decoder(pydicom.uid.JPEGLSLossless).is_available:
         pytest.skip("this pydicom reads JPEG-LS")
     assert isinstance(found, Undecided) and "compressed as JPEG-LS" in str(found) and "gdcmconv --raw" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "samples"), [("1.2.840.10008.1.2.4.51", 1), ("1.2.840.10008.1.2.4.90", 3)], ids=["JPEG", "JPEG 2000"]
+)
+def test_what_pillow_does_not_decompress_is_not_taken_for_damaged(write, monkeypatch, syntax, samples):
+    import pydicom
+
+    monkeypatch.setattr(dicom.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(dicom, "_is_installed", lambda: True)
+    path = write(STORED if samples == 1 else np.stack([STORED] * 3, -1), BitsStored=12, HighBit=11)
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = syntax
+    data.PixelData = pydicom.encaps.encapsulate([b"1234"])
+    data["PixelData"].is_undefined_length = True
+    data.save_as(path)
+    found = _decode(path, SIDE)
+    assert isinstance(found, Undecided) and "compressed as JPEG" in str(found) and "pylibjpeg" in str(found)
 
 
 def test_nothing_but_pixels_is_read(write, monkeypatch):

@@ -59,7 +59,9 @@ LEFT = [
         "@tmp",
         "@__thumb",
         "Recycle Bin",
-        "FOUND.000",
+        "FOUND.012",
+        "LOST.DIR",
+        "thumbnail",
         "ipynb_checkpoints",
     ),
 ]
@@ -171,6 +173,47 @@ def test_what_looks_like_parts_is_no_class(tmp_path, names):
         grey(tmp_path / name / "cats", 10)
         grey(tmp_path / name / "dogs", 10)
     assert "look like parts; call them train and test" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names", [("seg_train/seg_train", "seg_test/seg_test", "seg_pred"), ("X_train", "X_test", "plots")]
+)
+def test_a_folder_beside_what_looks_like_parts_changes_nothing(tmp_path, names):
+    for name in names[:2]:
+        grey(tmp_path / name / "cats", 10)
+        grey(tmp_path / name / "dogs", 10)
+    grey(tmp_path / names[2], 10)
+    told = sorted(name.split("/")[0] for name in names[:2])
+    assert f"{' and '.join(told)} look like parts; call them train and test" in refusal(tmp_path)
+
+
+def test_a_test_tube_and_a_bullet_train_are_classes(tmp_path):
+    for number, name in enumerate(("bullet train", "test tube", "cats")):
+        grey(tmp_path / name, number)
+    assert values(load(tmp_path)) == {"bullet train": [0], "cats": [2], "test tube": [1]}
+
+
+@pytest.mark.parametrize("name", ["masks", "Labels", "segmented", "ground truth", "thumbs", "grayscale", "Original"])
+def test_copies_and_outlines_beside_the_pictures_of_a_class_are_refused(tmp_path, name):
+    """COVID-19 Radiography and its like."""
+    grey(tmp_path / "dogs", 200)
+    grey(tmp_path / "cats" / name / "deep", 99)
+    assert values(load(tmp_path)) == {"cats": [99], "dogs": [200]}  # all there is
+    grey(tmp_path / "cats" / "images", 10)
+    assert f"cats/{name}: is called like copies or outlines of the pictures beside it" in refusal(tmp_path)
+    (tmp_path / "cats" / "images").rename(tmp_path / "images")
+    (tmp_path / "images" / "0.png").rename(tmp_path / "cats" / "0.png")
+    (tmp_path / "images").rmdir()
+    assert f"cats/{name}: is called like copies or outlines of the pictures beside it" in refusal(tmp_path)
+
+
+def test_a_set_that_is_there_three_times_is_refused(tmp_path):
+    """PlantVillage."""
+    for copy in ("color", "grayscale", "segmented"):
+        for name in ("apple", "grape"):
+            grey(tmp_path / copy / name, 10)
+    assert f"grayscale is called like a copy; choose one, such as folder:{tmp_path}/color" in refusal(tmp_path)
+    assert load(tmp_path / "color").classes == ["apple", "grape"]
 
 
 def test_classes_that_have_a_word_of_parts_are_classes(tmp_path):

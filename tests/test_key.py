@@ -76,6 +76,14 @@ def test_key_files(tmp_path):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("around", ["\u00a0{}", "\ufeff{}\u200b", "\u201c{}\u201d\n", "`{}`", "0x{}", "0X{}\u2060"])
+def test_what_word_processors_put_around_a_key_changes_nothing(tmp_path, around):
+    path = tmp_path / "owner.key"
+    path.touch(0o600)
+    path.write_text(around.format("0A" * 32), encoding="utf-8")
+    assert key.load(path) == bytes([10]) * 32
+
+
 def test_keyed_masks(run_here, workplace, tmp_path, capsys):
     key.create(tmp_path / "owner.key")
     encoder = workplace / "runs" / "aae" / "0" / "encoder.pt"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest import mock
 
 import joblib
 import matplotlib
@@ -279,7 +280,8 @@ def test_a_silent_download_ends_and_says_what_was_fetched(complaint, monkeypatch
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
 def test_a_download_into_a_full_disk_says_so(monkeypatch, tmp_path, code):
-    def refuse(*_: object) -> None:
+    def refuse(_: str, path: str) -> None:
+        Path(path).write_bytes(b"half")
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, **_: url)
@@ -287,6 +289,7 @@ def test_a_download_into_a_full_disk_says_so(monkeypatch, tmp_path, code):
     said = rf"--data-dir .*: CIFAR10 .* cannot be written \({os.strerror(code)}\); make room, or choose another"
     with pytest.raises(InputError, match=said):
         torchvision_sets.torchvision_set("cifar10", tmp_path / "data", 32)
+    assert not list((tmp_path / "data").rglob("*.gz"))
 
 
 def test_an_address_of_no_cluster_names_its_variable(monkeypatch):
@@ -296,6 +299,49 @@ def test_an_address_of_no_cluster_names_its_variable(monkeypatch):
     wanted = pytest.raises(InputError, match="DASK_SCHEDULER_ADDRESS head:8786x: no cluster answers there")
     with dask.config.set({"scheduler-address": "head:8786x"}), wanted, workers.workers("dask", 1):
         raise AssertionError
+
+
+def test_a_cluster_without_workers_names_its_variable_and_an_empty_address_is_none(monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    import dask
+
+    addresses, client = [], mock.MagicMock()
+
+    def connected(**_: object) -> mock.MagicMock:
+        addresses.append(dask.config.get("scheduler-address", None))
+        return client
+
+    client.__exit__.return_value = None
+    monkeypatch.setattr(distributed, "Client", connected)
+    wanted = pytest.raises(InputError, match=r"DASK_SCHEDULER_ADDRESS tcp://head:8786: .*no worker after 10 seconds")
+    with dask.config.set({"scheduler-address": "tcp://head:8786"}), wanted, workers.workers("dask", 1):
+        raise TimeoutError("DaskDistributedBackend has no worker after 10 seconds.\nand more")  # joblib's
+    with dask.config.set({"scheduler-address": ""}), workers.workers("dask", 1):
+        pass
+    assert addresses == ["tcp://head:8786", None]
+
+
+@pytest.mark.parametrize("rank", [None, "0"])
+def test_half_of_torchruns_variables_are_one_line(monkeypatch, rank):
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "RANK": rank, "WORLD_SIZE": "2"}.items():
+        monkeypatch.delenv(name, raising=False)
+        if value:
+            monkeypatch.setenv(name, value)
+    wanted = pytest.raises(InputError, match=r"cannot be reached .*environment variable (RANK|MASTER_ADDR)")
+    with wanted, torchrun.processes(torch.device("cpu")):
+        raise AssertionError
+
+
+def test_masks_wait_in_memory_where_torch_opens_no_file(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    assert atomic.scratch(3, 2, folder).shape == (3, 2)
+
+
+def test_an_installed_package_says_how_kernels_are_built(tmp_path):
+    shutil.copytree(ROOT / "maskbench", tmp_path / "maskbench", ignore=shutil.ignore_patterns("*.so"))
+    done = Forked("-c", "import maskbench.ops", cwd=tmp_path).finish()
+    assert done.returncode == 0 and "is not built" in done.stderr and "pip install --no-build-isolation" in done.stderr
 
 
 def test_compiling_without_a_compiler_is_one_line(capsys):
@@ -469,7 +515,7 @@ def test_edited_masked_files(workplace, tmp_path):
     with pytest.raises(InputError, match="protocol 4; leave pickle_protocol out"):
         torch.save(content, path, pickle_protocol=4)
         masked_set.load(path)
-    with pytest.raises(InputError, match=r"holds a masked set as an object; make it a dictionary with vars"):
+    with pytest.raises(InputError, match=r"holds a masked set as an object; give maskbench.save the set"):
         torch.save(chosen, path)
         masked_set.load(path)
 

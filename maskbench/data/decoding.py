@@ -19,6 +19,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from maskbench.data import dicom
 from maskbench.data.pixels import Reading, Undecided, check_size, scaled
+from maskbench.errors import InputError
 
 # no pictures, or none without another program or library; FITS has a scale that Pillow does not read
 _NOT_STILL = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -91,7 +92,15 @@ def decode(path: Path, size: int, reading: Reading) -> np.ndarray:
     if path.suffix.lower() in dicom.ENDINGS:
         picture = Image.fromarray(dicom.pixels(path, reading))
     else:
-        picture = _opaque(path, size, reading)
+        try:
+            picture = _opaque(path, size, reading)
+        except InputError:
+            raise
+        except Exception:
+            if _is_rare(path):
+                kinds = "lossless, or with more than 8 bits a channel"
+                raise Undecided(f"{path}: is of a kind that is not read, {kinds}; convert it to PNG") from None
+            raise
     small = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(small).transpose(2, 0, 1)
 
@@ -131,6 +140,21 @@ def _open(path: Path) -> Image.Image:
         for kind, known_by in kinds:
             raise Undecided(f"{path}: is {kind}, whatever its name says; {advice(known_by)}") from None
         raise
+
+
+def _is_rare(path: Path) -> bool:
+    """Whether a file says that it is a lossless JPEG, or a JPEG or Photoshop's with more than 8 bits a channel."""
+    with open(path, "rb") as file:
+        head = file.read(26)
+        if head.startswith(b"8BPS"):
+            return int.from_bytes(head[22:24]) > 8
+        file.seek(2 if head.startswith(b"\xff\xd8\xff") else os.stat(path).st_size)
+        while len(head := file.read(5)) == 5 and head[0] == 0xFF:
+            marker = head[1]
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the frame's kind, then its bits
+                return marker % 4 == 3 or head[4] > 8
+            file.seek(int.from_bytes(head[2:4]) - 3, os.SEEK_CUR)
+    return False
 
 
 def _is_whole_tiff(path: Path) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ENDINGS = frozenset({".dcm", ".dicom"})
 _MARK_AT, _MARK = 128, b"DICM"
+_JPEG_OF_12_BITS = "1.2.840.10008.1.2.4.51"
+_JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 
 _PALETTES = [
     f"{kind}{colour}PaletteColorLookupTable{part}"
@@ -88,10 +90,15 @@ def pixels(path: Path, reading: Reading) -> np.ndarray:
             coloured = apply_color_lut(_within_table(values, descriptor, depth, path), data)
             return scaled(coloured, 0, 2 ** min(depth, descriptor[2]) - 1)
         if values.ndim == 3:  # pydicom has made RGB of YBR
+            if values.shape[2] != 3 or kind.startswith("YBR_PARTIAL"):
+                raise Undecided(f"{path}: has {values.shape[2]} samples of kind {kind} a pixel; convert it to RGB")
             return values if values.dtype == np.uint8 else reading.to_bytes(values, path)
         if not kind.startswith("MONOCHROME"):
             raise Undecided(f"{path}: has pixels of kind {kind}, which are not read; convert it to RGB")
         _lift_groups(data, frame)
+        for table in data.get("ModalityLUTSequence") or ():
+            if table.LUTDescriptor[2] > 8:
+                table.LUTDescriptor[2] = 16  # as the entries are held; pydicom asks NumPy for numbers of 12 bits
         grey = _grey(data, values, apply_modality_lut(values, data), reading, path)
         return 255 - grey if kind == "MONOCHROME1" else grey
 
@@ -103,6 +110,10 @@ def _check_compression(data: "Dataset", path: Path) -> None:
     try:
         can_be_read = get_decoder(syntax).is_available
     except NotImplementedError:
+        can_be_read = False
+    # which pydicom says that Pillow reads, and Pillow does not
+    is_rare = syntax == _JPEG_OF_12_BITS or (syntax in _JPEG_2000 and data.SamplesPerPixel > 1)
+    if data.BitsStored > 8 and is_rare and not any(map(importlib.util.find_spec, ("pylibjpeg", "gdcm"))):
         can_be_read = False
     if not can_be_read:
         raise Undecided(

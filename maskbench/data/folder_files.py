@@ -4,6 +4,7 @@ What is not a picture of a class is in ``_LEFT_BY_SYSTEMS`` or hidden, and is co
 is, is refused by name: it is an error, not a gap in the set.
 """
 
+import contextlib
 import os
 import re
 import unicodedata
@@ -21,8 +22,10 @@ from maskbench.runtime import command_line
 _LEFT_BY_SYSTEMS = {
     "thumbs.db",
     "thumbs.db:encryptable",
+    "thumbnail",
     "thumbnails",
     "_thumbs",
+    "_vti_cnf",
     "zbthumbnail.info",
     "wpsettings.dat",
     "ehthumbs.db",
@@ -43,8 +46,10 @@ _LEFT_BY_SYSTEMS = {
     "@snapshot",
     "$recycle.bin",
     "recycler",
+    "recycled",
     "recycle bin",
-    "found.000",
+    "lost.dir",
+    "thevolumesettingsfolder",
     "system volume information",
     "lost+found",
     "network trash folder",
@@ -54,6 +59,7 @@ _LEFT_BY_SYSTEMS = {
 }
 # to the name of a picture; edits that a telephone keeps beside it
 _ADDED_BY_SYSTEMS = (":zone.identifier", "@synoeastream", "@synoresource", ".aae")
+_FOUND_BY_SYSTEMS = re.compile(r"found\.\d{3}")  # by a check of the disk
 _PART = re.compile(r"(?P<part>train|test|val)(ing|id|idation)?(set|split|part|data|images?|pictures)?\d*")
 # where every folder has one of these words in its name, of both lines, they are hardly classes
 _WORDS_OF_TRAINING = {"train", "training", "trn", "tr", "xtr", "entrenamiento", "treino", "treinamento", "训练"}
@@ -63,6 +69,11 @@ _WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+|训练|测试|验证")
 # the same for folders that hold the same folders, anywhere in their names
 _PARTS_IN_NAMES = re.compile(
     r"train|test|val|dev|fold|split|holdout|subset|(set|part|batch)[ _-]?[\da-e]$|^(originals?|augmented|images|masks)$"
+)
+# beside other pictures, a folder of this name holds them once more, or what was drawn of them
+_COPIES = re.compile(
+    r"((segmentation|ground[ _-]?truth|binary)?[ _-]?(masks?|labels?|annotations?))|segment(ed|ations?)"
+    r"|ground[ _-]?truth|gt|thumbs?|gr[ae]y[ _-]?scale|augmented|originals?"
 )
 
 
@@ -198,11 +209,17 @@ class _Search:
         return names
 
     def check_top(self) -> None:
-        """InputError where the class folders hold the same folders, and are called like parts of a set."""
+        """InputError where the class folders hold the same folders, and are called like parts or copies of a set."""
         names = list(self._below)
         same = len(names) > 1 and all(below == self._below[names[0]] for below in self._below.values())
         if same and all(_PARTS_IN_NAMES.search(name.casefold()) for name in names):
             _refuse_parts(self._root, names)
+        copies = [name for name in names if _COPIES.fullmatch(name.casefold())]
+        if same and copies and len(self._below[names[0]]) > 1:
+            raise InputError(
+                f"folder:{self._root}: {' and '.join(names[:4])} hold the same folders, and {copies[0]} is called like "
+                f"a copy; choose one, such as folder:{self._root / next(iter(set(names) - set(copies)), names[0])}"
+            )
 
     def _add_class(self, top: Path, label: int, alone: bool) -> None:
         """Append the pictures of a class folder, and of the folders in it."""
@@ -221,6 +238,12 @@ class _Search:
             _refuse(folder, [name for name in names if ending(name) not in endings()])
             if medical := next((name for name in names if ending(name) in dicom.ENDINGS), None):
                 dicom.check_installed(folder / medical)
+            for name in folders if names or len(folders) > 1 else ():
+                if _COPIES.fullmatch(_narrow(name).casefold()):
+                    raise InputError(
+                        f"{folder / name}: is called like copies or outlines of the pictures beside it, and would be "
+                        "pictures of the class; move it away, or rename it"
+                    )
             below = os.path.relpath(folder, self._root)
             for name in names:
                 self.paths.append(f"{below}/{name}")
@@ -276,7 +299,8 @@ def _refuse_double(found: Path, before: Path | None) -> None:
 
 def _is_left(name: str) -> bool:
     small = name.casefold()
-    return name.startswith(".") or small in _LEFT_BY_SYSTEMS or small.endswith(_ADDED_BY_SYSTEMS)
+    listed = small in _LEFT_BY_SYSTEMS or small.endswith(_ADDED_BY_SYSTEMS) or _FOUND_BY_SYSTEMS.fullmatch(small)
+    return name.startswith(".") or bool(listed)
 
 
 def _part(name: str) -> str | None:
@@ -308,11 +332,21 @@ def _parts(root: Path, names: list[str]) -> dict[str, str]:
     if found and not others:
         has = " and ".join(sorted(found.values()))
         raise InputError(f"folder:{root}: has {has}; the parts must be called train and test")
-    words = [{word.lower() for word in _WORD.findall(_narrow(name))} & _WORDS_OF_PARTS for name in names]
-    training = [bool(of_name & _WORDS_OF_TRAINING) for of_name in words]
-    if all(words) and any(training) and not all(training):
-        _refuse_parts(root, names)
+    words = {name: {word.lower() for word in _WORD.findall(_narrow(name))} & _WORDS_OF_PARTS for name in names}
+    like_parts = [name for name in names if words[name]]
+    training = [bool(words[name] & _WORDS_OF_TRAINING) for name in like_parts]
+    # beside other folders, a test tube and a bullet train are things; but they do not hold folders alone
+    alone = len(like_parts) == len(names) or all(_holds_folders_alone(root / name) for name in like_parts)
+    if any(training) and not all(training) and alone:
+        _refuse_parts(root, like_parts)
     return {}
+
+
+def _holds_folders_alone(folder: Path) -> bool:
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        entries = [entry for entry in found if not _is_left(entry.name)]
+        return bool(entries) and all(entry.is_dir() for entry in entries)
+    return False
 
 
 def _refuse_parts(root: Path, names: list[str]) -> None:

@@ -63,13 +63,13 @@ def to_float(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255)
 
 
-def check_memory(what: str, needed: int) -> None:
+def check_memory(what: str, needed: int, remedy: str = "use a smaller --image-size or fewer images") -> None:
     """InputError that names ``what`` where its pixels take more than half of the memory, in bytes."""
     memory = system.memory()
     if needed > memory // 2:
         raise InputError(
             f"{what}: its pixels take {needed / 2**30:.1f} GiB, and this machine has {memory / 2**30:.1f} GiB of "
-            "memory; use a smaller --image-size or fewer images"
+            f"memory; {remedy}"
         )
 
 

@@ -34,6 +34,7 @@ _LAYOUT = {  # dtype and number of dimensions of the tensors
     "source": (torch.int64, 1),
     "view": (torch.uint8, 1),
 }
+_JOINED = "; of two sets that were joined, count on: second['source'] + first['source'].max() + 1"
 _WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 MOST_SHARDS = 99_999
@@ -318,7 +319,8 @@ def _checked(masked: MaskedSet, path: Path) -> MaskedSet:
     if not isinstance(masked.classes, list) or not all(
         type(name) is str and class_names.is_text(name) for name in masked.classes
     ):
-        raise InputError(f"{path}: classes is not a list of names without control characters")
+        mend = "; list(classes) makes it one" if isinstance(masked.classes, tuple) else ""
+        raise InputError(f"{path}: classes is not a list of names without control characters{mend}")
     for name in _LAYOUT:
         value = getattr(masked, name)
         if type(value) is not Tensor or value.layout != torch.strided or vars(value):
@@ -360,8 +362,8 @@ def _checked(masked: MaskedSet, path: Path) -> MaskedSet:
     source, split, labels, view = masked.source[order], masked.split[order], masked.labels[order], masked.view[order]
     same = source[1:] == source[:-1]
     if (same & ((split[1:] != split[:-1]) | (labels[1:] != labels[:-1]))).any():
-        raise InputError(f"{path}: an image and its copies differ in split or label")
+        raise InputError(f"{path}: an image and its copies differ in split or label{_JOINED}")
     # classifiers that divide by row would train on a mask that they are tested on
     if (same & (view[1:] == view[:-1])).any():
-        raise InputError(f"{path}: holds two rows of one source and view; keep each row once")
+        raise InputError(f"{path}: holds two rows of one source and view; keep each row once{_JOINED}")
     return masked

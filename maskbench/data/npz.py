@@ -76,7 +76,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                             f"{path}: {name} holds Python objects, which are never read; save it as numbers or text"
                         )
                     needed += int(np.prod(shape, dtype=object)) * dtype.itemsize
-            check_memory(f"npz:{path}", needed)
+            check_memory(f"npz:{path}", needed, "keep fewer or smaller images in it")
             arrays = {}
             for name in layout:
                 if name in names:

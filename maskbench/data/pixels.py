@@ -94,6 +94,6 @@ def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def check_size(width: int, height: int, what: object) -> None:
-    """InputError where a picture, which ``what`` names, has more pixels than fit."""
+    """Undecided where a picture, which ``what`` names, has more pixels than fit."""
     if width * height > MOST_PIXELS:
-        raise InputError(f"{what}: {width} x {height} pixels are too many; make it smaller")
+        raise Undecided(f"{what}: {width} x {height} pixels are too many; make it smaller")

@@ -53,11 +53,13 @@ def _torchvision_part(dataset: type, data_dir: Path, train: bool):
             ) from None
     sources = getattr(dataset, "mirrors", None) or [dataset.url]
     print(f"{dataset.__name__}: downloading from {sources[0]} to {data_dir}", flush=True)
-    patience = socket.getdefaulttimeout()
+    patience, before = socket.getdefaulttimeout(), {*data_dir.rglob("*.gz")}
     socket.setdefaulttimeout(PATIENCE)
     try:
         return dataset(data_dir, train=train, download=True)
     except (RuntimeError, OSError, ValueError, HTTPException) as error:
+        for path in {*data_dir.rglob("*.gz")} - before:  # half of what was to come
+            path.unlink()
         if isinstance(error, OSError) and error.errno in _NOT_WRITTEN:
             raise InputError(
                 f"--data-dir {data_dir}: {dataset.__name__} is missing or damaged there and cannot be written "

@@ -25,7 +25,10 @@ from maskbench.storage import atomic
 BITS = 256
 _FORM = re.compile(r"[0-9a-f]{64}")
 # what editors, shells and other systems put around and between the digits: blanks, quotes, zeros, byte order marks
-_AROUND = re.compile(r"""[\s\x00\x1a\xa0"']|\xef\xbb\xbf|\xff\xfe|\xfe\xff""")
+_AROUND = re.compile(
+    r"""[\s\x00\x1a"'`]|\xef\xbb\xbf|\xff\xfe|\xfe\xff"""
+    r"|\xc2?\xa0|\xe2\x80[\x8b-\x8f\x98-\x9f\xa8-\xaf]|\xe2\x81\xa0"  # in UTF-8: blanks, quotes, marks of direction
+)
 _MOST = 1024  # bytes of a key file: more than a key has in any encoding
 
 
@@ -41,13 +44,13 @@ def create(path: Path) -> None:
         file.write(f"{secrets.token_hex(BITS // 8)}\n".encode())
 
 
-def load(path: Path, flag: str = "--key") -> bytes:
+def load(path: Path, flag: str = "--key", private: bool = True) -> bytes:
     """The 32 bytes of a key file, or of a pipe that brings one; ``flag`` takes it.
 
     Editors and other systems may have changed its line ends, its encoding, its capitals, and blanks in and around it.
 
     Raises:
-        InputError: it is missing, no key, or others than its owner may read or write it.
+        InputError: it is missing, no key, or, where it must be ``private``, others than its owner may read or write it.
     """
     try:
         with open(path, "rb") as file:
@@ -56,7 +59,7 @@ def load(path: Path, flag: str = "--key") -> bytes:
     except FileNotFoundError:
         raise InputError(f"{path}: no such key; bring it, or make one with: python -m maskbench.key {path}") from None
     mode = stat.S_IMODE(state.st_mode)
-    if mode & 0o077 and system.HAS_MODES and stat.S_ISREG(state.st_mode):
+    if private and mode & 0o077 and system.HAS_MODES and stat.S_ISREG(state.st_mode):
         raise InputError(
             f"{path}: others than you may read this key (mode {mode:04o}); chmod 600 it. Where that changes nothing (a "
             f"mounted secret, exFAT, WSL), pass it by a pipe: cat {path} | python mask_dataset.py {flag} /dev/stdin"
@@ -64,7 +67,7 @@ def load(path: Path, flag: str = "--key") -> bytes:
     if not content and not stat.S_ISREG(state.st_mode):
         raise InputError(f"{path}: brings nothing; a pipe brings one key to one process: pass others as files")
     # of UTF-16 and UTF-32, what is left without the zeros and the mark at the start is ASCII
-    digits = _AROUND.sub("", content.decode("latin-1")).lower()
+    digits = _AROUND.sub("", content.decode("latin-1")).lower().removeprefix("0x")
     if not _FORM.fullmatch(digits):
         raise InputError(
             f"{path}: is not a key ({BITS // 4} hexadecimal digits), or was damaged; restore it from a copy: masks "

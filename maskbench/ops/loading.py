@@ -9,6 +9,8 @@ import torch
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _REBUILD = "python setup.py build_ext --inplace --force"
+if not (_PACKAGE.parent / "setup.py").exists():  # installed
+    _REBUILD = "pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps, of a checkout"
 
 
 def load_kernels() -> tuple[frozenset[str], str]:

@@ -78,7 +78,7 @@ def processes(device: torch.device, patience: timedelta | None = None) -> Iterat
                 f"--nproc-per-node {local_size()}: this machine has {torch.cuda.device_count()} GPU(s); start as many "
                 "processes, or use --device cpu"
             )
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     with _reached():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
         # nccl connects at its first sum: here, so that what is wrong with it shows at once, and in one process, too
@@ -188,7 +188,7 @@ def _reached() -> Iterator[None]:
     """gloo's and nccl's many words for a process that is gone, in one line."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # of what the environment says, a ValueError
         reason = str(error).strip().split("\n")[0][-120:]
         raise InputError(
             f"another process of torchrun ended or cannot be reached ({reason}); what was saved is kept: start again, "

@@ -62,6 +62,8 @@ def _dask(cores: int) -> Iterator[None]:
     address = dask.config.get("scheduler-address", None)
     if address:
         local = {}
+    elif address is not None:
+        dask.config.set({"scheduler-address": None})  # an empty one is none
     # a task brings its rows along, and none is used twice
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
         with children_deaf_to_ctrl_c():  # it is for the script, which closes them
@@ -72,7 +74,12 @@ def _dask(cores: int) -> Iterator[None]:
                     raise
                 raise _unreachable("DASK_SCHEDULER_ADDRESS", address, error) from None
         with client:
-            yield
+            try:
+                yield
+            except TimeoutError as error:  # joblib's, of a cluster without workers
+                if not address:
+                    raise
+                raise _unreachable("DASK_SCHEDULER_ADDRESS", address, error) from None
 
 
 @contextlib.contextmanager

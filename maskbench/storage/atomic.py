@@ -144,8 +144,8 @@ def scratch(rows: int, columns: int, folder: Path) -> Tensor:
         InputError: no room in the folder.
     """
     size = rows * columns
-    if size == 0:
-        return torch.empty(rows, columns)
+    if size == 0 or os.fsencode(os.path.abspath(folder)).decode(errors="replace").count("\ufffd"):
+        return torch.empty(rows, columns)  # torch opens no file whose name is not UTF-8
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=_PARTIAL) as file:
             system.lock_file(file.fileno())  # remove_leftovers of another process spares it
