@@ -104,7 +104,7 @@ def test_one_epoch_of_preset_invariant_raises_the_agreement(run_here, tmp_path):
     loss = {name: [float(row[name]) for row in table] for name in table[0]}
     for name in ("agreement_loss", "reconstruction_loss"):
         assert loss[name][0] > loss[name][-1], (name, loss[name])
-    run_here("mask_dataset.py", "--dataset", "digits")
+    run_here("mask_dataset.py", "--dataset", "digits", "--limit", 200)
     masked = torch.load(tmp_path / "masked" / "digits.pt", weights_only=True)
     assert masked["gaussian"].shape[1] == PRESETS["invariant"]["gaussian_dim"]
     assert ((masked["categorical"] == 0) | (masked["categorical"] == 1)).all()

@@ -17,7 +17,7 @@ from maskbench.errors import InputError
 from maskbench.masking.shards import Shard
 
 COLUMNS = ("labels", "split", "source", "view")
-AUGMENT = ("--augment", "shift", "--copies", 2, "--seed", 3)
+AUGMENT = ("--augment", "shift", "--copies", 2, "--seed", 3, "--limit", 600)
 
 
 def assert_same(found: MaskedSet, wanted: MaskedSet, tolerance: float = 1e-5) -> None:
