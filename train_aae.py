@@ -86,6 +86,7 @@ DECODED = 4  # preset invariant: the decoder, which only looks on, learns from e
 DECORRELATION = 8e-4  # weight of each squared correlation of different dimensions in the agreement
 CATEGORY = 0.01  # weight of the categories in the agreement
 FORGOTTEN = (7, 2)  # patterns of light and of contrast that masks of preset invariant forget
+WHITENED = 100  # steps: preset invariant's codes in training are whitened after every epoch, and not more often
 # at most, that the closed forms are fitted to: beyond, they hardly change, and one encoder is slower
 STATISTICS_IMAGES = {"invariant": 20_000, "paper": 50_000}
 
@@ -238,7 +239,8 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
                 journal.seconds = time.perf_counter() - start
                 journal.save()
                 stopper.saved(f"{folder}, epoch {epoch}, step {number}")
-        pair = whitened_pair(state, run, seed)
+        # after an epoch of few steps the adversary has not got used to the last whitening yet
+        pair = whitened_pair(state, run, seed, due=epoch * run.batches % WHITENED < run.batches)
         journal.seconds = time.perf_counter() - start
         validation_mse = evaluation.reconstruction_mse(*pair, large_batches(run.images.validation))
         if not math.isfinite(validation_mse):
@@ -252,10 +254,11 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
 
 
 @torch.no_grad()
-def whitened_pair(state: TrainingState, run: Run, seed: int) -> tuple[Encoder, Decoder]:
+def whitened_pair(state: TrainingState, run: Run, seed: int, due: bool) -> tuple[Encoder, Decoder]:
     """Whiten the codes in training; then make what ``encoder.pt`` and ``decoder.pt`` hold: copies, in eval mode.
 
-    The copies of preset invariant forget patterns; the training goes on with codes that keep them.
+    The copies of preset invariant forget patterns, and are whitened again; the training goes on with codes that keep
+    them, and that are whitened only where it is ``due``.
     """
     encoder, decoder = state.encoder, state.decoder
     set_statistics(encoder, mini_batches(run))
@@ -265,7 +268,8 @@ def whitened_pair(state: TrainingState, run: Run, seed: int) -> tuple[Encoder, D
         pair = copy.deepcopy((encoder, decoder))
     else:
         features, *pictures = features_and_pictures(encoder, statistics_images(run))
-        whiten(encoder, decoder, encoder.gaussian(features), seed)
+        if due:
+            whiten(encoder, decoder, encoder.gaussian(features), seed)
         pair = copy.deepcopy((encoder, decoder))
         forget(pair[0].gaussian, features, *zip(pictures, FORGOTTEN, strict=True))
         whiten(*pair, pair[0].gaussian(features), seed)

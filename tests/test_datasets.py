@@ -199,6 +199,7 @@ def test_corrupt_images_are_refused_or_listed_and_skipped(tmp_path, capsys, requ
     rest = datasets.load(name, image_size=16, workers=workers, skip_corrupt=True)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: ")]
     assert len(said) == 2 and all(any(str(path) in line for line in said) for path in torn)
+    assert "--skip-corrupt" not in "".join(said)
     assert len(rest.images) == len(rest.labels) == len(rest.split) == 18
     # the others keep their order and their part
     kept = [row for row in range(20) if not any(str(path) == path_of(whole, tmp_path, row) for path in torn)]

@@ -397,6 +397,21 @@ def test_preset_invariant_resumes_to_the_same_bits(tmp_path, monkeypatch):
     torch.set_flush_denormal(False)
 
 
+@pytest.mark.parametrize(("steps", "whitened"), [(4, 4), (6, 2), (8, 2), (100, 0)])
+def test_codes_in_training_are_not_whitened_after_too_few_steps(tmp_path, monkeypatch, steps, whitened):
+    """Four epochs of four steps. Each also whitens a copy, of which encoder.pt is made; one whitening is the first."""
+    images = torch.randint(256, (64, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    settings = Settings("", None, 16, 24, 5, "invariant", 1.0, 16, 1e-3, 0)
+    run = Run(settings, 4, TrainingImages(images, images[:8], ""), environment(torch.device("cpu"), False))
+    whiten = mock.Mock(wraps=train_aae.whiten)
+    monkeypatch.setattr(train_aae, "whiten", whiten)
+    monkeypatch.setattr(train_aae, "WHITENED", steps)
+    train_aae.train(Stopper(10), run, 0, None, tmp_path, 0)
+    first, *later = [call.args[0] for call in whiten.call_args_list]
+    assert sum(encoder is first for encoder in later) == whitened and len(later) == 4 + whitened
+    torch.set_flush_denormal(False)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_after_every_epoch_a_copy_of_the_encoder_forgets(preset, tmp_path):
     """Of images of few patterns, codes in training tell nearly all, those of encoder.pt what was not erased."""

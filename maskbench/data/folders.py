@@ -31,6 +31,7 @@ from maskbench.system import die_with_parent
 
 _AT_ONCE = 64  # files of a folder that a worker decodes between two messages
 _AHEAD = 4  # mini-batches that a worker has ready
+_CORRUPT = "; mend it, move it away or use --skip-corrupt"
 
 
 def folder(
@@ -143,7 +144,7 @@ class FolderImages:
 
     def _without(self, corrupt: dict[int, InputError]) -> Tensor:
         for error in corrupt.values():
-            print(command_line.printable(f"skipped: {error}"))
+            print(command_line.printable(f"skipped: {error}".removesuffix(_CORRUPT)))
         if len(corrupt) == len(self):
             raise InputError(f"folder:{self._root}: none of its images can be decoded")
         good = torch.ones(len(self), dtype=torch.bool)
@@ -224,4 +225,4 @@ def _decode(path: Path, size: int, reading: Reading = AS_IT_IS) -> np.ndarray | 
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             return Undecided(f"{path}: could not be read ({error.strerror}); mend that, then start again")
         reason = error or type(error).__name__
-        return InputError(f"{path}: cannot be read as an image ({reason}); mend it, move it away or use --skip-corrupt")
+        return InputError(f"{path}: cannot be read as an image ({reason}){_CORRUPT}")

@@ -89,12 +89,13 @@ def released_data(terms: Release, owner: Autoencoder) -> Released:
     images, views, size = len(data.source.unique()), data.views, data.gaussian.shape[1]
     names = ", ".join(data.classes[:CLASSES])
     more = f" and {len(data.classes) - CLASSES} more" if len(data.classes) > CLASSES else ""
+    of_views = f", in up to {views} views" if views > 1 else ""
     noise = [] if data.kept is None else bounds.facts(data.kept, size, views)
     facts = [
         ("file", str(terms.masked)),
         ("sha256", masked_set.digest(terms.masked)),
         recipient,
-        ("images", f"{images:,} of {data.dataset}, in up to {views} views: {len(data.labels):,} masks"),
+        ("images", f"{images:,} of {data.dataset}{of_views}: {len(data.labels):,} masks"),
         ("a mask", f"{data.width} numbers, {32 * data.width:,} bits as the file holds them"),
         *(noise or [("noise", "none: what a mask tells of its image has no bound")]),
         ("labels", f"one of {len(data.classes)} an image, as they are: {names}{more}"),
