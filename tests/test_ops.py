@@ -193,6 +193,7 @@ def test_without_a_usable_extension_the_reference_runs_with_one_warning(tmp_path
     monkeypatch.delenv("MASKBENCH_BACKEND", raising=False)
     package = Path(ops.__file__).parent.parent
     shutil.copytree(package, tmp_path / "maskbench", ignore=shutil.ignore_patterns("_C.*", "__pycache__"))
+    (tmp_path / "setup.py").touch()  # as in a checkout
     library = tmp_path / f"maskbench/_C{importlib.machinery.EXTENSION_SUFFIXES[0]}"
     if extension == "for another torch":
         library.write_bytes(b"maskbench._C built for torch 1.0.0\0")
