@@ -86,7 +86,7 @@ DECODED = 4  # preset invariant: the decoder, which only looks on, learns from e
 DECORRELATION = 8e-4  # weight of each squared correlation of different dimensions in the agreement
 CATEGORY = 0.01  # weight of the categories in the agreement
 FORGOTTEN = (7, 2)  # patterns of light and of contrast that masks of preset invariant forget
-WHITENED = 100  # steps: preset invariant's codes in training are whitened after every epoch, and not more often
+WHITENED = 100  # steps: not more often preset invariant's codes in training are whitened, but for the last epoch
 # at most, that the closed forms are fitted to: beyond, they hardly change, and one encoder is slower
 STATISTICS_IMAGES = {"invariant": 20_000, "paper": 50_000}
 
@@ -240,7 +240,8 @@ def train(stopper: Stopper, run: Run, seed: int, saved: dict | None, folder: Pat
                 journal.save()
                 stopper.saved(f"{folder}, epoch {epoch}, step {number}")
         # after an epoch of few steps the adversary has not got used to the last whitening yet
-        pair = whitened_pair(state, run, seed, due=epoch * run.batches % WHITENED < run.batches)
+        due = epoch * run.batches % WHITENED < run.batches or epoch == run.epochs
+        pair = whitened_pair(state, run, seed, due)
         journal.seconds = time.perf_counter() - start
         validation_mse = evaluation.reconstruction_mse(*pair, large_batches(run.images.validation))
         if not math.isfinite(validation_mse):

@@ -59,7 +59,8 @@ def _torchvision_part(dataset: type, data_dir: Path, train: bool):
         return dataset(data_dir, train=train, download=True)
     except (RuntimeError, OSError, ValueError, HTTPException) as error:
         for path in {*data_dir.rglob("*.gz")} - before:  # half of what was to come
-            path.unlink()
+            with contextlib.suppress(OSError):
+                path.unlink()
         if isinstance(error, OSError) and error.errno in _NOT_WRITTEN:
             raise InputError(
                 f"--data-dir {data_dir}: {dataset.__name__} is missing or damaged there and cannot be written "
