@@ -86,7 +86,7 @@ DECODED = 4  # preset invariant: the decoder, which only looks on, learns from e
 DECORRELATION = 8e-4  # weight of each squared correlation of different dimensions in the agreement
 CATEGORY = 0.01  # weight of the categories in the agreement
 FORGOTTEN = (7, 2)  # patterns of light and of contrast that masks of preset invariant forget
-WHITENED = 100  # steps: not more often preset invariant's codes in training are whitened, but for the last epoch
+WHITENED = 100  # steps between whitenings of preset invariant's codes in training, or more; one more is at the end
 # at most, that the closed forms are fitted to: beyond, they hardly change, and one encoder is slower
 STATISTICS_IMAGES = {"invariant": 20_000, "paper": 50_000}
 

@@ -23,6 +23,7 @@ LIBRARY_FLAGS = ("-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno")
 THREADS = 256  # of a block
 GUARD = 64  # cells on either side of a buffer
 LEFT_ALONE = -12345.0  # in them
+BARRIER = "  __syncthreads();\n"
 registered = torch.ops.maskbench
 
 pytestmark = [
@@ -238,8 +239,7 @@ FAULTS = {  # who finds it, where it is, what is replaced
     "a scale": (of_losses, "bce_kernel.h", "static_cast<T>(rows)", "static_cast<T>(FAULT ? count : rows)"),
     "a step": (of_draws, "sample_prior_kernel.h", "threads / quads,", "threads / quads + FAULT,"),
 } | {
-    f"a missing barrier, {place}": (of_threads, "bce_kernel.h", barrier + after, "  if (!FAULT)" + barrier + after)
-    for barrier in ("  __syncthreads();\n",)
+    f"a missing barrier, {place}": (of_threads, "bce_kernel.h", BARRIER + after, f"  if (!FAULT){BARRIER}{after}")
     for place, after in (("of sums", "  double sum = 0;\n  if"), ("of the ticket", "  if (!last) return;"))
 }
 

@@ -73,6 +73,14 @@ def make(preset: str, dtype: torch.dtype, device: str = "cpu", capturable: bool 
     return TrainingState(**parts, pull=1.0 if preset == "paper" else PRIOR_PULL)
 
 
+def tiny(preset: str, epochs: int, images: Tensor | None = None) -> Run:
+    """A training of small networks: on 64 images of noise, four mini-batches, or on these."""
+    if images is None:
+        images = torch.randint(256, (64, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    settings = Settings("", None, 16, 24, 5, preset, 1.0, 16, 1e-3, 0)
+    return Run(settings, epochs, TrainingImages(images, images[:8], ""), environment(torch.device("cpu"), False))
+
+
 def mini_batches(preset: str, steps: int, dtype: torch.dtype, device: str = "cpu") -> list[list[Tensor]]:
     """Images, and for preset invariant their views: what a step is given."""
     generator, sides = torch.Generator().manual_seed(1), (16,) if preset == "paper" else (16, 12)
@@ -333,9 +341,8 @@ def test_compiled_networks_compute_the_same(monkeypatch):
 def test_the_ablation_leaves_out_what_it_says(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(train_aae.__file__).parent / "benchmarks"))
     ablation = importlib.import_module("ablation")
-    images = torch.randint(256, (64, 3, 16, 16), dtype=torch.uint8)
-    settings = Settings("", None, 16, 24, 5, "paper", 1.0, 16, 1e-3, 0)
-    run = Run(settings, 1, TrainingImages(images, images[:8], ""), environment={})
+    run = tiny("paper", epochs=1)
+    images = run.images.train
 
     def trained() -> Tensor:
         state = train_aae.begin(run, 0, fit=True)
@@ -355,10 +362,7 @@ def test_the_ablation_leaves_out_what_it_says(monkeypatch):
 
 
 def test_preset_invariant_resumes_to_the_same_bits(tmp_path, monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (64, 3, 16, 16), generator=generator, dtype=torch.uint8)
-    settings = Settings("", None, 16, 24, 5, "invariant", 1.0, 16, 1e-3, 0)
-    run = Run(settings, 2, TrainingImages(images, images[:8], ""), environment(torch.device("cpu"), False))
+    run = tiny("invariant", epochs=2)
     for name in ("unbroken", "broken"):
         (tmp_path / name).mkdir()
     train_aae.train(Stopper(10), run, 0, None, tmp_path / "unbroken", 0)
@@ -402,9 +406,7 @@ def test_codes_in_training_are_not_whitened_after_too_few_steps(tmp_path, monkey
     """Four epochs of four steps; after the last they always are. Each epoch also whitens a copy, which becomes
     encoder.pt, and one whitening is at the start.
     """
-    images = torch.randint(256, (64, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    settings = Settings("", None, 16, 24, 5, "invariant", 1.0, 16, 1e-3, 0)
-    run = Run(settings, 4, TrainingImages(images, images[:8], ""), environment(torch.device("cpu"), False))
+    run = tiny("invariant", epochs=4)
     whiten = mock.Mock(wraps=train_aae.whiten)
     monkeypatch.setattr(train_aae, "whiten", whiten)
     monkeypatch.setattr(train_aae, "WHITENED", steps)
@@ -421,8 +423,7 @@ def test_after_every_epoch_a_copy_of_the_encoder_forgets(preset, tmp_path):
     patterns = torch.rand(8, 1, 4, 4, generator=random)
     grey = F.interpolate(torch.einsum("nk,kchw->nchw", torch.rand(240, 8, generator=random), patterns), size=16)
     images = grey.mul(255 / grey.max()).to(torch.uint8).repeat(1, 3, 1, 1)
-    settings = Settings("", None, 16, 24, 5, preset, 1.0, 16, 1e-3, 0)
-    run = Run(settings, 2, TrainingImages(images, images[:8], ""), environment(torch.device("cpu"), False))
+    run = tiny(preset, epochs=2, images=images)
 
     class AfterTheFirstEpoch:
         def due(self) -> bool:

@@ -65,8 +65,8 @@ def pixels(path: Path, reading: Reading) -> np.ndarray:
     Stored values are rescaled; the levels of ``reading`` make bytes of them, or else the file's own window.
 
     Raises:
-        Undecided: a flag must say how it is read, or it must be decompressed first.
-        InputError: it is too large, or pydicom is missing. Of damaged files, pydicom raises whatever it likes.
+        Undecided: a flag must say how it is read, it must be converted first, or it is too large.
+        InputError: pydicom is missing, or the file has no pixels. Of damaged files, pydicom raises whatever it likes.
     """
     check_installed(path)
     import pydicom

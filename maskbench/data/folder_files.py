@@ -72,7 +72,7 @@ _PARTS_IN_NAMES = re.compile(
 )
 # beside other pictures, a folder of this name holds them once more, or what was drawn of them
 _COPIES = re.compile(
-    r"((segmentation|ground[ _-]?truth|binary)?[ _-]?(masks?|labels?|annotations?))|segment(ed|ations?)"
+    r"(segmentation|ground[ _-]?truth|binary)?[ _-]?(masks?|labels?|annotations?)|segment(ed|ations?)"
     r"|ground[ _-]?truth|gt|thumbs?|gr[ae]y[ _-]?scale|augmented|originals?"
 )
 
@@ -214,11 +214,12 @@ class _Search:
         same = len(names) > 1 and all(below == self._below[names[0]] for below in self._below.values())
         if same and all(_PARTS_IN_NAMES.search(name.casefold()) for name in names):
             _refuse_parts(self._root, names)
-        copies = [name for name in names if _COPIES.fullmatch(name.casefold())]
+        copies = [name for name in names if _is_copy(name)]
         if same and copies and len(self._below[names[0]]) > 1:
+            one = next((name for name in names if name not in copies), names[0])
             raise InputError(
                 f"folder:{self._root}: {' and '.join(names[:4])} hold the same folders, and {copies[0]} is called like "
-                f"a copy; choose one, such as folder:{self._root / next(iter(set(names) - set(copies)), names[0])}"
+                f"a copy; choose one, such as folder:{self._root / one}"
             )
 
     def _add_class(self, top: Path, label: int, alone: bool) -> None:
@@ -238,12 +239,7 @@ class _Search:
             _refuse(folder, [name for name in names if ending(name) not in endings()])
             if medical := next((name for name in names if ending(name) in dicom.ENDINGS), None):
                 dicom.check_installed(folder / medical)
-            for name in folders if names or len(folders) > 1 else ():
-                if _COPIES.fullmatch(_narrow(name).casefold()):
-                    raise InputError(
-                        f"{folder / name}: is called like copies or outlines of the pictures beside it, and would be "
-                        "pictures of the class; move it away, or rename it"
-                    )
+            _check_copies(folder, folders, names)
             below = os.path.relpath(folder, self._root)
             for name in names:
                 self.paths.append(f"{below}/{name}")
@@ -309,6 +305,10 @@ def _part(name: str) -> str | None:
     return match["part"] if match else None
 
 
+def _is_copy(name: str) -> bool:
+    return _COPIES.fullmatch(_narrow(name).casefold()) is not None
+
+
 def _narrow(name: str) -> str:
     """A name whose letters may be as wide as Chinese ones, in plain letters."""
     return unicodedata.normalize("NFKC", name)
@@ -365,6 +365,16 @@ def _check_class(folder: Path, folders: list[str], names: list[str], alone: bool
             f"{folder}: is the only class folder, and it holds folders alone; if these are the classes, say "
             f"folder:{folder}"
         )
+
+
+def _check_copies(folder: Path, folders: list[str], names: list[str]) -> None:
+    """InputError where a folder in a class, beside other folders or pictures, holds copies or outlines of them."""
+    for name in folders:
+        if _is_copy(name) and (names or len(folders) > 1):
+            raise InputError(
+                f"{folder / name}: is called like copies or outlines of the pictures beside it, and would be "
+                "pictures of the class; move it away, or rename it"
+            )
 
 
 def _check_same(parts: list[tuple[Path, list[str]]]) -> None:

@@ -78,7 +78,7 @@ def processes(device: torch.device, patience: timedelta | None = None) -> Iterat
                 f"--nproc-per-node {local_size()}: this machine has {torch.cuda.device_count()} GPU(s); start as many "
                 "processes, or use --device cpu"
             )
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(told("LOCAL_RANK", 0))
     with _reached():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
         # nccl connects at its first sum: here, so that what is wrong with it shows at once, and in one process, too

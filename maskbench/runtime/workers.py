@@ -59,13 +59,12 @@ def _dask(cores: int) -> Iterator[None]:
     except ImportError:
         raise InputError("--backend dask: not installed; run pip install 'dask[distributed]'") from None
     local = {"n_workers": cores, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
-    address = dask.config.get("scheduler-address", None)
+    address = dask.config.get("scheduler-address", None) or None  # an empty one is none
     if address:
         local = {}
-    elif address is not None:
-        dask.config.set({"scheduler-address": None})  # an empty one is none
     # a task brings its rows along, and none is used twice
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
+    options = {"scheduler-address": address, "distributed.admin.large-graph-warning-threshold": "1 TiB"}
+    with dask.config.set(options):
         with children_deaf_to_ctrl_c():  # it is for the script, which closes them
             try:
                 client = distributed.Client(**local)

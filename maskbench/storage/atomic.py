@@ -144,7 +144,7 @@ def scratch(rows: int, columns: int, folder: Path) -> Tensor:
         InputError: no room in the folder.
     """
     size = rows * columns
-    if size == 0 or os.fsencode(os.path.abspath(folder)).decode(errors="replace").count("\ufffd"):
+    if size == 0 or any("\ud800" <= letter <= "\udfff" for letter in os.path.abspath(folder)):
         return torch.empty(rows, columns)  # torch opens no file whose name is not UTF-8
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=_PARTIAL) as file:

@@ -216,7 +216,10 @@ def outline(pickled: bytes, sizes: dict[str, int]) -> Any:
             if argument == "torch._utils _rebuild_tensor_v3":
                 raise EditedError("holds a tensor of a rare kind, such as torch.uint16; .to(torch.int64) it")
             if argument == "maskbench.data.masked_set MaskedSet":
-                raise EditedError("holds a masked set as an object; give maskbench.save the set, or load its file")
+                raise EditedError(
+                    "holds a masked set as an object; give maskbench.save the set, or make it a dictionary with format "
+                    "and version"
+                )
             if argument == "collections defaultdict":
                 raise EditedError("holds a dictionary of another kind; dict() it")
             require(argument in _GLOBALS, f"its pickle names {argument[:60]}, which ours never do")
