@@ -31,9 +31,9 @@ def workers(name: str, jobs: int | None) -> Iterator[int]:
     """
     cores = jobs or joblib.cpu_count()
     cluster = {"dask": _dask, "ray": _ray}.get(name)
-    options = {"initializer": die_with_parent} if name == "loky" else {}
+    processes = {"initializer": die_with_parent} if name == "loky" else {}
     with (
-        cluster(cores) if cluster else contextlib.nullcontext(),
+        cluster(cores) if cluster else contextlib.nullcontext(processes) as options,
         joblib.parallel_config(name, n_jobs=jobs or -1, **options),
         warnings.catch_warnings(),
     ):
@@ -51,8 +51,8 @@ def _unreachable(variable: str, address: str, error: Exception) -> InputError:
 
 
 @contextlib.contextmanager
-def _dask(cores: int) -> Iterator[None]:
-    """The cluster of DASK_SCHEDULER_ADDRESS, or processes of this machine with one thread each."""
+def _dask(cores: int) -> Iterator[dict]:
+    """The cluster of DASK_SCHEDULER_ADDRESS, or processes of this machine with one thread each; options of joblib's."""
     try:
         import dask
         import distributed
@@ -74,7 +74,7 @@ def _dask(cores: int) -> Iterator[None]:
                 raise _unreachable("DASK_SCHEDULER_ADDRESS", address, error) from None
         with client:
             try:
-                yield
+                yield {"client": client}
             except TimeoutError as error:  # joblib's, of a cluster without workers
                 if not address:
                     raise
@@ -82,8 +82,8 @@ def _dask(cores: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ray(cores: int) -> Iterator[None]:
-    """The cluster of RAY_ADDRESS, or processes of this machine."""
+def _ray(cores: int) -> Iterator[dict]:
+    """The cluster of RAY_ADDRESS, or processes of this machine; options of joblib's."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report home
     try:
         import ray
@@ -105,6 +105,6 @@ def _ray(cores: int) -> Iterator[None]:
         raise _unreachable("RAY_ADDRESS", os.environ["RAY_ADDRESS"], error) from None
     signal.signal(signal.SIGTERM, terminate)  # ray has put its own in the place of the script's
     try:
-        yield
+        yield {}
     finally:
         ray.shutdown()
