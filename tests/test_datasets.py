@@ -1,6 +1,7 @@
 """Every dataset by its contract; the real ones where data/ has them."""
 
 import errno
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -107,6 +108,15 @@ def test_folder_refuses_what_is_no_image(tmp_path, workers):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty"):
         datasets.load(f"folder:{tmp_path}")
+
+
+def test_a_picture_that_is_refused_leaves_no_worker_behind(tmp_path):
+    pytest.importorskip("distributed")  # which lets errors come from a worker with the frames that they passed
+    write_folder(tmp_path)
+    Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(tmp_path / "dark" / "deep.png")
+    with pytest.raises(InputError, match="more than 8 bits"):
+        datasets.load(f"folder:{tmp_path}", workers=1)
+    assert not multiprocessing.active_children()
 
 
 def test_python_exits_where_a_stream_of_pictures_is_not_read_to_its_end(tmp_path):

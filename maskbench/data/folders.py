@@ -209,12 +209,13 @@ def _begin_worker(number: int) -> None:
 def _decode(path: Path, size: int, reading: Reading = AS_IT_IS) -> np.ndarray | InputError:
     """An image file as uint8 ``[3, size, size]``, see :func:`maskbench.data.decoding.decode`.
 
-    What cannot be decoded gives an InputError: raised in a worker process it would come out wrapped in a traceback.
+    What cannot be decoded gives an InputError: raised in a worker process it would come out wrapped in a traceback. It
+    is a new one: with dask's package, frames come with what was raised, and would keep the loader and its workers.
     """
     try:
         return decode(path, size, reading)
     except InputError as error:
-        return error
+        return type(error)(*error.args)
     except PermissionError:
         return Undecided(f"{path}: may not be read; give yourself the right to, or move it away")
     except MemoryError:
