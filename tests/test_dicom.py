@@ -71,6 +71,12 @@ def test_the_window_of_the_file(write):
     assert np.array_equal(narrow, np.where(STORED > 2047.5, 255, 0))
 
 
+def test_colours_that_pydicom_leaves_as_they_are_stored_are_refused(write):
+    path = write(np.zeros((SIDE, SIDE, 3), np.uint8), PhotometricInterpretation="YBR_PARTIAL_420")
+    found = _decode(path, SIDE, AS_IT_IS)
+    assert isinstance(found, Undecided) and "kind YBR_PARTIAL_420 a pixel; convert it to RGB" in str(found)
+
+
 def test_stored_values_are_rescaled_before_window_and_levels(write):
     rescale = {"RescaleSlope": 0.5, "RescaleIntercept": -1024}
     values = STORED * 0.5 - 1024

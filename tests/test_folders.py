@@ -449,6 +449,18 @@ def test_classes_of_one_name_but_for_case_blanks_or_accents_are_refused(tmp_path
     assert "are one name but for case, blanks or accents" in refusal(tmp_path)
 
 
+COPIES = "{} - Copy", "{} - Copy (2)", "{} copy", "{} copy 2", "{} (copy)", "{} (2)", "Copy of {}", "{} — копия"
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_class_that_is_called_as_systems_call_a_copy_of_another_is_refused(tmp_path, name):
+    grey(tmp_path / "dark", 10, 2)
+    grey(tmp_path / name.format("red"), 20, 2)
+    assert datasets.load(f"folder:{tmp_path}").classes == sorted(["dark", name.format("red")])  # of no other
+    grey(tmp_path / "red", 20, 2)
+    assert f"{name.format('red')} is called like a copy of red; move it away" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_names_of_files_may_be_anything(pets, capsys, workers):
     for name in (b"kaputt\xe9.png", b"new\nline.png", b"UPPER.PNG", b"a b\xc2\xa0c.png"):

@@ -75,6 +75,12 @@ _COPIES = re.compile(
     r"(segmentation|ground[ _-]?truth|binary)?[ _-]?(masks?|labels?|annotations?)|segment(ed|ations?)"
     r"|ground[ _-]?truth|gt|thumbs?|gr[ae]y[ _-]?scale|augmented|originals?"
 )
+# what systems add to the name of a folder that is copied to where it is
+_COPIED = re.compile(
+    r"^(copy of|kopie von|copie de|copia de) "
+    r"|( [-\u2013\u2014])? (copy|kopie|copie|copia|cópia|копия)( \d+| \(\d+\))?$| \((\d+|(another )?copy)\)$",
+    re.IGNORECASE,
+)
 
 
 class Names:
@@ -204,6 +210,11 @@ class _Search:
             raise InputError(
                 f"{part}: {pair[0]} and {pair[1]} are one name but for case, blanks or accents; merge or rename them"
             )
+        for name in names:
+            if (copied := _COPIED.sub("", name)) != name and copied in names:
+                raise InputError(
+                    f"{part}: {name} is called like a copy of {copied}; move it away, or rename it if it is a class"
+                )
         for label, name in enumerate(names):
             self._add_class(part / name, label, alone=len(names) == 1)
         return names
