@@ -51,7 +51,7 @@ PAIR_COLUMNS = ("images", "encoder", "decoder", "mean", "std")
 GRID_PATTERNS = ("checkers", "rings", "cross")
 GRID_IMAGES = 3
 BATCH_SIZE = 500
-AUDIT_FLAGS = ("private", "more_models", "masks", "release", "recipient", "known_pairs")
+AUDIT_FLAGS = ("private", "more_models", "masks", "jobs", "release", "recipient", "known_pairs")
 AUDIT_FLAGS += ("most_ssim", "most_named", "most_linked", "most_inferred")
 
 
@@ -98,6 +98,7 @@ def audit_all(args: argparse.Namespace, folders: list[Path], device: torch.devic
             most_linked=args.most_linked,
             most_inferred=args.most_inferred,
         ),
+        jobs=args.jobs or 1,
     )
 
 
@@ -246,6 +247,11 @@ def parse_arguments() -> argparse.Namespace:
         "with a key, and four baselines; without a name: none"
     )
     add("--masks", nargs="*", metavar="MASK", help=masks)
+    add(
+        "--jobs",
+        type=command_line.integer(1),
+        help="audit: steps made at once, each in a process of its own (default: 1)",
+    )
     release = "audit: what release.html is about: a masked file, or the name of its shards"
     add("--release", type=command_line.path, metavar="FILE", help=release)
     add("--recipient", help="audit: who gets the release")

@@ -6,6 +6,7 @@
   memory.
 - *A rename* is made while the file is open and locked, and flushed to the disk with its folder. Windows does neither.
 - *Modes* keep a key from others. Windows has none, and a key is read whatever its mode says.
+- *Forks* that go on computing with what their parent holds: on Linux alone.
 - *Signals* are kept from children as they start, and children end with their parent, where the system can do that.
 """
 
@@ -22,6 +23,7 @@ from filelock import FileLock, Timeout, lock_descriptor
 
 RENAMES_OPEN_FILES = os.name != "nt"
 HAS_MODES = os.name != "nt"
+FORKS = sys.platform == "linux"  # macOS has forks, and libraries that crash in them
 _PR_SET_PDEATHSIG = 1
 
 

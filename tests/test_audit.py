@@ -46,7 +46,7 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     other += ("--epochs", 1, "--instances", 2)
     run_here("train_aae.py", *photos, *other, "--output-dir", "other")
     arguments = ("--audit", *photos, "--private", "digits", "--more-models", "other", "--output-dir", "audit")
-    arguments += ("--masks", "aae+key", "identity", "--most-ssim", 0.001, "--recipient", "Lab B")
+    arguments += ("--jobs", 2, "--masks", "aae+key", "identity", "--most-ssim", 0.001, "--recipient", "Lab B")
     run_here("crosspair.py", *arguments)
     folder = tmp_path / "audit"
     with open(folder / "audit.csv") as file:
@@ -123,7 +123,7 @@ def test_thresholds_stay_what_they_were_when_the_first_attack_ran(tmp_path, monk
     ledger = Ledger(tmp_path / "audit-runs.pt", "code")
 
     def before(mask: str = "aae", **terms: object) -> bool:
-        return audit.said_before(Release(**terms), mask, world, None, ledger, {"images": "b"}, tmp_path)
+        return audit.said_before(Release(**terms), mask, world, [None], ledger, {"images": "b"}, tmp_path)
 
     assert before(most_ssim=0.2) and before(most_ssim=0.3, recipient="Lab A")  # nothing has run yet
     made.append({"values": 1})
@@ -132,7 +132,7 @@ def test_thresholds_stay_what_they_were_when_the_first_attack_ran(tmp_path, monk
     assert not before(most_ssim=0.25) and not before(most_ssim=0.3, pairs=10) and not before()
     assert before(most_ssim=0.3, recipient="Lab B")
     assert not before("aae+noise0.5", most_ssim=0.3)  # the mask that passes, chosen when figures were there
-    other = "aae", SimpleNamespace(networks=["c"]), None, ledger, {"images": "b"}, tmp_path
+    other = "aae", SimpleNamespace(networks=["c"]), [None], ledger, {"images": "b"}, tmp_path
     assert not audit.said_before(Release(most_ssim=0.3), *other)
     made.clear()
     (tmp_path / "audit.csv").touch()  # of an audit with other inputs: its figures were seen

@@ -11,6 +11,7 @@ import resource
 import shutil
 import signal
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,31 @@ def test_an_instance_that_fails_stops_those_beside_it(tmp_path, monkeypatch, cap
     # where none fails, nothing is raised
     child_processes.run_in_parallel(Path.touch, [(tmp_path / name / "ended",) for name in "012"], jobs=2)
     assert len(list(tmp_path.glob("*/ended"))) == 3
+
+
+def test_forks_share_what_their_parent_holds_and_leave_none_behind():
+    held = torch.arange(4, dtype=torch.float64)
+    before = multiprocessing.active_children()
+
+    def work(number: int) -> dict[str, torch.Tensor]:
+        if number == 4:
+            raise InputError("four")
+        if number == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"power": held**number, "by": torch.tensor(os.getpid())}
+
+    results = dict(child_processes.in_forks(work, range(4), 2))
+    assert all(torch.equal(results[number]["power"], held**number) for number in range(4))
+    assert os.getpid() not in [result["by"] for result in results.values()]
+    assert dict(child_processes.in_forks(work, range(2), 1))[1]["by"] == os.getpid()
+    for numbers, error in (((0, 4, 1), InputError), ((0, 5, 1), BrokenProcessPool)):
+        with pytest.raises(error):
+            list(child_processes.in_forks(work, numbers, 2))
+        assert multiprocessing.active_children() == before
+    unfinished = child_processes.in_forks(work, range(4), 2)
+    next(unfinished)
+    unfinished.close()  # as where the script is stopped
+    assert multiprocessing.active_children() == before
 
 
 def test_checkpoint_minutes(monkeypatch):

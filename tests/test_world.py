@@ -2,7 +2,9 @@
 
 import ast
 import csv
+import dataclasses
 import functools
+import shutil
 
 import pytest
 import torch
@@ -345,7 +347,13 @@ def test_one_line_of_the_table_is_an_attack(world, tmp_path, monkeypatch):
         masks=("aae+key", "identity"),
     )
     assert [step.threat for step in plan.steps("aae", world.images) if toy in step.attacks] == ["masks-only"]
-    audit.run(settings, *(autoencoder(seed) for seed in (0, 2, 1)), Ledger(tmp_path / "audit-runs.pt", "code"), None)
+    instances = [autoencoder(seed) for seed in (0, 2, 1)]
+    audit.run(settings, *instances, Ledger(tmp_path / "audit-runs.pt", "code"), None)
+    together = dataclasses.replace(settings, output_dir=tmp_path / "together", jobs=2)
+    together.output_dir.mkdir()
+    shutil.copy(tmp_path / "audit.key", together.output_dir)
+    audit.run(together, *instances, Ledger(together.output_dir / "audit-runs.pt", "code"), None)
+    assert (tmp_path / "audit.csv").read_bytes() == (together.output_dir / "audit.csv").read_bytes()
     with open(tmp_path / "audit.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["attack"] == "grey"]
     assert {row["mask"] for row in rows} == {"aae", "aae+key"}

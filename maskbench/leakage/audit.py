@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from maskbench import system
 from maskbench.data import cifar100, datasets
 from maskbench.data.image_set import TEST, ImageSet, to_float
 from maskbench.data.masked_set import KEYED, NOISY, parts_of
@@ -24,6 +25,7 @@ from maskbench.leakage.world import Images, Victim, World
 from maskbench.masking import METHODS, Autoencoder, key
 from maskbench.masking.noise import written
 from maskbench.models import checkpoints
+from maskbench.runtime.child_processes import in_forks
 from maskbench.storage import atomic, pt, tables
 from maskbench.storage.ledger import Ledger, code_fingerprint
 
@@ -51,6 +53,7 @@ def audit(
     reading: Reading = AS_IT_IS,
     masks: Sequence[str] = BESIDE,
     terms: Release = NOTHING_SAID,
+    jobs: int = 1,
 ) -> None:
     """Measure what the masks of trained autoencoders leak; ``audit.md`` in ``output_dir`` says it.
 
@@ -65,13 +68,15 @@ def audit(
         private: a labelled set that is judged, too.
         accuracy: classifies masks of the private set, such as ``classify.mean_accuracies``; without it,
             ``frontier.csv`` is left out.
-        limit, seed, more_models, data_dir, workers, skip_corrupt, reading, masks, terms: see
+        limit, seed, more_models, data_dir, workers, skip_corrupt, reading, masks, terms, jobs: see
             :class:`maskbench.leakage.settings.Settings`.
 
     Raises:
         InputError: no trained instances or not of one kind, too few images, a mask that there is not, a release of
-            other masks, or another audit is writing there.
+            other masks, several jobs where processes cannot be forked, or another audit is writing there.
     """
+    if jobs > 1 and not system.FORKS:
+        raise InputError(f"--jobs {jobs}: several steps at once need Linux; leave it out")
     settings = Settings(
         dataset=dataset,
         private=private,
@@ -85,6 +90,7 @@ def audit(
         reading=reading,
         masks=[mask_name(mask) for mask in masks],
         terms=terms,
+        jobs=jobs,
     )
     instances = load_instances(Path(victim), Path(attacker))
     classifiers = [inspect.getfile(getattr(accuracy, "func", accuracy))] if accuracy else []
@@ -173,8 +179,8 @@ def run(
     steps = [step for mask in masks for step in plan.steps(mask, images)]
     for name in (release.NAME, "frontier.csv"):  # an earlier run's would not belong to what follows
         (settings.output_dir / name).unlink(missing_ok=True)
-    before = said_before(settings.terms, released.mask, world, steps[0], ledger, inputs, settings.output_dir)
-    table, pictures = attack_all(world, steps, ledger, inputs, settings.output_dir)
+    before = said_before(settings.terms, released.mask, world, steps, ledger, inputs, settings.output_dir)
+    table, pictures = attack_all(world, steps, ledger, inputs, settings)
     tables.write_csv(settings.output_dir / "audit.csv", COLUMNS, table)
     if private is None:
         print("no --private set is given: no accuracy, no attributes")
@@ -182,7 +188,7 @@ def run(
         points = [frontier.audited(world, mask, table, inputs) for mask in masks]
         for instances in others:
             other = World(images, *instances, secret, settings.seed)
-            rows, _ = attack_all(other, frontier.steps(images), ledger, inputs, settings.output_dir)
+            rows, _ = attack_all(other, frontier.steps(images), ledger, inputs, settings)
             points.append(frontier.beside(other, owner, rows, inputs))
         rows = frontier.trade_off(points, settings, private, ledger, accuracy)
         tables.write_csv(settings.output_dir / "frontier.csv", frontier.COLUMNS, rows)
@@ -262,20 +268,22 @@ def label_means(images: ImageSet, others: Tensor, rows: Tensor) -> Tensor:
 
 
 def said_before(
-    terms: Release, mask: str, world: World, first: plan.Step, ledger: Ledger, inputs: dict, folder: Path
+    terms: Release, mask: str, world: World, steps: list[plan.Step], ledger: Ledger, inputs: dict, folder: Path
 ) -> bool:
-    """Whether the owner's thresholds and mask are those that he named last before the first step's figures were there.
+    """Whether the owner's thresholds and mask are those that he named last before any step's figures were there.
 
     The ledger remembers them. Where the folder holds a finished audit, be it with other inputs or of another version of
     the program, figures were there.
 
     Args:
         mask: that is to be released.
-        inputs, folder: as for :func:`attack_all`.
+        inputs: as for :func:`attack_all`.
+        folder: where the audit goes.
     """
     run = inputs | {"networks": world.networks, "what": "terms"}
     said = json.dumps(asdict(replace(terms, masked=None, recipient="")) | {"mask": mask})
-    if finished(world, first, ledger, inputs)[1] is None and not (folder / "audit.csv").exists():
+    figures = any(finished(world, step, ledger, inputs)[1] is not None for step in steps)
+    if not figures and not (folder / "audit.csv").exists():
         ledger.add(run, {"said": said})
     return ledger.get(run, {"said": ""}) == {"said": said}
 
@@ -296,34 +304,42 @@ def finished(world: World, step: plan.Step, ledger: Ledger, inputs: dict) -> tup
 
 @torch.no_grad()
 def attack_all(
-    world: World, steps: list[plan.Step], ledger: Ledger, inputs: dict, folder: Path
+    world: World, steps: list[plan.Step], ledger: Ledger, inputs: dict, settings: Settings
 ) -> tuple[list[list], dict[tuple[str, str, str, int], release.Pictures]]:
     """Every step, or what the ledger keeps of it.
 
     Args:
         inputs: what determines every step, beside the world's networks.
-        folder: where the ledger is, for the message.
+        settings: of these, how many steps are made at once, and the folder of the ledger for the message.
 
     Returns:
         The rows of ``audit.csv``; pictures by mask, threat, attack and count.
     """
     judged = list(world.judged)
-    table, pictures, kept = [], {}, 0
-    with tqdm(total=len(steps), unit="step") as progress:
-        for step in steps:
-            progress.set_description(f"{step.mask}, {step.threat}, {step.count} pairs")
-            run, result = finished(world, step, ledger, inputs)
-            kept += result is not None
-            if result is None:
-                result = attack(world, step)
-                ledger.add(run, result)
-            for (of_set, name, measure), values in zip(step.rows(judged), result["values"].tolist(), strict=True):
-                table.append([step.mask, of_set, step.threat, name, step.count, measure, *values])
-            for name, *of_attack in zip(step.drawn(), *(result[part] for part in PICTURES), strict=True):
-                pictures[step.mask, step.threat, name, step.count] = release.Pictures(*of_attack)
+    runs, results = map(list, zip(*(finished(world, step, ledger, inputs) for step in steps), strict=True))
+    missing = [number for number, result in enumerate(results) if result is None]
+    if settings.jobs > 1 and missing:
+        _ = world.directions, world.nearest_public  # before forks would make them each
+    with tqdm(total=len(steps), initial=len(steps) - len(missing), unit="step") as progress:
+
+        def make(number: int) -> dict[str, Tensor]:
+            step = steps[number]
+            if settings.jobs == 1:
+                progress.set_description(f"{step.mask}, {step.threat}, {step.count} pairs")
+            return attack(world, step)
+
+        for number, result in in_forks(make, missing, settings.jobs):
+            ledger.add(runs[number], result)
+            results[number] = result
             progress.update()
-    if kept:
-        print(f"{kept} of {len(steps)} steps were finished before and kept ({folder}/audit-runs.pt)")
+    table, pictures = [], {}
+    for step, result in zip(steps, results, strict=True):
+        for (of_set, name, measure), values in zip(step.rows(judged), result["values"].tolist(), strict=True):
+            table.append([step.mask, of_set, step.threat, name, step.count, measure, *values])
+        for name, *of_attack in zip(step.drawn(), *(result[part] for part in PICTURES), strict=True):
+            pictures[step.mask, step.threat, name, step.count] = release.Pictures(*of_attack)
+    if kept := len(steps) - len(missing):
+        print(f"{kept} of {len(steps)} steps were finished before and kept ({settings.output_dir}/audit-runs.pt)")
     return table, pictures
 
 

@@ -51,6 +51,7 @@ class Settings:
         data_dir, workers, skip_corrupt, reading: as for :func:`maskbench.data.datasets.load`.
         masks: which are audited beside the autoencoder's own, see :func:`maskbench.leakage.audit.mask_name`.
         terms: of the release that the report is for.
+        jobs: steps at once, each in a process with one thread.
     """
 
     dataset: str
@@ -65,3 +66,4 @@ class Settings:
     reading: Reading = AS_IT_IS
     masks: Sequence[str] = ()
     terms: Release = NOTHING_SAID
+    jobs: int = 1

@@ -1,12 +1,16 @@
 """Child processes that do not outlive their parent."""
 
+import functools
+import multiprocessing
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.connection import wait
 from pathlib import Path
 
+import numpy as np
 import torch.multiprocessing
 from torch import Tensor
 from tqdm import tqdm
@@ -83,3 +87,56 @@ def _child(work: Callable[..., None], call: tuple, lock: object) -> None:
     system.die_with_parent()
     tqdm.set_lock(lock)  # progress bars of several processes in one terminal
     command_line.run(lambda: work(*call))
+
+
+def in_forks(
+    work: Callable[[int], dict[str, Tensor]], numbers: Sequence[int], jobs: int
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """``work(number)`` for each, in ``jobs`` forks of this process with one thread each; one job is done in it itself.
+
+    Forks share the memory that is there when they begin.
+
+    Args:
+        work: anything that can be called: it is inherited, not sent.
+        numbers: are begun in this order.
+
+    Yields:
+        A number and its result, in the order in which they are finished.
+
+    Raises:
+        BrokenProcessPool: a fork was killed.
+    """
+    global _inherited
+    if jobs == 1 or len(numbers) < 2:
+        yield from ((number, work(number)) for number in numbers)
+        return
+    _inherited = work
+    others = multiprocessing.active_children()
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), _begin_fork)
+    try:
+        with system.children_deaf_to_ctrl_c():  # all are forked at the first call
+            futures = {pool.submit(_call_inherited, number): number for number in numbers}
+        for future in as_completed(futures):
+            yield futures[future], {name: torch.from_numpy(values) for name, values in future.result().items()}
+    except BaseException:
+        for fork in multiprocessing.active_children():
+            if fork not in others:
+                fork.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        _inherited = None
+
+
+_inherited: Callable[[int], dict[str, Tensor]] | None = None
+
+
+def _begin_fork() -> None:
+    system.die_with_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # to a whole group: it stops the parent, which ends its forks
+    torch.set_num_threads(1)  # OpenMP's threads are not inherited, and it would wait for them
+    tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)  # bars of several would overwrite each other
+
+
+def _call_inherited(number: int) -> dict[str, np.ndarray]:
+    return {name: values.numpy() for name, values in _inherited(number).items()}  # tensors would need shared memory

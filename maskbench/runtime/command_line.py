@@ -188,7 +188,7 @@ def _run(main: Callable[[], None]) -> None:
 
 def _flag_of_workers(error: Exception) -> str | None:
     """Of an error that says that a worker process is gone, the flag that says how many there are."""
-    if isinstance(error, BrokenProcessPool):  # joblib's
+    if isinstance(error, BrokenProcessPool):  # joblib's is one, too
         return "--jobs"
     return "--workers" if str(error).startswith("DataLoader worker (pid") else None  # torch says so in words alone
 
