@@ -23,8 +23,8 @@ for somebody who has the encoder. The noise comes from a secret (--noise-secret,
 order of the images, as their own order would name them. Whoever has the secret takes the noise away.
 
 The baselines a masking method is compared with: `identity` (the raw pixels, masks nothing), `pca` and
-`random-projection` (as many numbers as the AAE's masks, fitted on the public set --fit-on), `untrained` (the
-encoder at its initial weights).
+`random-projection` (as many numbers as masks of preset paper, or --gaussian-dim + --categories; fitted on the public
+set --fit-on), `untrained` (the encoder at its initial weights).
 
 Sets that do not fit into memory: the files of a folder are decoded as they are masked, and masks wait on the disk. Each
 shard is a masked file by itself, with its part of the training and of the test images. A stopped run resumes when

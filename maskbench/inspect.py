@@ -7,11 +7,13 @@ Every file is checked as the scripts check it. The fingerprint is the sha256 of 
 of what masked); a masked file, an encoder and a decoder with one fingerprint belong together.
 """
 
+import contextlib
 from pathlib import Path
 
 from maskbench.data import masked_set
 from maskbench.errors import InputError
 from maskbench.leakage import bounds
+from maskbench.masking import key
 from maskbench.models import checkpoints
 from maskbench.runtime import command_line
 from maskbench.storage import ledger, pt
@@ -23,12 +25,15 @@ _FORMATS = {
     checkpoints.CHECKPOINT_FORMAT: "checkpoint of a training, with the private key in it",
     ledger.FORMAT: "finished runs of classify.py or crosspair.py",
 }
+_NOBODY_OF_KEY = "nobody: with it masks are turned back, or their noise is taken away"
 _NOBODY = "nobody: with it masks turn back into pictures"
 
 
 def main() -> None:
     parser = command_line.ArgumentParser(__doc__)
-    parser.add_argument("files", nargs="+", type=command_line.path, metavar="FILE", help=".pt files of maskbench")
+    parser.add_argument(
+        "files", nargs="+", type=command_line.path, metavar="FILE", help=".pt files and keys of maskbench"
+    )
     found = [(path, *describe(path)) for path in parser.parse_args().files]
     prints = {path: fingerprint for path, _, fingerprint in found if fingerprint}
     if len(prints) > 1:
@@ -46,6 +51,9 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
     Raises:
         InputError: missing, damaged, not ours, or of another version.
     """
+    with contextlib.suppress(InputError, OSError):
+        if path.is_file() and key.load(path, private=False):
+            return [("is a", "secret key, or the secret of noise"), ("give it to", _NOBODY_OF_KEY)], None
     found = pt.read(path, pt.is_large(path))["format"]
     if found not in _FORMATS:
         raise InputError(f"{path}: holds {pt.shown(found)}, which this maskbench does not know")
@@ -76,7 +84,7 @@ def describe(path: Path) -> tuple[list[tuple[str, str]], str | None]:
         details, give_to = [("sizes", _sizes(decoder.config))], _NOBODY
     elif found == checkpoints.CHECKPOINT_FORMAT:
         checkpoint = checkpoints.load_checkpoint(path)
-        settings = {key: pt.shown(value) for key, value in checkpoint["settings"].items()}
+        settings = {name: pt.shown(value) for name, value in checkpoint["settings"].items()}
         place = f"{len(checkpoint['history'])} epochs and {len(checkpoint['losses'])} steps"
         details, give_to = [("trained", place), ("flags", _sizes(settings))], _NOBODY
     else:

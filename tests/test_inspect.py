@@ -12,6 +12,7 @@ from PIL import Image
 from maskbench import inspect
 from maskbench.data import datasets, masked_set
 from maskbench.errors import InputError
+from maskbench.masking import key
 from maskbench.models import checkpoints
 from maskbench.runtime import command_line
 from maskbench.storage import pt
@@ -31,6 +32,13 @@ def test_every_file_says_what_it_is(workplace):
         lines = dict(lines)
         assert lines["is a"].startswith(is_a) and lines["give it to"].startswith(give_to) and found == prints, path
     assert dict(inspect.describe(workplace / "masked" / "digits.pt")[0])["holds"] == "1,797 vectors of 384 + 20 numbers"
+
+
+def test_a_key_is_nobodys(tmp_path):
+    key.create(tmp_path / "owner.key")
+    lines, fingerprint = inspect.describe(tmp_path / "owner.key")
+    assert dict(lines)["is a"].startswith("secret key") and dict(lines)["give it to"].startswith("nobody")
+    assert fingerprint is None and (tmp_path / "owner.key").read_text().strip() not in str(lines)
 
 
 def test_pairs_that_do_not_match_are_told_first(workplace, capsys, monkeypatch):

@@ -344,8 +344,15 @@ def test_an_installed_package_says_how_kernels_are_built(tmp_path):
     assert done.returncode == 0 and "is not built" in done.stderr and "pip install --no-build-isolation" in done.stderr
 
 
-def test_compiling_without_a_compiler_is_one_line(capsys):
+@pytest.mark.parametrize(
+    ("compiler", "named"), [(None, "No working C++ compiler"), ("ccache g++", "CXX in the enviro")]
+)
+def test_compiling_without_a_compiler_is_one_line(capsys, monkeypatch, compiler, named):
     import torch._inductor.exc
+
+    monkeypatch.delenv("CXX", raising=False)
+    if compiler:
+        monkeypatch.setenv("CXX", compiler)
 
     def main() -> None:
         raise torch._inductor.exc.InvalidCxxCompiler
@@ -353,7 +360,7 @@ def test_compiling_without_a_compiler_is_one_line(capsys):
     with pytest.raises(SystemExit) as stop:
         command_line._run(main)
     said = capsys.readouterr().err
-    assert stop.value.code == 2 and said.count("\n") == 1 and "--compile: this machine cannot compile" in said
+    assert stop.value.code == 2 and said.count("\n") == 1 and f"--compile: this machine cannot compile ({named}" in said
 
 
 def die(*_: object) -> None:

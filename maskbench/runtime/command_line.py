@@ -171,7 +171,11 @@ def _run(main: Callable[[], None]) -> None:
         sys.exit(_complain(program, f"{error.filename or 'input/output'}: {error.strerror or error}"))
     except (MemoryError, RuntimeError) as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            sys.exit(_complain(program, f"--compile: this machine cannot compile ({_reason(error)}); leave it out"))
+            sys.exit(
+                _complain(
+                    program, f"--compile: this machine cannot compile ({_reason(error)}); mend that, or leave it out"
+                )
+            )
         if flag := _flag_of_workers(error):
             sys.exit(_complain(program, f"a worker was killed, often for want of memory; use fewer {flag}"))
         if not is_of_memory(error):
@@ -195,6 +199,9 @@ def _flag_of_workers(error: Exception) -> str | None:
 
 def _reason(error: Exception) -> str:
     """The first line of what a compiler said that names the fault."""
+    text = f"{type(error).__name__}: {error}"
+    if "InvalidCxxCompiler" in text and (name := os.environ.get("CXX")):
+        return f"CXX in the environment, {name!r}, is no compiler's name, and torch takes no more"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return next((line for line in lines if "Error" in line or "compiler" in line.lower()), lines[0])[:200]
 
