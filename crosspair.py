@@ -250,7 +250,7 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--jobs",
         type=command_line.integer(1),
-        help="audit: steps made at once, each in a process of its own (default: 1)",
+        help="audit: steps made at once, each in a process with one thread; needs Linux (default: 1)",
     )
     release = "audit: what release.html is about: a masked file, or the name of its shards"
     add("--release", type=command_line.path, metavar="FILE", help=release)

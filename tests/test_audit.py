@@ -12,6 +12,8 @@ import torch
 from conftest import pictures
 
 import classify
+from maskbench import system
+from maskbench.errors import InputError
 from maskbench.leakage import audit, figures, frontier, plan, release, report, scores, threats
 from maskbench.leakage.attacks import decoders
 from maskbench.leakage.settings import Release
@@ -137,6 +139,13 @@ def test_thresholds_stay_what_they_were_when_the_first_attack_ran(tmp_path, monk
     made.clear()
     (tmp_path / "audit.csv").touch()  # of an audit with other inputs: its figures were seen
     assert not audit.said_before(Release(most_ssim=0.3), *other)
+
+
+def test_several_steps_at_once_need_forks(monkeypatch, tmp_path):
+    monkeypatch.setattr(system, "FORKS", False)
+    with pytest.raises(InputError, match="--jobs 2: several steps at once need Linux"):
+        audit.audit(tmp_path, tmp_path, tmp_path / "out", jobs=2)
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_models_have_two_instances_of_one_kind(complaint, tmp_path):

@@ -310,7 +310,7 @@ def attack_all(
 
     Args:
         inputs: what determines every step, beside the world's networks.
-        settings: of these, how many steps are made at once, and the folder of the ledger for the message.
+        settings: how many steps are made at once, and the folder of the ledger for the message.
 
     Returns:
         The rows of ``audit.csv``; pictures by mask, threat, attack and count.

@@ -92,7 +92,7 @@ def _child(work: Callable[..., None], call: tuple, lock: object) -> None:
 def in_forks(
     work: Callable[[int], dict[str, Tensor]], numbers: Sequence[int], jobs: int
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """``work(number)`` for each, in ``jobs`` forks of this process with one thread each; one job is done in it itself.
+    """``work(number)`` for each, in ``jobs`` forks of this process with one thread each; with one job in itself.
 
     Forks share the memory that is there when they begin.
 
@@ -107,7 +107,7 @@ def in_forks(
         BrokenProcessPool: a fork was killed.
     """
     global _inherited
-    if jobs == 1 or len(numbers) < 2:
+    if jobs == 1:
         yield from ((number, work(number)) for number in numbers)
         return
     _inherited = work
