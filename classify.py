@@ -27,6 +27,7 @@ A stopped run resumes when it is started again: finished runs are kept and skipp
 machine, or use the cluster that DASK_SCHEDULER_ADDRESS or RAY_ADDRESS names. MLPs on a GPU stay in this process.
 """
 
+import maskbench.runtime.early  # noqa: F401  # isort: skip
 import argparse
 import contextlib
 import functools

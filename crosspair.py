@@ -25,6 +25,7 @@ is in each folder of --more-models. A page for the person who signs, release.htm
 A stopped run resumes when it is started again: finished sets of images are kept and skipped.
 """
 
+import maskbench.runtime.early  # noqa: F401  # isort: skip
 import argparse
 import functools
 from pathlib import Path

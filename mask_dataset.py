@@ -31,6 +31,7 @@ shard is a masked file by itself, with its part of the training and of the test 
 it is started again: finished shards are kept. classify.py takes any one of them for the set.
 """
 
+import maskbench.runtime.early  # noqa: F401  # isort: skip
 import argparse
 from datetime import timedelta
 from pathlib import Path

@@ -23,6 +23,7 @@ most of.
 What the paper leaves open, what was chosen here, and what each choice is worth: docs/method.md.
 """
 
+import maskbench.runtime.early  # noqa: F401  # isort: skip
 import argparse
 import contextlib
 import copy

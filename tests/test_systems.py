@@ -321,6 +321,18 @@ def test_a_cluster_without_workers_names_its_variable_and_an_empty_address_is_no
     assert addresses == ["tcp://head:8786", None]
 
 
+@pytest.mark.parametrize("script", ["train_aae.py", "mask_dataset.py", "classify.py", "crosspair.py"])
+@pytest.mark.parametrize(
+    ("name", "value", "library"),
+    [("TQDM_NCOLS", "", "tqdm"), ("TQDM_MININTERVAL", "fast", "tqdm"), ("LOKY_MAX_DEPTH", "x", "joblib")],
+)
+def test_what_libraries_do_not_take_as_they_are_imported_is_named(tmp_path, script, name, value, library):
+    command, environment = [sys.executable, ROOT / script, "--help"], {**os.environ, name: value}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    said = f"{script}: error: {name}={value!r} in the environment: {library} takes no such value ("
+    assert done.returncode == 2 and done.stderr.startswith(said) and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("rank", [None, "0"])
 def test_half_of_torchruns_variables_are_one_line(monkeypatch, rank):
     for name, value in {"TORCHELASTIC_RUN_ID": "none", "RANK": rank, "WORLD_SIZE": "2"}.items():
