@@ -248,11 +248,8 @@ def parse_arguments() -> argparse.Namespace:
         "with a key, and four baselines; without a name: none"
     )
     add("--masks", nargs="*", metavar="MASK", help=masks)
-    add(
-        "--jobs",
-        type=command_line.integer(1),
-        help="audit: steps made at once, each in a process with one thread; needs Linux (default: 1)",
-    )
+    jobs = "audit: steps made at once, each in a process with one thread; needs Linux (default: 1)"
+    add("--jobs", type=command_line.integer(1), help=jobs)
     release = "audit: what release.html is about: a masked file, or the name of its shards"
     add("--release", type=command_line.path, metavar="FILE", help=release)
     add("--recipient", help="audit: who gets the release")

@@ -171,11 +171,8 @@ def _run(main: Callable[[], None]) -> None:
         sys.exit(_complain(program, f"{error.filename or 'input/output'}: {error.strerror or error}"))
     except (MemoryError, RuntimeError) as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            sys.exit(
-                _complain(
-                    program, f"--compile: this machine cannot compile ({_reason(error)}); mend that, or leave it out"
-                )
-            )
+            fault = f"this machine cannot compile ({_reason(error)}); mend that, or leave it out"
+            sys.exit(_complain(program, f"--compile: {fault}"))
         if flag := _flag_of_workers(error):
             sys.exit(_complain(program, f"a worker was killed, often for want of memory; use fewer {flag}"))
         if not is_of_memory(error):

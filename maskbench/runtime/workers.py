@@ -1,6 +1,7 @@
 """What joblib runs tasks in: threads, processes of this machine, or a cluster of dask or ray."""
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -42,12 +43,19 @@ def workers(name: str, jobs: int | None) -> Iterator[int]:
         yield 1 if cluster else cores
 
 
-def _unreachable(variable: str, address: str, error: Exception) -> InputError:
-    reason = str(error).split("\n")[0][:120] or type(error).__name__
-    return InputError(
-        f"{variable} {address}: no cluster answers there ({reason}); start it, mend the address, or unset the variable "
-        "to use this machine"
-    )
+@contextlib.contextmanager
+def _reached(variable: str, address: str | None, *errors: type[Exception]) -> Iterator[None]:
+    """Within, these errors mean that no cluster answers at the address that a variable names, if it names one."""
+    try:
+        yield
+    except errors as error:
+        if not address:
+            raise
+        reason = str(error).split("\n")[0][:120] or type(error).__name__
+        raise InputError(
+            f"{variable} {address}: no cluster answers there ({reason}); start it, mend the address, or unset the "
+            "variable to use this machine"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -65,20 +73,12 @@ def _dask(cores: int) -> Iterator[dict]:
     # a task brings its rows along, and none is used twice
     options = {"scheduler-address": address, "distributed.admin.large-graph-warning-threshold": "1 TiB"}
     with dask.config.set(options):
-        with children_deaf_to_ctrl_c():  # it is for the script, which closes them
-            try:
-                client = distributed.Client(**local)
-            except (OSError, ValueError, TypeError) as error:  # of an address that is none, or where nobody answers
-                if not address:
-                    raise
-                raise _unreachable("DASK_SCHEDULER_ADDRESS", address, error) from None
-        with client:
-            try:
-                yield {"client": client}
-            except TimeoutError as error:  # joblib's, of a cluster without workers
-                if not address:
-                    raise
-                raise _unreachable("DASK_SCHEDULER_ADDRESS", address, error) from None
+        reached = functools.partial(_reached, "DASK_SCHEDULER_ADDRESS", address)
+        # Ctrl-C is for the script, which closes them; the errors are of an address that is none or does not answer
+        with children_deaf_to_ctrl_c(), reached(OSError, ValueError, TypeError):
+            client = distributed.Client(**local)
+        with client, reached(TimeoutError):  # joblib's, of a cluster without workers
+            yield {"client": client}
 
 
 @contextlib.contextmanager
@@ -95,14 +95,11 @@ def _ray(cores: int) -> Iterator[dict]:
         supports_return_generator = True  # it does; joblib denies it of all that derive from multiprocessing's
 
     joblib.register_parallel_backend("ray", Backend)
-    local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": cores, "include_dashboard": False}
+    address = os.environ.get("RAY_ADDRESS")
+    local = {} if address else {"num_cpus": cores, "include_dashboard": False}
     terminate = signal.getsignal(signal.SIGTERM)
-    try:
+    with _reached("RAY_ADDRESS", address, OSError, RuntimeError, ValueError):
         ray.init(**local, log_to_driver=False, logging_level="ERROR")
-    except (OSError, RuntimeError, ValueError) as error:
-        if not os.environ.get("RAY_ADDRESS"):
-            raise
-        raise _unreachable("RAY_ADDRESS", os.environ["RAY_ADDRESS"], error) from None
     signal.signal(signal.SIGTERM, terminate)  # ray has put its own in the place of the script's
     try:
         yield {}
