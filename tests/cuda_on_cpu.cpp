@@ -1,5 +1,5 @@
-// The device code of the CUDA kernels as a library for tests/test_cuda_on_cpu.py; as a program, both kernels once, for
-// ThreadSanitizer, with the planted fault that its argument names.
+// The device code of the CUDA kernels as a library for tests/test_cuda_on_cpu.py; as a program, the kernels by
+// themselves, for ThreadSanitizer, with the planted fault that its argument names.
 #include "cuda_on_cpu.h"
 
 #include <cstdlib>
@@ -18,11 +18,24 @@ auto launcher(int64_t grid, const int64_t* blocks, int64_t count) {
 }
 
 template <typename T>
-void bce_forward(const T* real, const T* fake, int64_t count, int64_t parts, int64_t rows, int64_t grid,
-                 const int64_t* blocks, T* gradients, T* loss, double* sums, unsigned int* ticket) {
+void bce_forward(const T* real, const T* fake, int64_t numbers, int64_t parts, int64_t rows, int64_t grid,
+                 const int64_t* blocks, int64_t count, T* gradients, T* loss, double* sums, unsigned int* ticket) {
   const auto zero = [](void* memory, size_t bytes) { std::memset(memory, 0, bytes); };
-  maskbench::launch_bce_forward(real, fake, count, parts, rows, grid, gradients, loss, sums, ticket, zero,
-                                launcher(grid, blocks, grid));
+  maskbench::launch_bce_forward(real, fake, numbers, parts, rows, grid, gradients, loss, sums, ticket, zero,
+                                launcher(grid, blocks, count));
+}
+
+// Whether there is a loss of one part or two, by a grid of one block or three.
+template <typename T>
+bool has_loss(int64_t parts, int64_t grid) {
+  constexpr int64_t rows = 700;
+  const int64_t blocks[] = {0, 2, 1};
+  T logits[rows], gradients[2 * rows], loss = 0;
+  for (int64_t row = 0; row < rows; ++row) logits[row] = static_cast<T>(row - rows / 2);
+  double sums[3];
+  unsigned int ticket = 7;
+  bce_forward(logits, logits, rows, parts, rows, grid, blocks, grid, gradients, &loss, sums, &ticket);
+  return loss > 0;
 }
 
 extern "C" {
@@ -35,29 +48,28 @@ void sample_prior(const int64_t* rng_state, int64_t batch, int64_t gaussian_dim,
                               gaussian, one_hot, launcher(grid, blocks, count));
 }
 
-void bce_forward_float(const float* real, const float* fake, int64_t count, int64_t parts, int64_t rows, int64_t grid,
-                       const int64_t* blocks, float* gradients, float* loss, double* sums, unsigned int* ticket) {
-  bce_forward(real, fake, count, parts, rows, grid, blocks, gradients, loss, sums, ticket);
+void bce_forward_float(const float* real, const float* fake, int64_t numbers, int64_t parts, int64_t rows, int64_t grid,
+                       const int64_t* blocks, int64_t count, float* gradients, float* loss, double* sums,
+                       unsigned int* ticket) {
+  bce_forward(real, fake, numbers, parts, rows, grid, blocks, count, gradients, loss, sums, ticket);
 }
 
-void bce_forward_double(const double* real, const double* fake, int64_t count, int64_t parts, int64_t rows,
-                        int64_t grid, const int64_t* blocks, double* gradients, double* loss, double* sums,
-                        unsigned int* ticket) {
-  bce_forward(real, fake, count, parts, rows, grid, blocks, gradients, loss, sums, ticket);
+void bce_forward_double(const double* real, const double* fake, int64_t numbers, int64_t parts, int64_t rows,
+                        int64_t grid, const int64_t* blocks, int64_t count, double* gradients, double* loss,
+                        double* sums, unsigned int* ticket) {
+  bce_forward(real, fake, numbers, parts, rows, grid, blocks, count, gradients, loss, sums, ticket);
 }
 
 }  // extern "C"
 
 int main(int, char** arguments) {
   planted = atoi(arguments[1]);
-  constexpr int64_t rows = 700;
-  const int64_t blocks[] = {1, 0, 2};
-  float logits[rows], gradients[2 * rows], gaussian[7 * 30], one_hot[7 * 5], loss = 0;
-  for (int64_t row = 0; row < rows; ++row) logits[row] = static_cast<float>(row - rows / 2);
-  double sums[3];
-  unsigned int ticket = 7;
-  bce_forward(logits, logits, rows, 2, rows, 3, blocks, gradients, &loss, sums, &ticket);
-  const int64_t rng_state[] = {1, 2};
+  bool right = true;
+  for (int64_t parts = 1; parts <= 2; ++parts) {
+    for (int64_t grid = 1; grid <= 3; grid += 2) right &= has_loss<float>(parts, grid) && has_loss<double>(parts, grid);
+  }
+  const int64_t rng_state[] = {1, 2}, blocks[] = {1, 0, 2};
+  float gaussian[7 * 30], one_hot[7 * 5];
   sample_prior(rng_state, 7, 30, 5, 0, 3, blocks, 3, gaussian, one_hot);
-  return loss > 0 && one_hot[0] >= 0 ? 0 : 1;
+  return right && one_hot[0] >= 0 ? 0 : 1;
 }

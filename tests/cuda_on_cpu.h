@@ -7,6 +7,8 @@
 #include <ucontext.h>
 
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 
 #include "threads.h"
 
@@ -43,6 +45,14 @@ struct Thread {
 inline Thread threads[maskbench::kThreads + 1];  // the last is the host's own
 constexpr unsigned int kHost = maskbench::kThreads;
 inline unsigned int ended_threads;
+inline unsigned int waited;  // how often, one after another, a thread had to go on waiting
+
+// What a GPU does not say: a kernel that may hang there, or fail, ends the process here.
+UNWATCHED inline void require(bool right, const char* otherwise) {
+  if (right) return;
+  std::fprintf(stderr, "%s\n", otherwise);
+  std::abort();
+}
 
 UNWATCHED inline void go_on_with(unsigned int next) {
   Thread& before = threads[threadIdx.x];
@@ -71,20 +81,28 @@ class Barrier {
  public:
   explicit constexpr Barrier(unsigned int size) : size(size) {}
 
-  // In each of so many threads, one after another.
-  UNWATCHED void wait() {
+  // In each of so many threads, one after another, on the same line of the kernel.
+  UNWATCHED void wait(int line) {
+    require(arrived == 0 || line == place, "threads meet at different barriers");
+    place = line;
+    waited = 0;
     const unsigned int mine = rounds;
     __tsan_release(&passed[mine % 2]);
     if (++arrived == size) {
       arrived = 0;
       ++rounds;
     }
-    while (rounds == mine) go_on_with((threadIdx.x + 1) % maskbench::kThreads);
+    while (rounds == mine) {
+      require(++waited <= maskbench::kThreads, "threads wait for others that never come");
+      go_on_with((threadIdx.x + 1) % maskbench::kThreads);
+    }
+    waited = 0;
     __tsan_acquire(&passed[mine % 2]);  // not what others did since, who may be at the next round
   }
 
  private:
   unsigned int size, arrived = 0, rounds = 0;
+  int place = 0;
   char passed[2] = {};
 };
 
@@ -95,16 +113,17 @@ struct Warp {
 };
 inline Warp warps[maskbench::kThreads / 32];
 
-inline void __syncthreads() { block_barrier.wait(); }
+inline void __syncthreads(int line = __builtin_LINE()) { block_barrier.wait(line); }
 inline void __threadfence() {}  // the next block begins when this one is done
 
-inline double __shfl_down_sync(unsigned int, double value, int offset) {
+inline double __shfl_down_sync(unsigned int mask, double value, int offset, int line = __builtin_LINE()) {
+  require(mask == 0xFFFFFFFF, "a shuffle is not of the full mask");
   Warp& warp = warps[threadIdx.x / 32];
   const int lane = threadIdx.x % 32;
   warp.lanes[lane] = value;
-  warp.barrier.wait();
+  warp.barrier.wait(line);
   const double other = lane + offset < 32 ? warp.lanes[lane + offset] : value;
-  warp.barrier.wait();
+  warp.barrier.wait(line);
   return other;
 }
 
@@ -116,7 +135,10 @@ struct float4 {
   float x, y, z, w;
 };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-inline void __stwb(float4* address, float4 value) { *address = value; }
+inline void __stwb(float4* address, float4 value) {
+  require(reinterpret_cast<uintptr_t>(address) % 16 == 0, "a store of 16 bytes is not at a multiple of them");
+  *address = value;
+}
 
 // kernel() in every thread of every block of these, of a grid of so many.
 template <typename Kernel>

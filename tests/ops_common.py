@@ -1,6 +1,8 @@
 """What the tests of the ops share: which of them can run here, inputs, and comparisons."""
 
 import itertools
+import os
+import shutil
 
 import pytest
 import torch
@@ -17,6 +19,9 @@ on_devices = pytest.mark.parametrize("device", DEVICES)
 needs_kernels = pytest.mark.skipif(ops.backend("cpu") == "reference", reason="no compiled kernels in this run")
 needs_cuda_kernels = pytest.mark.skipif(ops.backend("cuda") != "cuda", reason="no CUDA kernels in this run")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+
+COMPILER = os.environ.get("CXX", "c++").split()
+needs_compiler = pytest.mark.skipif(not shutil.which(COMPILER[-1]), reason="no C++ compiler")
 
 DTYPES = [torch.float32, torch.float64]
 
