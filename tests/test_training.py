@@ -1,29 +1,36 @@
 """The training step against the paper's loop written out plainly, and the ways to make it faster against the step."""
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import importlib
 import math
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ROOT, Forked
+from ops_common import COMPILER, needs_compiler, needs_gpu, on_devices
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import train_aae
 from maskbench import ops
 from maskbench.data.image_set import to_float
-from maskbench.data.views import random_views
 from maskbench.models import PRESETS, Decoder, Discriminator, Encoder, PriorSampler, checkpoints, encoder
 from maskbench.models.layers import BatchNorm
 from maskbench.ops import step
-from maskbench.runtime.cuda_graphs import Captured
+from maskbench.ops.loading import COMPILED
+from maskbench.runtime.cuda_graphs import WARM_UP, Captured
 from maskbench.runtime.stopping import Stopper
 from maskbench.storage import pt
 from maskbench.training.images import TrainingImages
@@ -46,6 +53,7 @@ from train_aae import (
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
+registered = torch.ops.maskbench
 OPTIMIZERS = ("reconstruction_optimizer", "discriminator_optimizer", "generator_optimizer")
 
 
@@ -87,6 +95,12 @@ def mini_batches(preset: str, steps: int, dtype: torch.dtype, device: str = "cpu
     return [
         [torch.rand(7, 3, side, side, generator=generator).to(device, dtype) for side in sides] for _ in range(steps)
     ]
+
+
+def step_of(state: TrainingState, pixels: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The step of train_aae.py for such pixels: of them, their numbers and the epoch; on a GPU captured."""
+    settings, images = SimpleNamespace(batch_size=len(pixels)), SimpleNamespace(train=pixels)
+    return train_aae.step_function(state, SimpleNamespace(settings=settings, images=images, compile=False), seed=0)
 
 
 class PlainLoop:
@@ -217,6 +231,9 @@ class Recording(TorchDispatchMode):
     """Refuses what no CUDA graph can hold: what depends on values, and any tensor of the host.
 
     The device is "meta", torch's device without values, so every tensor of the CPU is one of the host.
+
+    Attributes:
+        called: packets of the functions that were not refused.
     """
 
     depends_on_values = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
@@ -225,6 +242,7 @@ class Recording(TorchDispatchMode):
     copies = ((torch, "tensor"), (torch, "as_tensor"), (torch, "from_numpy"), (Tensor, "new_tensor"))
 
     def __enter__(self):
+        self.called = set()
         self.patches = contextlib.ExitStack()
         for owner, name in self.copies:
             refuse = mock.patch.object(owner, name, side_effect=AssertionError("refused: a copy from the host"))
@@ -244,6 +262,7 @@ class Recording(TorchDispatchMode):
             return None
         result = function(*args, **(kwargs or {}))
         assert self.on_device(result), f"refused: {function}"
+        self.called.add(function.overloadpacket)
         return result
 
     @staticmethod
@@ -272,20 +291,17 @@ FAULTS = {  # planted in a loss
 def test_a_step_can_be_captured(preset, monkeypatch):
     """With the real optimisers, whose states the first call makes; what lasts is changed in place, so a step keeps no
     memory beside its graph's.
-
-    FakeTensorMode gets no further than the forward pass: that back asks for a GPU, in a torch with CUDA, too.
     """
     monkeypatch.setattr(sys.modules["torch.optim.optimizer"], "_get_fused_kernels_supported_devices", lambda: ["meta"])
     monkeypatch.setattr(torch, "autocast", lambda *_: contextlib.nullcontext())  # not for meta; chooses dtypes alone
+    kernels = {registered.sample_prior, registered.bce_forward, registered.bce_backward} if COMPILED else set()
+    monkeypatch.setattr(ops.adversarial, "COMPILED", frozenset({"meta"} if kernels else ()))
     state = make(preset, torch.float32, "meta")
     for group in (group for optimizer in state.optimizers for group in optimizer.param_groups):
         group.update(capturable=True, lr=torch.empty((), device="meta"))  # as TrainingState.make_capturable
     pixels = torch.empty(7, 3, 16, 16, dtype=torch.uint8, device="meta")
     numbers, epoch = torch.arange(7, device="meta"), torch.empty((), dtype=torch.int64, device="meta")
-
-    def taken() -> Tensor:
-        images = to_float(pixels)
-        return take_step(state, images, None if preset == "paper" else random_views(images, numbers, 0, epoch))
+    taken = functools.partial(step_of(state, pixels), pixels, numbers, epoch)
 
     def lasting() -> list[Tensor]:
         parts = state.parts().values()
@@ -299,8 +315,9 @@ def test_a_step_can_be_captured(preset, monkeypatch):
         prior.rng_state = prior.rng_state + 1
         return draws
 
-    with Recording():
+    with Recording() as recording:
         taken()
+        assert kernels <= recording.called
         before = lasting()
         assert taken().shape == (4 if preset == "paper" else 5,)
         assert all(one is other for one, other in zip(lasting(), before, strict=True))
@@ -321,6 +338,50 @@ def test_what_cannot_be_captured_is_refused(fault):
         assert loss.shape == ()
         with pytest.raises(AssertionError, match="refused"):
             fault(loss)
+
+
+@needs_compiler
+@pytest.mark.skipif(torch.version.cuda is not None, reason="of a torch that knows no GPU")
+def test_forward_passes_of_a_step_run_on_a_gpu_without_values(tmp_path):
+    """Of both presets, with autocast as on a GPU; the passes back ask for a real one."""
+    torch_folder, guard = Path(torch.__file__).parent, tmp_path / "guard.so"
+    command = [*COMPILER, "-std=c++20", "-shared", "-fPIC", f"-I{torch_folder}/include", ROOT / "tests/cuda_guard.cpp"]
+    subprocess.run([*command, f"-L{torch_folder}/lib", "-lc10", "-o", guard], check=True, timeout=60)
+    call = f"import test_training; test_training.pass_without_values({str(guard)!r})"
+    ended = Forked("-c", call, cwd=ROOT / "tests", PYTHONPATH=str(ROOT)).finish(60)
+    assert ended.returncode == 0, ended.stderr
+
+
+def pass_without_values(guard: str) -> None:
+    """In a process of its own, in which torch is told that there is a GPU."""
+    ctypes.CDLL(guard)
+    states, losses, dtypes = [make(preset, torch.float32) for preset in PRESETS], [], set()
+    with (
+        FakeTensorMode(),
+        torch.autograd.set_multithreading_enabled(False),
+        mock.patch("torch.cuda.is_bf16_supported", lambda **_: True),
+        mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
+        mock.patch.object(ops.adversarial, "COMPILED", {"cuda"} if COMPILED else ()),
+        mock.patch.object(train_aae, "Captured", lambda step: step),
+        mock.patch.object(train_aae, "descend", lambda loss, _: losses.append(loss)),
+        mock.patch.object(train_aae, "gradient_penalty", lambda _, draws: draws.new_zeros(())),
+    ):
+        for state in states:
+            for part in (part for network in (*state.networks().values(), state.prior) for part in network.modules()):
+                for kept in (part._parameters, part._buffers):
+                    for name, value in ((name, value) for name, value in kept.items() if value is not None):
+                        fake = torch.empty(value.shape, dtype=value.dtype, device="cuda:0")
+                        kept[name] = fake.requires_grad_(value.requires_grad)
+            for layer in state.encoder.features.modules():
+                layer.register_forward_hook(lambda *call, preset=state.preset: dtypes.add((preset, call[-1].dtype)))
+            pixels = torch.empty(7, 3, 16, 16, dtype=torch.uint8, device="cuda:0")
+            numbers, epoch = torch.arange(7, device="cuda:0"), torch.ones((), dtype=torch.int64, device="cuda:0")
+            assert step_of(state, pixels)(pixels, numbers, epoch).device == pixels.device
+        assert len(losses) == 4 + sum(DISCRIMINATOR_STEPS.values())
+        assert ("invariant", torch.bfloat16) in dtypes and ("paper", torch.bfloat16) not in dtypes
+        for loss in losses:
+            with pytest.raises(RuntimeError, match="accelerator"):
+                loss.backward()
 
 
 def test_a_checkpoint_says_which_kernels_made_it():
@@ -506,7 +567,7 @@ def test_a_thread_needs_no_second_stream(monkeypatch):
         assert Captured(lambda: None)._stream is captured
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_captured_step_computes_the_same(preset):
     parts, plain = (make(preset, torch.float64, "cuda", capturable=True) for _ in range(2))
@@ -517,7 +578,7 @@ def test_a_captured_step_computes_the_same(preset):
     assert parts.prior.rng_state.tolist() == [3, 40 * DISCRIMINATOR_STEPS[preset]]  # it advanced within the graph
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 def test_the_first_captured_step_in_single_precision():
     parts, plain = (make("paper", torch.float32, "cuda", capturable=True) for _ in range(2))
     step = Captured(functools.partial(take_step, parts))
@@ -525,3 +586,45 @@ def test_the_first_captured_step_in_single_precision():
         tolerance = 1e-5 if number == 0 else 1e-2  # the fourth is the first that is replayed
         torch.testing.assert_close(step(*batch), take_step(plain, *batch), rtol=tolerance, atol=1e-6)
     assert math.isfinite(step(*batch).sum().item())
+
+
+@on_devices
+def test_a_captured_step_of_views_in_bfloat16(device, monkeypatch):
+    """Preset invariant as it is trained: views within the graph, maps in bfloat16 and channels last; beside the same
+    step eager. On a CPU both are eager.
+    """
+    monkeypatch.setattr(encoder, "has_bfloat16", lambda device: True)
+    pixels = torch.randint(256, (32, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels, numbers = pixels.to(device), torch.arange(32, device=device)
+    states = [make("invariant", torch.float32, device, capturable=device == "cuda") for _ in range(2)]
+    step, eager = (step_of(state, pixels) for state in states)
+    if device == "cuda":
+        assert isinstance(step, Captured)
+        eager = eager.function
+    maps = set()
+    for layer in states[0].encoder.features.convolutions:
+        layer.register_forward_hook(
+            lambda _layer, _inputs, result: maps.add(
+                (result.dtype, result.is_contiguous(memory_format=torch.channels_last))
+            )
+        )
+    for epoch in range(1, WARM_UP + 4):
+        of_epoch = torch.tensor(epoch, device=device)
+        losses, wanted = step(pixels, numbers, of_epoch).clone(), eager(pixels, numbers, of_epoch)
+        tolerance = 1e-3 if epoch == 1 else 5e-2  # the fourth is the first that is replayed
+        torch.testing.assert_close(losses, wanted, rtol=tolerance, atol=1e-4)
+    assert maps == {(torch.bfloat16, True)}
+
+
+@needs_gpu
+@pytest.mark.parametrize("preset", PRESETS)
+def test_replays_of_a_captured_step_take_no_memory(preset):
+    pixels = torch.zeros(32, 3, 16, 16, dtype=torch.uint8, device="cuda")
+    numbers, epoch = torch.arange(32, device="cuda"), torch.ones((), dtype=torch.int64, device="cuda")
+    step = step_of(make(preset, torch.float32, "cuda", capturable=True), pixels)
+    for _ in range(WARM_UP + 1):
+        step(pixels, numbers, epoch)
+    before = torch.cuda.memory_stats()["allocation.all.allocated"]
+    for _ in range(10):
+        step(pixels, numbers, epoch)
+    assert torch.cuda.memory_stats()["allocation.all.allocated"] == before
