@@ -3,7 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from ops_common import logits, needs_kernels, on_devices
+from ops_common import logits, needs_cuda_kernels, needs_gpu, needs_kernels, on_devices
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from maskbench import ops
 from maskbench.ops import reference
@@ -137,6 +139,22 @@ def test_differentiating_twice_raises(device, name):
     gradients = torch.autograd.grad(loss(*inputs) ** 2, inputs, create_graph=True)
     with pytest.raises(RuntimeError, match="maskbench::bce_backward is not implemented"):
         torch.autograd.grad(gradients[0].sum(), inputs)
+
+
+@needs_gpu
+@needs_cuda_kernels
+@on_losses
+@pytest.mark.parametrize(("rows", "launches"), [(16, 1), (70_001, 2)])
+def test_launches_of_a_loss_on_cuda(name, rows, launches):
+    """The kernel, and zeros for its ticket where it has several blocks."""
+    loss, inputs = loss_and_inputs(name, 2, rows, device="cuda")
+    loss(*inputs)
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        loss(*inputs)
+        torch.cuda.synchronize()
+    on_gpu = [event.name for event in profiler.events() if event.device_type == DeviceType.CUDA]
+    assert len(on_gpu) == launches and sum("bce_forward_kernel" in event for event in on_gpu) == 1, on_gpu
 
 
 @needs_kernels
