@@ -45,7 +45,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_flush_denormal(True)
     device = torch.device(args.device)
-    lines, images = common.header(device), photos(32).images
+    lines, images = [], photos(32).images
+    common.say(lines, *common.header(device))
     loops = {"maskbench": ours(images.to(device))}
     if device.type == "cuda":
         loops["maskbench eager"] = ours(images.to(device), eager=True)
@@ -53,7 +54,7 @@ def main() -> None:
         loops["barlow twins"] = lightly_loop(images, "BarlowTwinsLoss", device)
         loops["vicreg"] = lightly_loop(images, "VICRegLoss", device)
     else:
-        lines += ["- lightly, the peer, is not installed (pip install lightly)"]
+        common.say(lines, "- lightly, the peer, is not installed (pip install lightly)")
     turns = {name: functools.partial(next, loop) for name, loop in loops.items()}
     times = common.take_turns(turns, device, args.seconds)
     peer = "barlow twins" if "barlow twins" in times else list(times)[-1]
@@ -61,8 +62,7 @@ def main() -> None:
         [name, f"{BATCH / times[name][0]:,.0f}", shown]
         for name, shown in zip(times, common.against(times, peer, 1e3, "ms"), strict=True)
     ]
-    lines += ["", markdown(["peer", "images a second", f"a mini-batch of {BATCH}"], cells)]
-    print("\n".join(lines))
+    common.say(lines, "", markdown(["peer", "images a second", f"a mini-batch of {BATCH}"], cells))
     if args.save:
         rows = [("agreement", name, BATCH, "seconds a step", *figure) for name, figure in times.items()]
         common.save("agreement", "A training step of preset invariant", lines, rows, device)

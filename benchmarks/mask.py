@@ -31,11 +31,12 @@ from maskbench.masking.shards import Shard, Work
 from maskbench.models import Encoder
 from maskbench.runtime import command_line
 from maskbench.storage import pt
-from maskbench.storage.tables import markdown
+from maskbench.storage.tables import markdown_line
 
 COUNTS = (1_000, 10_000, 60_000)
 BATCH = 500
 SECONDS = 60.0  # for a line's peers together
+COLUMNS = ("images", "maskbench", "DataLoader", "DataLoader, 2 workers", "limit")
 
 
 def main() -> None:
@@ -44,11 +45,12 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     rate = common.matrix_rate(device)
-    lines = [*common.header(device), f"- products of 1024 x 1024 matrices: {rate / 1e9:,.0f} GFLOP/s", ""]
+    lines, rows = [], []
+    common.say(lines, *common.header(device), f"- products of 1024 x 1024 matrices: {rate / 1e9:,.0f} GFLOP/s", "")
     encoder = Encoder("invariant").to(device).eval()
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         encoder(torch.rand(BATCH, 3, 32, 32, device=device))
-    cells, rows = [], []
+    common.say(lines, *map(markdown_line, (COLUMNS, ["---:"] * len(COLUMNS))))
     for count in args.images:
         images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
         peers = {
@@ -59,10 +61,8 @@ def main() -> None:
         times = common.take_turns(peers, device, args.seconds, turns=3)
         limit = count / BATCH * counter.get_total_flops() / rate
         reached = f"{limit:.3f} s ({limit / times['maskbench'][0]:.0%} reached)"
-        cells.append([f"{count:,}", *common.against(times, "DataLoader", 1, "s"), reached])
+        common.say(lines, markdown_line([f"{count:,}", *common.against(times, "DataLoader", 1, "s"), reached]))
         rows += [("mask", name, count, "seconds", *figure) for name, figure in times.items()]
-    lines.append(markdown(["images", *peers, "limit"], cells))
-    print("\n".join(lines))
     if args.save:
         common.save("mask", "Masking", lines, rows, device)
 
