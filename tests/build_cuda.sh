@@ -6,14 +6,14 @@
 #     tests/build_cuda.sh [ENVIRONMENT]        # an existing environment with torch for CUDA is used as it is
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-command -v nvcc > /dev/null || { echo "build_cuda: skipped, no nvcc on PATH"; exit 0; }
+command -v nvcc > /dev/null || { echo "skipped: tests/build_cuda.sh, no nvcc on PATH"; exit 0; }
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 environment=${1:-$work/venv}
 if [ ! -d "$environment" ]; then
     free=$(df -Pk "$work" | awk 'NR == 2 { print int($4 / 1048576) }')
-    [ "$free" -ge 15 ] || { echo "build_cuda: skipped, $free GB free of the 15 needed in $work"; exit 0; }
+    [ "$free" -ge 15 ] || { echo "skipped: tests/build_cuda.sh, $free GB free of the 15 needed in $work"; exit 0; }
     python3 -m venv "$environment"
     # the package index's own build has CUDA, whatever pip is told elsewhere to prefer
     PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= "$environment/bin/pip" install --quiet --no-compile torch==2.13.0 setuptools numpy
