@@ -18,7 +18,7 @@ demo: .venv/ready
 	$(BIN)/python mask_dataset.py --dataset digits --encoder $(DEMO)/aae/0/encoder.pt --output $(DEMO)/digits.pt
 	$(BIN)/python classify.py --masked $(DEMO)/digits.pt --classes 3 --repeats 10 --epochs 20 --output-dir $(DEMO)/classify
 	$(BIN)/python crosspair.py --models $(DEMO)/aae --dataset photos --limit 10000 --output-dir $(DEMO)/crosspair
-	$(BIN)/python crosspair.py --audit --models $(DEMO)/aae --dataset photos --limit 400 --masks \
+	$(BIN)/python crosspair.py --audit --models $(DEMO)/aae --dataset photos --limit 400 --masks identity \
 		--release $(DEMO)/digits.pt --recipient "a demonstration" --most-ssim 0.7 --most-named 0.5 --output-dir $(DEMO)/audit
 	@echo "a report for the person who signs: $(DEMO)/audit/release.html; pictures:" && find $(DEMO) -name '*.png' | sort
 

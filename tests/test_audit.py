@@ -4,7 +4,6 @@ import csv
 import functools
 import math
 import stat
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +27,7 @@ ATTACKS = {
     *("two-releases", "two-releases-by-transport", "retrieval", "perceptual-decoder", "ssim-decoder"),
     *("ssim-pseudo-pairs", "ssim-scratch-decoder", "key-by-categories", "ssim-key-by-categories", "ssim-procrustes"),
     *plan.ANCHORS,
+    *plan.CONTROLS.values(),
 }
 
 
@@ -119,26 +119,25 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     assert release.AFTER in (folder / "release.html").read_text()
 
 
-def test_thresholds_stay_what_they_were_when_the_first_attack_ran(tmp_path, monkeypatch):
-    made, world = [], SimpleNamespace(networks=["a"])
-    monkeypatch.setattr(audit, "finished", lambda *_: ({}, made[0] if made else None))
+def test_thresholds_stay_what_they_were_when_the_first_attack_ran(tmp_path):
+    found, inputs = [({}, None)], {"images": "b", "networks": ["a"]}
     ledger = Ledger(tmp_path / "audit-runs.pt", "code")
 
     def before(mask: str = "aae", **terms: object) -> bool:
-        return audit.said_before(Release(**terms), mask, world, [None], ledger, {"images": "b"}, tmp_path)
+        return audit.said_before(Release(**terms), mask, found, ledger, inputs, tmp_path)
 
     assert before(most_ssim=0.2) and before(most_ssim=0.3, recipient="Lab A")  # nothing has run yet
-    made.append({"values": 1})
+    found.append(({}, {"values": 1}))
     ledger = Ledger(tmp_path / "audit-runs.pt", "code")
     assert not before(most_ssim=0.2)  # given up before the first attack
     assert not before(most_ssim=0.25) and not before(most_ssim=0.3, pairs=10) and not before()
     assert before(most_ssim=0.3, recipient="Lab B")
     assert not before("aae+noise0.5", most_ssim=0.3)  # the mask that passes, chosen when figures were there
-    other = "aae", SimpleNamespace(networks=["c"]), [None], ledger, {"images": "b"}, tmp_path
-    assert not audit.said_before(Release(most_ssim=0.3), *other)
-    made.clear()
+    inputs["networks"] = ["c"]
+    assert not before(most_ssim=0.3)
+    found.pop()
     (tmp_path / "audit.csv").touch()  # of an audit with other inputs: its figures were seen
-    assert not audit.said_before(Release(most_ssim=0.3), *other)
+    assert not before(most_ssim=0.3)
 
 
 def test_several_steps_at_once_need_forks(monkeypatch, tmp_path):

@@ -54,9 +54,10 @@ def test_a_discriminator_may_read_the_length():
     assert Discriminator(384).read(draws) is draws
 
 
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("image_size", [8, 40, 64, 96, 256])
-def test_other_sizes(image_size):
-    sizes = dict(image_size=image_size, width=4, gaussian_dim=5, categories=3)
+def test_other_sizes(image_size, preset):
+    sizes = dict(preset=preset, image_size=image_size, width=4, gaussian_dim=5, categories=3)
     latent = torch.cat(Encoder(**sizes)(torch.rand(2, 3, image_size, image_size)), 1)
     assert latent.shape == (2, 8)
     assert Decoder(**sizes)(latent).shape == (2, 3, image_size, image_size)

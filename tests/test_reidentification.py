@@ -1,13 +1,18 @@
 """Who is named by codes: where everything tells, where nothing does, and by what neither rotation nor map hides."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 from attacks_common import natural, ranks, rotation, sources
 
 from maskbench.leakage.attacks import reidentification
 from maskbench.leakage.attacks.reidentification import (
+    TRIES,
     accepted,
     distances,
+    invariants,
     mahalanobis,
     matched_by_transport,
     matched_in_turns,
@@ -88,8 +93,10 @@ def test_encoders_that_share_no_direction_hide_no_identity_among_candidates(gene
     assert (ranks_of(noise, order) == 1).double().mean() < 0.05
 
 
-def test_transport_finds_masks_in_noise(generator):
+@pytest.mark.parametrize("number", [0, 4, 5])
+def test_transport_finds_masks_in_noise(generator, monkeypatch, number):
     """The first plan is right for few, and must not be forgotten."""
+    monkeypatch.setattr(reidentification, "TRIES", TRIES[number : number + 1])
     shared = torch.randn(300, 60, generator=generator)
     codes, candidates = (
         torch.cat((shared, 0.3 * torch.randn(300, 60, generator=generator)), 1) @ rotation(120, generator)
@@ -106,11 +113,31 @@ def test_a_plan_that_ends_in_doubt_begins_again(generator, monkeypatch):
         torch.cat((shared, 0.6 * torch.randn(300, 60, generator=generator)), 1) @ rotation(120, generator)
         for _ in range(2)
     )
-    for starts, sure, share in ((0.0,), 0.95, 0), ((0.0, 18.0), 0.95, 1), ((18.0, 0.0), 2, 1):
-        monkeypatch.setattr(reidentification, "STARTS", starts)  # from an even plan, 0, there is no way
+    good, even = TRIES[0], dataclasses.replace(TRIES[0], start=0.0)  # from an even plan there is no way
+    for tries, sure, share in ((even,), 0.95, 0), ((even, good), 0.95, 1), ((good, even), 2, 1):
+        monkeypatch.setattr(reidentification, "TRIES", tries)
         monkeypatch.setattr(reidentification, "SURE", sure)  # 2: never, so that the best must be chosen
         found = matched_by_transport(codes, candidates)
         assert abs((ranks_of(found, torch.arange(300)) == 1).double().mean() - share) < 0.05
+
+
+def test_invariants_say_the_same_of_a_code_whatever_its_number_turn_and_noise(generator):
+    crowded = torch.rand(300, 1, generator=generator) * torch.ones(60)  # some codes are among many that are like them
+    codes = crowded + 0.5 * torch.randn(300, 60, generator=generator)
+    order = torch.randperm(300, generator=generator)
+
+    def of(some: torch.Tensor) -> torch.Tensor:
+        return invariants(reidentification._centred(reidentification._cosines(some)).float())
+
+    said, turned, noisy = (
+        of(codes),
+        of(codes[order] @ rotation(60, generator)),
+        of(codes + 0.3 * torch.randn(300, 60, generator=generator)),
+    )
+    torch.testing.assert_close(said[order], turned, atol=0.1, rtol=0)  # places: rounding may swap neighbours
+    assert torch.isfinite(said).all() and said.mean(0).abs().max() < 1e-3
+    likeness = [np.corrcoef(one, two)[0, 1] for one, two in zip(said.T.numpy(), noisy.T.numpy(), strict=True)]
+    assert np.mean(likeness) > 0.7
 
 
 def test_in_noise_who_assigns_all_masks_at_once_names_more(generator):

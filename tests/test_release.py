@@ -27,6 +27,7 @@ ATTACKS = [
     ("cifar100", "masks-only", "unpaired", 0, 0.12, 0.12),
     ("cifar100", "masks-only", "re-identification", 0, 0.61, 0.6),
     ("cifar100", "masks-only", "linkage", 0, 0.33, 0.3),
+    ("cifar100", "masks-only", plan.CONTROLS[scores.REIDENTIFICATION], 0, 0.07, 0.07),
     ("cifar100", "known-pairs", "ridge", 1000, 0.22, 0.2),
     ("cifar100", "known-pairs", "ridge", 3000, 0.24, 0.3),
     ("cifar100", "known-pairs", "re-identification", 1000, 0.9, 0.9),
@@ -36,7 +37,9 @@ ATTACKS = [
     ("cifar100", "stolen-encoder", "scratch-decoder", 40000, 0.26, 0.26),
     ("cifar10", "stolen-encoder", "membership", 0, 0.57, 0.5),
 ]
-KINDS = {attack.name: attack.kind for attack in plan.ATTACKS}
+KINDS = {attack.name: attack.kind for attack in plan.ATTACKS} | {name: kind for kind, name in plan.CONTROLS.items()}
+
+GUESSING = "guessing 0.050; the nearest to the mean image of the label 0.070 (0.060 to 0.080)"
 
 
 def write_table(folder, masks=("aae",), without: str = "") -> None:
@@ -98,7 +101,7 @@ def test_figures_are_those_of_the_table_and_thresholds_turn_lines(folder):
         *("0.330 (0.320 to 0.340)", "0.700 (0.690 to 0.710)"),
         "0.200 (0.190 to 0.210)",
     ]
-    assert rows[0][4].endswith("of the best 1% of images 0.500 or more")
+    assert rows[0][4].endswith("of the best 1% of images 0.500 or more; of cifar10 0.900")  # as pictures of both sets
     assert all(row[-1] == "no threshold given" for row in rows) and "decides nothing" in page.text
     assert release.BEFORE not in page.text
     assert [row[3] for row in rows][:2] == ["unpaired", "ridge"]
@@ -107,7 +110,10 @@ def test_figures_are_those_of_the_table_and_thresholds_turn_lines(folder):
     assert rows[0][5].endswith(f"{best}; label mean image 0.150 (0.140 to 0.160){best}")
     assert rows[0][6] == f"nearest public image 0.200 (0.190 to 0.210){best}"  # nobody knows which it is
     assert "superclass" in rows[-1][1] and rows[-1][5] == "guessing 0.050"
-    assert rows[2][5:7] == ["guessing 0.050", "not measured"] and "measured on 20 images of cifar100" in page.text
+    assert (
+        rows[2][5:7] == [GUESSING, "not measured (--masks identity)"]
+        and "measured on 20 images of cifar100" in page.text
+    )
 
     thresholds = Release(most_ssim=0.25, most_named=0.615, most_linked=0.345, most_inferred=0.215)
     page = Reader(written(folder, thresholds))
@@ -229,11 +235,12 @@ def test_what_leaves_is_what_the_file_holds(owner, tmp_path):
     facts = dict(released.facts)
     assert released.mask == "aae+key" and facts["recipient"] == "Lab B"
     assert facts["images"] == "8 of digits, in up to 2 views: 12 masks"
-    assert facts["a mask"].startswith("20 numbers, 640 bits") and facts["labels"].endswith("naught, one")
+    assert facts["a mask"].endswith("640 bits as the file holds them; up to 1,280 bits an image")
+    assert facts["labels"].endswith("naught, one")
     assert facts["encoder"] == owner.fingerprint and facts["sha256"] == masked_set.digest(tmp_path / "a.pt")
     write_table(tmp_path, masks=("aae", "aae+key"))
     text = Reader(written(tmp_path, Release(), released)).text
-    assert "guessing 0.050, with the label 0.100" in text and "by another key: joined 0.990" in text
+    assert GUESSING.replace(";", ", with the label 0.100;") in text and "by another key: joined 0.990" in text
     assert "told in 0.570 (0.560 to 0.580) of cases" in text  # of the encoder, whatever the key
     assert "Each figure is of one mask of an image." in text and "not on digits" in text
 
@@ -247,8 +254,9 @@ def test_what_leaves_is_what_the_file_holds(owner, tmp_path):
     bound = bounds.naming_bound(0.5, 16, 1, 20)
     both = bounds.naming_bound(0.5, 16, 2, 10)  # each of two labels leaves half of the candidates
     said = f"; by this mask alone, with the encoder, at most {bound:.3f} (proven), by 2 views and about 10 candidates "
-    found = [row for row in page.rows if row][2][4]
-    assert f"{said}of its label {both:.3f}; for who has the masks of others, too, nothing is proven" in found
+    rows = [row for row in page.rows if row]
+    for row in (rows[2], rows[4]):  # who has another photograph of the image knows no more than who has the image
+        assert f"{said}of its label {both:.3f}; for who has the masks of others, too, nothing is proven" in row[4]
     again = bounds.naming_bound(0.5, 16, 4, 20)
     assert f"by other noise: joined 0.990; by 4 views at most {again:.3f} are named (proven)." in page.text
     assert "The secret of the noise stays secret." in page.text

@@ -297,6 +297,15 @@ def test_photographs_of_96_pixels_go_all_the_way(run_here, tmp_path, preset):
     assert all(float(row["mean"]) > 0.8 for row in table)
 
 
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("side", [16, 64])
+def test_the_default_trains_on_grey_images_of_other_sizes(run_here, tmp_path, side):
+    flags = ("--image-size", side, "--gaussian-dim", 32, "--batch-size", 32, "--epochs", 2, "--limit", 256)
+    run_here("train_aae.py", "--dataset", "digits", *flags)
+    agreement = [float(row["agreement_loss"]) for row in rows(tmp_path / "runs" / "aae" / "0" / "metrics.csv")]
+    assert agreement[1] < agreement[0]  # nan is not
+
+
 def test_training_on_a_folder_larger_than_memory(run_here, monkeypatch, tmp_path, capsys):
     photographs(tmp_path / "photographs", 20)
     arguments = ("--dataset", "folder:photographs", "--image-size", 16, "--preset", "paper", "--batch-size", 8)

@@ -283,6 +283,21 @@ def test_attacks_import_neither_truth_nor_methods():
             assert all(name.startswith(allowed) for name in names if name.startswith("maskbench")), path
 
 
+def test_what_the_label_alone_names_is_judged_as_attacks_are(world, monkeypatch):
+    def judged(kind: scores.Kind) -> dict[str, torch.Tensor]:
+        return scores.judged(kind, audit.by_label_alone(world, kind), world)
+
+    for name, images in world.judged.items():  # where every image is of a label of its own
+        monkeypatch.setitem(world.images.label_means, name, images)
+    assert all((ranks == 1).all() for ranks in judged(scores.REIDENTIFICATION).values())
+    for kind in plan.CONTROLS:
+        assert list(judged(kind)) == kind.sets(list(world.judged))
+    for name, images in world.judged.items():  # where all are of one, it names one image
+        monkeypatch.setitem(world.images.label_means, name, images.mean(0).expand_as(images))
+    for ranks in judged(scores.REIDENTIFICATION).values():
+        assert torch.equal(ranks.sort().values, torch.arange(1, len(ranks) + 1).double())
+
+
 def test_the_order_of_candidates_says_nothing(world):
     for name, candidates in world.candidates.items():
         assert (candidates == world.judged[name]).flatten(1).all(1).float().mean() < 0.3

@@ -36,6 +36,8 @@ PICTURES = ("examples", "worst", "worst_examples")  # of a step's result
 # masks that are audited beside the autoencoder's own
 BESIDE = ("aae" + KEYED, *(name for name in METHODS if name != "aae"))
 
+Finished = list[tuple[dict, dict[str, Tensor] | None]]  # what determines each step, and its result where it is made
+
 
 def audit(
     victim: Path | str,
@@ -179,16 +181,18 @@ def run(
     steps = [step for mask in masks for step in plan.steps(mask, images)]
     for name in (release.NAME, "frontier.csv"):  # an earlier run's would not belong to what follows
         (settings.output_dir / name).unlink(missing_ok=True)
-    before = said_before(settings.terms, released.mask, world, steps, ledger, inputs, settings.output_dir)
-    table, pictures = attack_all(world, steps, ledger, inputs, settings)
+    found = finished(world, steps, ledger, inputs)
+    of_run = inputs | {"networks": world.networks}
+    before = said_before(settings.terms, released.mask, found, ledger, of_run, settings.output_dir)
+    table, pictures = attack_all(world, steps, found, ledger, settings)
     tables.write_csv(settings.output_dir / "audit.csv", COLUMNS, table)
     if private is None:
         print("no --private set is given: no accuracy, no attributes")
     elif accuracy is not None:
         points = [frontier.audited(world, mask, table, inputs) for mask in masks]
         for instances in others:
-            other = World(images, *instances, secret, settings.seed)
-            rows, _ = attack_all(other, frontier.steps(images), ledger, inputs, settings)
+            other, few = World(images, *instances, secret, settings.seed), frontier.steps(images)
+            rows, _ = attack_all(other, few, finished(other, few, ledger, inputs), ledger, settings)
             points.append(frontier.beside(other, owner, rows, inputs))
         rows = frontier.trade_off(points, settings, private, ledger, accuracy)
         tables.write_csv(settings.output_dir / "frontier.csv", frontier.COLUMNS, rows)
@@ -267,9 +271,7 @@ def label_means(images: ImageSet, others: Tensor, rows: Tensor) -> Tensor:
     return means[images.labels[rows]]
 
 
-def said_before(
-    terms: Release, mask: str, world: World, steps: list[plan.Step], ledger: Ledger, inputs: dict, folder: Path
-) -> bool:
+def said_before(terms: Release, mask: str, found: Finished, ledger: Ledger, inputs: dict, folder: Path) -> bool:
     """Whether the owner's thresholds and mask are those that he named last before any step's figures were there.
 
     The ledger remembers them. Where the folder holds a finished audit, be it with other inputs or of another version of
@@ -277,49 +279,56 @@ def said_before(
 
     Args:
         mask: that is to be released.
-        inputs: as for :func:`attack_all`.
+        found: what :func:`finished` says.
+        inputs: that determine every step.
         folder: where the audit goes.
     """
-    run = inputs | {"networks": world.networks, "what": "terms"}
+    run = inputs | {"what": "terms"}
     said = json.dumps(asdict(replace(terms, masked=None, recipient="")) | {"mask": mask})
-    figures = any(finished(world, step, ledger, inputs)[1] is not None for step in steps)
-    if not figures and not (folder / "audit.csv").exists():
+    if not (folder / "audit.csv").exists() and all(result is None for _, result in found):
         ledger.add(run, {"said": said})
     return ledger.get(run, {"said": ""}) == {"said": said}
 
 
-def finished(world: World, step: plan.Step, ledger: Ledger, inputs: dict) -> tuple[dict, dict | None]:
-    """Everything that determines a step, and what the ledger keeps of it: None where it is still to be made."""
-    run = inputs | {"networks": world.networks, "mask": step.mask, "threat": step.threat, "pairs": step.count}
-    run["attacks"] = [name for name, _ in step.results()]
-    rows, drawn, shape = len(step.rows(list(world.judged))), len(step.drawn()), world.images.public.shape[1:]
-    template = {
-        "values": torch.empty(rows, 3, dtype=torch.float64),
-        "examples": torch.empty(drawn, EXAMPLES, *shape, dtype=torch.uint8),
-        "worst": torch.empty(drawn, WORST, dtype=torch.int64),
-        "worst_examples": torch.empty(drawn, WORST, *shape, dtype=torch.uint8),
-    }
-    return run, ledger.get(run, template)
+def finished(world: World, steps: Sequence[plan.Step], ledger: Ledger, inputs: dict) -> Finished:
+    """Of each step everything that determines it, and what the ledger keeps of it.
+
+    Args:
+        inputs: what determines every step, beside the world's networks.
+    """
+    found = []
+    for step in steps:
+        run = inputs | {"networks": world.networks, "mask": step.mask, "threat": step.threat, "pairs": step.count}
+        run["attacks"] = [name for name, _ in step.results()]
+        rows, drawn, shape = len(step.rows(list(world.judged))), len(step.drawn()), world.images.public.shape[1:]
+        template = {
+            "values": torch.empty(rows, 3, dtype=torch.float64),
+            "examples": torch.empty(drawn, EXAMPLES, *shape, dtype=torch.uint8),
+            "worst": torch.empty(drawn, WORST, dtype=torch.int64),
+            "worst_examples": torch.empty(drawn, WORST, *shape, dtype=torch.uint8),
+        }
+        found.append((run, ledger.get(run, template)))
+    return found
 
 
 @torch.no_grad()
 def attack_all(
-    world: World, steps: list[plan.Step], ledger: Ledger, inputs: dict, settings: Settings
+    world: World, steps: Sequence[plan.Step], found: Finished, ledger: Ledger, settings: Settings
 ) -> tuple[list[list], dict[tuple[str, str, str, int], release.Pictures]]:
     """Every step, or what the ledger keeps of it.
 
     Args:
-        inputs: what determines every step, beside the world's networks.
+        found: of each step what :func:`finished` says.
         settings: how many steps are made at once, and the folder of the ledger for the message.
 
     Returns:
         The rows of ``audit.csv``; pictures by mask, threat, attack and count.
     """
     judged = list(world.judged)
-    runs, results = map(list, zip(*(finished(world, step, ledger, inputs) for step in steps), strict=True))
+    runs, results = map(list, zip(*found, strict=True))
     missing = [number for number, result in enumerate(results) if result is None]
     if settings.jobs > 1 and missing:
-        _ = world.directions, world.nearest_public  # before forks would make them each
+        _ = world.directions, world.nearest_public, world.crowd  # before forks would make them each
     with tqdm(total=len(steps), initial=len(steps) - len(missing), unit="step") as progress:
 
         def make(number: int) -> dict[str, Tensor]:
@@ -328,7 +337,9 @@ def attack_all(
                 progress.set_description(f"{step.mask}, {step.threat}, {step.count} pairs")
             return attack(world, step)
 
-        for number, result in in_forks(make, missing, settings.jobs):
+        # the last steps of a mask take longest: begun last, one of them would keep the other forks waiting
+        order = missing if settings.jobs == 1 else missing[::-1]
+        for number, result in in_forks(make, order, settings.jobs):
             ledger.add(runs[number], result)
             results[number] = result
             progress.update()
@@ -346,15 +357,28 @@ def attack_all(
 def given(knowledge: Knowledge, attack: plan.Attack, world: World, victim: Victim) -> Knowledge:
     """What an attack is given of its threat's knowledge: candidates where it is to find them, an oracle of its own."""
     more = {}
-    if attack.kind is scores.REIDENTIFICATION:
-        more["candidates"] = world.candidates
-    if attack.kind is scores.LINKAGE:
-        more["candidates"] = world.other_photographs
-    if attack.kind is scores.CROWD:
-        more |= {"candidates": world.crowd, "masks": {name: victim.masks[name] for name in world.crowd}}
+    if attack.kind in plan.CONTROLS:
+        more["candidates"] = candidates(world, attack.kind)
+        more["masks"] = {name: victim.masks[name] for name in more["candidates"]}
     if knowledge.oracle is not None:
         more["oracle"] = limited_oracle(victim.encode, knowledge.oracle.queries, victim.name)
     return replace(knowledge, **more) if more else knowledge
+
+
+def candidates(world: World, kind: scores.Kind) -> dict[str, Tensor]:
+    """The images among which the one behind a mask is to be found, by set."""
+    if kind is scores.REIDENTIFICATION:
+        return world.candidates
+    return world.other_photographs if kind is scores.LINKAGE else world.crowd
+
+
+def by_label_alone(world: World, kind: scores.Kind) -> dict[str, Tensor]:
+    """How far candidates are from the mean image of each mask's label, pixel by pixel: what needs no mask."""
+    means = world.images.label_means
+    return {
+        name: torch.cdist(means[name].flatten(1), images.flatten(1)).double()
+        for name, images in candidates(world, kind).items()
+    }
 
 
 def attack(world: World, step: plan.Step) -> dict[str, Tensor]:
@@ -369,7 +393,8 @@ def attack(world: World, step: plan.Step) -> dict[str, Tensor]:
     knowledge = threats.THREATS[step.threat].knowledge(world, victim, step.count)
     found = [attack.run(given(knowledge, attack, world, victim)) for attack in step.attacks]
     if len(step.results()) > len(found):
-        found = [*(victim.anchors()[name] for name in plan.ANCHORS), *found]
+        controls = [by_label_alone(world, kind) for kind in plan.CONTROLS]
+        found = [*(victim.anchors()[name] for name in plan.ANCHORS), *controls, *found]
     values, none = [], torch.empty(0, EXAMPLES, *world.images.public.shape[1:], dtype=torch.uint8)
     pictures = [[none], [torch.empty(0, WORST, dtype=torch.int64)], [none.new_empty(0, WORST, *none.shape[2:])]]
     for (_, kind), result in zip(step.results(), found, strict=True):

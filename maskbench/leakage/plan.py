@@ -111,6 +111,11 @@ class Attack:
 
 # the audit's own rows beside those of masks-only: they need no attack
 ANCHORS = ("mean-image", "label-mean-image", "nearest-public-image", "matched-decoder")
+CONTROLS = {  # likewise, of what finds an image among candidates
+    REIDENTIFICATION: "re-identification-by-label-alone",
+    LINKAGE: "linkage-by-label-alone",
+    CROWD: "linkage-among-all-by-label-alone",
+}
 # in the order of a table's rows
 ATTACKS = (
     Attack("mismatched-decoder", RECONSTRUCTION, "masks-only", decoders.mismatched, pairs=none),
@@ -244,9 +249,11 @@ class Step:
 
     def results(self) -> list[tuple[str, Kind]]:
         """Name and kind of each result, in the order of its rows."""
-        anchors = ANCHORS if self.threat == "masks-only" else ()
         attacks = [(attack.name, attack.kind) for attack in self.attacks]
-        return [*((name, RECONSTRUCTION) for name in anchors), *attacks]
+        if self.threat != "masks-only":
+            return attacks
+        controls = [(name, kind) for kind, name in CONTROLS.items()]
+        return [*((name, RECONSTRUCTION) for name in ANCHORS), *controls, *attacks]
 
     def drawn(self) -> list[str]:
         """The names of those results that are pictures."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from maskbench.data import masked_set
 from maskbench.data.masked_set import KEYED, MaskedSet
 from maskbench.errors import InputError
-from maskbench.leakage import bounds, scores
+from maskbench.leakage import bounds, plan, scores
 from maskbench.leakage.settings import Release
 from maskbench.leakage.table import CHOOSERS, WITHOUT_ENCODER, Table, with_interval
 from maskbench.masking import Autoencoder
@@ -90,13 +90,14 @@ def released_data(terms: Release, owner: Autoencoder) -> Released:
     names = ", ".join(data.classes[:CLASSES])
     more = f" and {len(data.classes) - CLASSES} more" if len(data.classes) > CLASSES else ""
     of_views = f", in up to {views} views" if views > 1 else ""
+    of_image = f"; up to {views * 32 * data.width:,} bits an image" if views > 1 else ""
     noise = [] if data.kept is None else bounds.facts(data.kept, size, views)
     facts = [
         ("file", str(terms.masked)),
         ("sha256", masked_set.digest(terms.masked)),
         recipient,
         ("images", f"{images:,} of {data.dataset}{of_views}: {len(data.labels):,} masks"),
-        ("a mask", f"{data.width} numbers, {32 * data.width:,} bits as the file holds them"),
+        ("a mask", f"{data.width} numbers, {32 * data.width:,} bits as the file holds them{of_image}"),
         *(noise or [("noise", "none: what a mask tells of its image has no bound")]),
         ("labels", f"one of {len(data.classes)} an image, as they are: {names}{more}"),
         ("key", "turned by a secret key" if data.method.endswith(KEYED) else "none"),
@@ -162,7 +163,7 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
 
     def of_pixels(kind: scores.Kind, threat: str, count: int) -> str:
         rows = table.chosen(kind, "identity", count, (threat,), images)
-        return f"from raw pixels {with_interval(rows[kind.main])}" if rows else "not measured"
+        return f"from raw pixels {with_interval(rows[kind.main])}" if rows else "not measured (--masks identity)"
 
     def of_pictures(names: Sequence[str]) -> str:
         cells = [
@@ -174,14 +175,18 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
             for row, best in cells
         )
 
-    def elsewhere(kind: scores.Kind, count: int) -> str:
-        others = [name for name in table.sets if name != images and kind in (scores.REIDENTIFICATION, scores.LINKAGE)]
-        found = {name: table.chosen(kind, mask, count, images=name) for name in others}
+    def elsewhere(kind: scores.Kind, count: int, without: Sequence[str]) -> str:
+        others = [name for name in table.sets if name != images]
+        found = {name: table.chosen(kind, mask, count, images=name, others=without) for name in others}
         return "".join(f"; of {name} {float(rows[kind.main]['mean']):.3f}" for name, rows in found.items() if rows)
 
-    guess = f"guessing {1 / candidates:.3f}"
-    if released.data is not None:
-        guess += f", with the label {min(1.0, len(released.data.classes) / candidates):.3f}"
+    def guess(kind: scores.Kind) -> str:
+        said = f"guessing {1 / candidates:.3f}"
+        if released.data is not None:
+            said += f", with the label {min(1.0, len(released.data.classes) / candidates):.3f}"
+        row = table.cells.get((mask, images, "masks-only", plan.CONTROLS[kind], kind.main, 0))
+        return f"{said}; the nearest to the mean image of the label {with_interval(row)}" if row else said
+
     superclasses = any(key[1] == images and key[4] == scores.ATTRIBUTE.main for key in table.cells)
     questions = (
         (
@@ -196,7 +201,7 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
             "singling out",
             f"which of {candidates:,} images it is",
             scores.REIDENTIFICATION,
-            guess,
+            guess(scores.REIDENTIFICATION),
             of_pixels(scores.REIDENTIFICATION, "masks-only", 0),
             terms.most_named,
         ),
@@ -204,7 +209,7 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
             "linkability",
             "which picture it is, from a copy that was cropped, lit differently and saved again",
             scores.LINKAGE,
-            guess,
+            guess(scores.LINKAGE),
             of_pixels(scores.LINKAGE, "stolen-encoder", 0),
             terms.most_linked,
         ),
@@ -227,15 +232,19 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
         for attacker, count in tries.items():
             without = WITHOUT_MASK if kind is scores.RECONSTRUCTION else ()
             rows = table.chosen(kind, mask, count, images=images, others=without)
-            beside = _beside(kind, rows, released, candidates) + elsewhere(kind, count)
+            beside = _beside(kind, rows, released, candidates) + elsewhere(kind, count, without)
             yield Line(criterion, question, attacker, rows.get(kind.main), beside, control, scale, most)
 
 
 def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, candidates: int) -> str:
-    """What is said beside a figure: of pictures the best hundredth, of names the bound."""
+    """What is said beside a figure: of pictures the best hundredth, of names and links the bound.
+
+    The bound is for who has the images themselves, so also for who has other photographs of them.
+    """
     if kind is scores.RECONSTRUCTION and rows:
         return f"; of the best 1% of images {float(rows['ssim_best1']['mean']):.3f} or more"
-    if kind is scores.REIDENTIFICATION and released.data is not None and released.data.kept is not None:
+    naming = kind in (scores.REIDENTIFICATION, scores.LINKAGE)
+    if naming and released.data is not None and released.data.kept is not None:
         data, views = released.data, released.views
         size, alike = data.gaussian.shape[1], max(1, candidates // len(data.classes))
         one, most = (bounds.naming_bound(data.kept, size, *case) for case in ((1, candidates), (views, alike)))

@@ -315,6 +315,10 @@ def reconstruction_table(table: Table, images: str) -> str:
 def guess_table(table: Table, images: str, kind: scores.Kind) -> str:
     """Masks and threats down, pairs across; of several attacks the best, with as many pairs or fewer."""
     rows, (at_first, _, median, *_), attacks = [], kind.figures, plan.named(kind)
+    name = plan.CONTROLS.get(kind, "")
+    first, guesses = (table.value(table.masks[0], "masks-only", name, what, 0, images) for what in (at_first, median))
+    if first is not None:
+        rows.append(["no mask, the label alone", "", f"{first:.3f} ({guesses:.0f})", *[""] * (len(table.pairs) - 1)])
     for mask, threat in dict.fromkeys((key[0], key[2]) for key in table.cells if key[3] in attacks):
         cells = []
         for k in table.pairs:

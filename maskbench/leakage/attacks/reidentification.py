@@ -4,8 +4,10 @@ An attack answers with distances, float64 ``[N, N]`` by set: row i says how far 
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +18,36 @@ from maskbench.leakage.attacks import alignment, oracle, ridge
 from maskbench.leakage.attacks.alignment import procrustes, transport
 from maskbench.leakage.knowledge import Instance, Knowledge, Map, Pairs, batched
 
-STARTS = (18.0, 12.0, 9.0, 32.0)  # how sharply a plan of transport begins, one try after another
-SURE = 0.95  # mean of the largest shares of a plan that ends them
+SURE = 0.95  # mean of the largest shares of a plan of transport that ends the tries
 
 Comparison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # codes and candidates, made comparable
+
+
+@dataclass(frozen=True)
+class Try:
+    """One way from a vague plan of transport to a sharp one.
+
+    Attributes:
+        start: how sharply the first plan is made.
+        sharpness: in the first step and in the last: by how much more a code belongs to a candidate that suits it one
+            standard deviation better, in nats.
+        held, raised: steps with the first sharpness, and on the way to the last.
+        profiles: begin by the sorted cosines, and forget them; or by :func:`invariants`, which fade on the way.
+    """
+
+    start: float
+    sharpness: tuple[float, float]
+    held: int
+    raised: int
+    profiles: bool
+
+
+# noise decides which of them succeeds; the quickest come first
+TRIES = (
+    *(Try(start, (3.0, 9.0), 0, 60, True) for start in (18.0, 12.0, 9.0, 32.0)),  # less sharp, a start is forgotten
+    Try(8.0, (1.3, 9.0), 60, 60, False),
+    Try(4.0, (0.8, 9.0), 100, 200, False),
+)
 
 
 def ranks_of(found: Tensor, places: Tensor) -> Tensor:
@@ -99,32 +127,31 @@ def matched_in_turns(codes: Tensor, candidates: Tensor, rounds: int = 8, folds: 
     return found
 
 
-def matched_by_transport(codes: Tensor, candidates: Tensor, steps: int = 60, sharpness: float = 9.0) -> Tensor:
+def matched_by_transport(codes: Tensor, candidates: Tensor) -> Tensor:
     """Distances ``[N, N]`` of codes ``[N, D]`` to candidates ``[N, E]``, all of which are behind some code.
 
     Threat model: masks only, as for :func:`turned_by_profiles`. Encoders of one kind need not agree in any direction:
     it is enough that images which are alike to one are alike to the other. The cosines between all codes and those
     between all candidates are laid over each other by Gromov-Wasserstein transport with entropy (Peyré, Cuturi and
     Solomon, "Gromov-Wasserstein averaging of kernel and distance matrices", ICML 2016). It begins with a vague plan, by
-    how similar the sorted cosines of each are, and sharpens it: a sharp one would stay where it began. Where a plan
-    ends in doubt, it begins again with one that is less or more vague; of several the one that fits best is taken.
-
-    Args:
-        steps: from the first plan to the last.
-        sharpness: of the last: by how much more a code belongs to a candidate that suits it one standard deviation
-            better, in nats.
+    what the cosines say of each alone, and sharpens it: a sharp one would stay where it began. Where that also counts
+    on the way, the transport is fused (Vayer et al., "Optimal transport for structured data", ICML 2019). Where a plan
+    ends in doubt, another try follows; of several the one that fits best is taken.
     """
     ours, theirs = _cosines(codes), _cosines(candidates)
-    apart = torch.cdist(*(cosines.fill_diagonal_(-2).sort(1).values[:, 1:] for cosines in (ours, theirs)))
-    apart /= apart.median().clamp_min(1e-12)
+    profiles = [cosines.fill_diagonal_(-2).sort(1).values[:, 1:] for cosines in (ours, theirs)]
     ours, theirs = (_centred(cosines.fill_diagonal_(0)).float() for cosines in (ours, theirs))
+    alone = functools.cache(lambda by_profiles: profiles if by_profiles else [*map(invariants, (ours, theirs))])
     best, fits = None, -math.inf
-    for start in STARTS:
-        plan = _doubly_stochastic(-start * apart, 30)
+    for one in TRIES:
+        apart = torch.cdist(*alone(one.profiles))
+        prior = -one.start * apart / apart.median().clamp_min(1e-12)
+        plan, (first, last), steps = _doubly_stochastic(prior, 30), one.sharpness, one.held + one.raised
         for step in range(1, steps + 1):
             suits = ours @ plan.exp() @ theirs
-            sharp = sharpness * (1 + 2 * step / steps) / 3  # from 0 on, the first plan would be forgotten
-            plan = _doubly_stochastic(sharp * suits / suits.std().clamp_min(1e-12), 15)
+            way = max(0, step - one.held) / one.raised
+            logits = first * (last / first) ** way * suits / suits.std().clamp_min(1e-12)
+            plan = _doubly_stochastic(logits if one.profiles else logits + (1 - way) * prior, 15)
         shares = plan.exp()
         fit = float((shares * (ours @ shares @ theirs)).sum())
         if fit > fits:
@@ -132,6 +159,21 @@ def matched_by_transport(codes: Tensor, candidates: Tensor, steps: int = 60, sha
         if shares.amax(1).mean() > SURE:
             break
     return -best.double()
+
+
+def invariants(cosines: Tensor) -> Tensor:
+    """What the centred cosines ``[N, N]`` say of each code, whatever its number and turn: float32 ``[N, F]``.
+
+    Means of their powers over one other code and over two. Each of the F is replaced by normal quantiles: noise makes
+    all cosines small, but leaves the order of codes much as it is.
+    """
+    powers = [(cosines / cosines.std().clamp_min(1e-12)) ** k for k in (1, 2, 3)]
+    found = [powers[1].mean(1), powers[2].mean(1), powers[1].square().mean(1)]
+    for first, second in itertools.combinations_with_replacement(powers, 2):
+        ways = first @ second
+        found += [(ways * third).mean(1) for third in powers]
+    places = torch.stack(found, 1).argsort(0).argsort(0)
+    return torch.special.ndtri((places + 0.5) / len(cosines)).float()
 
 
 def _cosines(codes: Tensor) -> Tensor:
