@@ -14,6 +14,7 @@ import classify
 import crosspair
 import mask_dataset
 import train_aae
+from maskbench.leakage import audit
 from maskbench.reproduce import (
     measure,
     plan,
@@ -36,7 +37,9 @@ def test_the_scripts_accept_the_plans_commands(monkeypatch):
     for step in steps:
         for command in step.commands:
             monkeypatch.setattr(sys, "argv", command[1:] if command[0] == "-m" else command)
-            parsers[command[0]]()  # would exit
+            flags = parsers[command[0]]()  # would exit
+            for mask in getattr(flags, "masks", None) or ():
+                assert audit.mask_name(mask) == mask
             used.add(command[0])
     assert used == set(parsers)
     assert called[:2] == [(Path("runs/reproduce", name), Path("data")) for name in ("pca", "invariant")]
