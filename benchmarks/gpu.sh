@@ -3,12 +3,14 @@
 #
 #     benchmarks/gpu.sh                     # into results/gpu: a log a part, gpu.csv, gpu.md
 #     benchmarks/gpu.sh FOLDER              # into another folder
+#     PARTS="nccl masking" benchmarks/gpu.sh FOLDER   # these parts alone
 #     DEVICE=cpu benchmarks/gpu.sh FOLDER   # the same parts, tiny, where there is no GPU
 #
 # PYTHON: an interpreter with torch for CUDA, pytest and what requirements.txt names (python3). Most important parts come
-# first; each has a time limit, and no more than what is left of LIMIT seconds (530). A part that fails or is ended does
-# not stop those after it, and gpu.md is written anew after each. CIFAR-10 and CIFAR-100 are used where data/ has them,
-# else photographs and digits of scikit-learn.
+# first; each has a time limit, and no more than what is left of LIMIT seconds (530), which do not hold all of them: PARTS
+# names those that were not begun. A part that fails or is ended does not stop those after it, and gpu.md is written anew
+# after each. CIFAR-10 and CIFAR-100 are used where data/ has them, else photographs, of which there are half as many and
+# which are seen twice as often, and digits.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "${1:-results/gpu}" && cd "${1:-results/gpu}" && pwd)
@@ -20,14 +22,14 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export MASKBENCH_CUDA=$([ "$device" = cuda ] && echo 1 || echo 0)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4} # of those that measure; the tests have a core each
 
-public=photos private=digits
+public=photos private=digits times=2
 if [ "$device" = cpu ]; then # with the kernels that are there
     tests="--collect-only -v" # there are such tests: make test runs them
     tiny="--limit 256 --epochs 1" instances="--images 256 --turns 1 --counts 1"
     export TORCHDYNAMO_DISABLE=1 # peers that are compiled take a minute to be so
     ops="--batches 16 --seconds 0.2" steps="--batches 16 --seconds 1" loop=1 masks=100 slow=3
 else
-    [ -d data/cifar-10-batches-py ] && public=cifar10
+    [ -d data/cifar-10-batches-py ] && public=cifar10 times=1
     [ -d data/cifar-100-python ] && private=cifar100
     tests="" tiny="" instances="--images 20000 --turns 1 --counts 4"
     ops="--batches 16 1048576 --seconds 1" steps="--batches 16 --seconds 10" loop=10 masks="10000 60000" slow=1
@@ -41,6 +43,7 @@ print("; ".join(line[2:] for line in common.header(torch.device(sys.argv[1]))))'
 echo "part,seconds,exit_status" > "$out/gpu.csv"
 part() { # NAME LIMIT COMMAND...
     local name=$1 limit=$(($2 * slow)) start=$SECONDS status=0
+    [[ -z ${PARTS:-} || " $PARTS " == *" $name "* ]] || return 0
     shift 2
     [ "$limit" -le $((budget - start)) ] || limit=$((budget - start))
     if [ "$limit" -gt 0 ]; then
@@ -55,7 +58,7 @@ part() { # NAME LIMIT COMMAND...
 }
 report() {
     echo "# On a GPU" && echo
-    echo "\`benchmarks/gpu.sh\`, $header" && echo
+    echo "\`benchmarks/gpu.sh\`, $header. Trained on $public, masked: $private." && echo
     echo "| part | seconds | exit status |" && echo "|---|---:|---:|"
     tail -n +2 "$out/gpu.csv" | sed 's/,/ | /g; s/.*/| & |/'
     for name in ops train_step agreement instances masking; do
@@ -87,21 +90,21 @@ part parity 90 $pytest $kernels -k "$device and not ($messages)"
 part captured 60 $pytest tests/test_training.py -k captured
 part ops 60 $python benchmarks/ops.py --device $device $ops
 part train_step 60 $python benchmarks/train_step.py --device $device $steps
-part invariant 180 $train/invariant --preset invariant $tiny
-part paper 90 $train/paper --preset paper --epochs 50 $tiny
+part invariant 180 $train/invariant --preset invariant --epochs $((36 * times)) $tiny
+part mask 60 $python mask_dataset.py --dataset $private --encoder "$work/invariant/0/encoder.pt" \
+    --output "$work/masked.pt" --device $device
+part paper 75 $train/paper --preset paper --epochs $((50 * times)) $tiny
+if [ "$device" = cuda ]; then
+    part nccl 40 $python -m torch.distributed.run --standalone --nproc-per-node 1 train_aae.py --dataset photos \
+        --limit 2000 --epochs 1 --preset invariant --device cuda --output-dir "$work/nccl"
+fi
 part agreement 40 $python benchmarks/agreement.py --device $device --seconds $loop
 # every tensor has memory of its own: in torch's pool one that is overrun would end in the next
 part memcheck 60 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 $memcheck \
     $pytest tests/test_sample_prior.py tests/test_bce.py -k "$device and ($few)"
 part racecheck 60 $racecheck $pytest tests/test_bce.py -k "$device and ($few)"
-if [ "$device" = cuda ]; then
-    part nccl 40 $python -m torch.distributed.run --standalone --nproc-per-node 1 train_aae.py --dataset photos \
-        --limit 2000 --epochs 1 --preset invariant --device cuda --output-dir "$work/nccl"
-fi
 part instances 90 $python benchmarks/instances.py --device $device $instances
-part masking 40 $python benchmarks/mask.py --device $device --images $masks --seconds $loop
-part mask 60 $python mask_dataset.py --dataset $private --encoder "$work/invariant/0/encoder.pt" \
-    --output "$work/masked.pt" --device $device
+part masking 75 $python benchmarks/mask.py --device $device --images $masks --seconds $loop
 part messages 20 $pytest $kernels -k "$device and ($messages)"
 if [ "$device" = cpu ]; then # each name of a selection is still that of a test
     part names 5 bash -c 'for name; do echo "$name" && grep -q "$name" "$0"/{memcheck,messages}.log || exit 1; done' \

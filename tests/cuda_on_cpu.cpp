@@ -13,16 +13,16 @@ int planted = 0;  // the number of a fault that the test has written into the ke
 #include "sample_prior_kernel.h"
 
 // A kernel in a grid of so many blocks, of which these run, in this order.
-auto launcher(int64_t grid, const int64_t* blocks, int64_t count) {
-  return [=](auto kernel, auto... arguments) { launch(grid, blocks, count, [&] { kernel(arguments...); }); };
+auto launcher(int64_t grid, const int64_t* blocks, int64_t running) {
+  return [=](auto kernel, auto... arguments) { launch(grid, blocks, running, [&] { kernel(arguments...); }); };
 }
 
 template <typename T>
-void bce_forward(const T* real, const T* fake, int64_t numbers, int64_t parts, int64_t rows, int64_t grid,
-                 const int64_t* blocks, int64_t count, T* gradients, T* loss, double* sums, unsigned int* ticket) {
+void bce_forward(const T* real, const T* fake, int64_t count, int64_t parts, int64_t rows, int64_t grid,
+                 const int64_t* blocks, int64_t running, T* gradients, T* loss, double* sums, unsigned int* ticket) {
   const auto zero = [](void* memory, size_t bytes) { std::memset(memory, 0, bytes); };
-  maskbench::launch_bce_forward(real, fake, numbers, parts, rows, grid, gradients, loss, sums, ticket, zero,
-                                launcher(grid, blocks, count));
+  maskbench::launch_bce_forward(real, fake, count, parts, rows, grid, gradients, loss, sums, ticket, zero,
+                                launcher(grid, blocks, running));
 }
 
 // Whether there is a loss of one part or two, by a grid of one block or three.
@@ -43,21 +43,21 @@ extern "C" {
 int64_t blocks_for(int64_t work, int64_t most) { return maskbench::blocks_for(work, most); }
 
 void sample_prior(const int64_t* rng_state, int64_t batch, int64_t gaussian_dim, int64_t categories, int64_t first_row,
-                  int64_t grid, const int64_t* blocks, int64_t count, float* gaussian, float* one_hot) {
+                  int64_t grid, const int64_t* blocks, int64_t running, float* gaussian, float* one_hot) {
   maskbench::launch_draw_rows(rng_state, static_cast<uint64_t>(first_row), batch, gaussian_dim, categories, grid,
-                              gaussian, one_hot, launcher(grid, blocks, count));
+                              gaussian, one_hot, launcher(grid, blocks, running));
 }
 
-void bce_forward_float(const float* real, const float* fake, int64_t numbers, int64_t parts, int64_t rows, int64_t grid,
-                       const int64_t* blocks, int64_t count, float* gradients, float* loss, double* sums,
+void bce_forward_float(const float* real, const float* fake, int64_t count, int64_t parts, int64_t rows, int64_t grid,
+                       const int64_t* blocks, int64_t running, float* gradients, float* loss, double* sums,
                        unsigned int* ticket) {
-  bce_forward(real, fake, numbers, parts, rows, grid, blocks, count, gradients, loss, sums, ticket);
+  bce_forward(real, fake, count, parts, rows, grid, blocks, running, gradients, loss, sums, ticket);
 }
 
-void bce_forward_double(const double* real, const double* fake, int64_t numbers, int64_t parts, int64_t rows,
-                        int64_t grid, const int64_t* blocks, int64_t count, double* gradients, double* loss,
+void bce_forward_double(const double* real, const double* fake, int64_t count, int64_t parts, int64_t rows,
+                        int64_t grid, const int64_t* blocks, int64_t running, double* gradients, double* loss,
                         double* sums, unsigned int* ticket) {
-  bce_forward(real, fake, numbers, parts, rows, grid, blocks, count, gradients, loss, sums, ticket);
+  bce_forward(real, fake, count, parts, rows, grid, blocks, running, gradients, loss, sums, ticket);
 }
 
 }  // extern "C"

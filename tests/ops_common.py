@@ -21,7 +21,8 @@ needs_cuda_kernels = pytest.mark.skipif(ops.backend("cuda") != "cuda", reason="n
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 
 COMPILER = os.environ.get("CXX", "c++").split()
-needs_compiler = pytest.mark.skipif(not shutil.which(COMPILER[-1]), reason="no C++ compiler")
+PROGRAMS = [word for word in COMPILER if not word.startswith("-")]  # such as ccache g++
+needs_compiler = pytest.mark.skipif(not all(map(shutil.which, PROGRAMS)), reason="no C++ compiler")
 
 DTYPES = [torch.float32, torch.float64]
 

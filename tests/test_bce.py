@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from ops_common import logits, needs_cuda_kernels, needs_gpu, needs_kernels, on_devices
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from maskbench import ops
@@ -141,6 +140,9 @@ def test_differentiating_twice_raises(device, name):
         torch.autograd.grad(gradients[0].sum(), inputs)
 
 
+LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaMemset", "cudaMemcpy")
+
+
 @needs_gpu
 @needs_cuda_kernels
 @on_losses
@@ -153,8 +155,9 @@ def test_launches_of_a_loss_on_cuda(name, rows, launches):
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         loss(*inputs)
         torch.cuda.synchronize()
-    on_gpu = [event.name for event in profiler.events() if event.device_type == DeviceType.CUDA]
-    assert len(on_gpu) == launches and sum("bce_forward_kernel" in event for event in on_gpu) == 1, on_gpu
+    # what the host asks for: of what the GPU then did, the first records of a profile may be lost
+    asked = [event.name for event in profiler.events() if event.name.startswith(LAUNCHES)]
+    assert len(asked) == launches, asked
 
 
 @needs_kernels

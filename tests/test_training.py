@@ -341,14 +341,14 @@ def test_what_cannot_be_captured_is_refused(fault):
 
 
 @needs_compiler
-@pytest.mark.skipif(torch.version.cuda is not None, reason="of a torch that knows no GPU")
-def test_forward_passes_of_a_step_run_on_a_gpu_without_values(tmp_path):
-    """Of both presets, with autocast as on a GPU; the passes back ask for a real one."""
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA's own device guard")
+def test_forward_passes_of_a_step_run_on_fake_cuda_tensors(tmp_path):
+    """Of both presets, with autocast as on a GPU. The passes back ask for a real one: they run on "meta" alone."""
     torch_folder, guard = Path(torch.__file__).parent, tmp_path / "guard.so"
     command = [*COMPILER, "-std=c++20", "-shared", "-fPIC", f"-I{torch_folder}/include", ROOT / "tests/cuda_guard.cpp"]
-    subprocess.run([*command, f"-L{torch_folder}/lib", "-lc10", "-o", guard], check=True, timeout=60)
+    subprocess.run([*command, f"-L{torch_folder}/lib", "-lc10", "-o", guard], check=True, timeout=120)
     call = f"import test_training; test_training.pass_without_values({str(guard)!r})"
-    ended = Forked("-c", call, cwd=ROOT / "tests", PYTHONPATH=str(ROOT)).finish(60)
+    ended = Forked("-c", call, cwd=ROOT / "tests", PYTHONPATH=str(ROOT)).finish()
     assert ended.returncode == 0, ended.stderr
 
 
@@ -358,7 +358,6 @@ def pass_without_values(guard: str) -> None:
     states, losses, dtypes = [make(preset, torch.float32) for preset in PRESETS], [], set()
     with (
         FakeTensorMode(),
-        torch.autograd.set_multithreading_enabled(False),
         mock.patch("torch.cuda.is_bf16_supported", lambda **_: True),
         mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
         mock.patch.object(ops.adversarial, "COMPILED", {"cuda"} if COMPILED else ()),
@@ -379,9 +378,6 @@ def pass_without_values(guard: str) -> None:
             assert step_of(state, pixels)(pixels, numbers, epoch).device == pixels.device
         assert len(losses) == 4 + sum(DISCRIMINATOR_STEPS.values())
         assert ("invariant", torch.bfloat16) in dtypes and ("paper", torch.bfloat16) not in dtypes
-        for loss in losses:
-            with pytest.raises(RuntimeError, match="accelerator"):
-                loss.backward()
 
 
 def test_a_checkpoint_says_which_kernels_made_it():
@@ -589,14 +585,16 @@ def test_the_first_captured_step_in_single_precision():
 
 
 @on_devices
-def test_a_captured_step_of_views_in_bfloat16(device, monkeypatch):
+def test_a_step_of_views_in_bfloat16_can_be_captured(device, monkeypatch):
     """Preset invariant as it is trained: views within the graph, maps in bfloat16 and channels last; beside the same
-    step eager. On a CPU both are eager.
+    step eager. On a CPU both are eager. Nothing is learned, so that what differs are the views of an epoch.
     """
     monkeypatch.setattr(encoder, "has_bfloat16", lambda device: True)
     pixels = torch.randint(256, (32, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     pixels, numbers = pixels.to(device), torch.arange(32, device=device)
     states = [make("invariant", torch.float32, device, capturable=device == "cuda") for _ in range(2)]
+    for group in (group for state in states for optimizer in state.optimizers for group in optimizer.param_groups):
+        group["lr"] = torch.zeros((), device=device) if device == "cuda" else 0.0
     step, eager = (step_of(state, pixels) for state in states)
     if device == "cuda":
         assert isinstance(step, Captured)
@@ -608,23 +606,31 @@ def test_a_captured_step_of_views_in_bfloat16(device, monkeypatch):
                 (result.dtype, result.is_contiguous(memory_format=torch.channels_last))
             )
         )
-    for epoch in range(1, WARM_UP + 4):
+    agreements = set()
+    for epoch in range(1, WARM_UP + 4):  # the fourth is the first that is replayed
         of_epoch = torch.tensor(epoch, device=device)
         losses, wanted = step(pixels, numbers, of_epoch).clone(), eager(pixels, numbers, of_epoch)
-        tolerance = 1e-3 if epoch == 1 else 5e-2  # the fourth is the first that is replayed
-        torch.testing.assert_close(losses, wanted, rtol=tolerance, atol=1e-4)
-    assert maps == {(torch.bfloat16, True)}
+        torch.testing.assert_close(losses, wanted, rtol=1e-3, atol=1e-4)
+        agreements.add(losses[-1].item())
+    assert maps == {(torch.bfloat16, True)} and len(agreements) == WARM_UP + 3
 
 
 @needs_gpu
 @pytest.mark.parametrize("preset", PRESETS)
-def test_replays_of_a_captured_step_take_no_memory(preset):
+def test_a_captured_step_takes_no_memory_beside_its_graphs(preset):
+    def beside() -> int:
+        torch.cuda.synchronize()
+        pools = [
+            (tuple(segment["segment_pool_id"]), segment["active_size"]) for segment in torch.cuda.memory_snapshot()
+        ]
+        return sum(size for pool, size in pools if pool == (0, 0))
+
     pixels = torch.zeros(32, 3, 16, 16, dtype=torch.uint8, device="cuda")
     numbers, epoch = torch.arange(32, device="cuda"), torch.ones((), dtype=torch.int64, device="cuda")
     step = step_of(make(preset, torch.float32, "cuda", capturable=True), pixels)
-    for _ in range(WARM_UP + 1):
+    for _ in range(WARM_UP):
         step(pixels, numbers, epoch)
-    before = torch.cuda.memory_stats()["allocation.all.allocated"]
-    for _ in range(10):
-        step(pixels, numbers, epoch)
-    assert torch.cuda.memory_stats()["allocation.all.allocated"] == before
+    before = beside()
+    step(pixels, numbers, epoch)  # is captured, and replayed
+    copies = sum(-(-kept.nbytes // 512) * 512 for kept in step._inputs)  # torch's allocator rounds up
+    assert beside() <= before + copies
