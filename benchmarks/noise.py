@@ -1,11 +1,11 @@
 """What does noise on masks cost, and what does it prove?
 
     python benchmarks/noise.py                            # instances 0 and 1 of runs/aae, hours on one core
-    python benchmarks/noise.py --kept 0.9 0.8             # these amounts alone
+    python benchmarks/noise.py --kept 0.9 0.8 --draws 5   # these amounts alone, and few draws of classes
     python benchmarks/noise.py --models FOLDER --save     # also results/noise.csv
 
-For every amount: accuracy on CIFAR-100 without augmented copies, of the MLP in all draws of Table 1, and of trees in a
-few. How many of the first 1,000 test images somebody names without a known pair who has these images and
+For every amount: accuracy on CIFAR-100 without augmented copies, of the MLP in all draws of Table 1, of trees in five.
+How many of the first 1,000 test images somebody names without a known pair who has these images and
 
 - an encoder of the same kind (by transport), in the mean of three noises, and in the worst for the owner: it is luck;
 - the encoder itself: the likeliest code is the nearest to the mask;
@@ -35,10 +35,12 @@ from maskbench.storage import tables
 
 KEPT = (1.0, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
 CANDIDATES = 1000
-SCORES = (("mlp", 2, 30), ("mlp", 3, 30), ("mlp", 4, 30), ("forest", 3, 5), ("adaboost", 3, 5))  # classes and draws
+DRAWS = {"mlp": 30, "forest": 5, "adaboost": 5}
+SCORES = (("mlp", 2), ("mlp", 3), ("mlp", 4), ("forest", 3), ("adaboost", 3))
 COPIES = 20
 COLUMNS = (
-    *("kept", *(f"{name}_{classes}" for name, classes, _ in SCORES), "named_without_pairs", "most_without_pairs"),
+    *("kept", "mlp_draws", *(f"{name}_{classes}" for name, classes in SCORES)),
+    *("named_without_pairs", "most_without_pairs"),
     *("named", "bound", "named_by_label", "bound_by_label", "named_by_copies", "bound_by_copies", "bits"),
 )
 SECRETS = [bytes(31) + bytes([number]) for number in range(3)]  # none at all: a figure is to be made again
@@ -49,6 +51,7 @@ def main() -> None:
     models = "of trained instances: 0 is the owner's, 1 the attacker's"
     parser.add_argument("--models", type=command_line.path, default=Path("runs/aae"), help=models)
     parser.add_argument("--kept", type=command_line.share, nargs="+", default=KEPT, help="A of mask_dataset.py --noise")
+    parser.add_argument("--draws", type=command_line.integer(1), default=DRAWS["mlp"], help="of classes, for the MLP")
     parser.add_argument("--data-dir", type=command_line.path, default=Path("data"), help="where CIFAR-100 is")
     args = parser.parse_args()
     torch.set_flush_denormal(True)
@@ -68,6 +71,8 @@ def main() -> None:
         views = [clipped(owner, view) for view in (pixels, *copies)]
         own_codes = clipped(another, pixels)
     rows, same_label = [], labels[:, None] == labels
+    draws = DRAWS | {"mlp": args.draws}
+    print("\n".join([*common.header(device), "", tables.markdown(COLUMNS, [])]), end="", flush=True)
     for kept in args.kept:
         method, *others = [Noised(owner, kept, secret) for secret in SECRETS]
         data = Shard(Work(method, images, train, test), 0).mask()
@@ -81,7 +86,8 @@ def main() -> None:
         rows.append(
             [
                 kept,
-                *(mean_accuracies(data, [name], classes, draws)[name][0] for name, classes, draws in SCORES),
+                args.draws,
+                *(mean_accuracies(data, [name], classes, draws[name])[name][0] for name, classes in SCORES),
                 sum(without_pairs) / len(without_pairs),
                 max(without_pairs),
                 named(apart[0]),
@@ -93,9 +99,7 @@ def main() -> None:
                 bounds.mask_bits(kept, size),
             ]
         )
-        print(f"kept {kept}: done", flush=True)
-    report = tables.markdown(COLUMNS, [[f"{number:.4g}" for number in row] for row in rows])
-    print("\n".join([*common.header(device), "", report]))
+        print(tables.markdown_line([f"{number:.4g}" for number in rows[-1]]), flush=True)
     if args.save:
         tables.write_csv(common.RESULTS / "noise.csv", COLUMNS, rows)
 
