@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -337,8 +338,9 @@ def attack_all(
                 progress.set_description(f"{step.mask}, {step.threat}, {step.count} pairs")
             return attack(world, step)
 
-        # the last steps of a mask take longest: begun last, one of them would keep the other forks waiting
-        order = missing if settings.jobs == 1 else missing[::-1]
+        order = missing
+        if settings.jobs > 1:  # what searches without a pair is long, and what has many: last, it would run alone
+            order = sorted(missing, key=lambda number: -(steps[number].count or math.inf))
         for number, result in in_forks(make, order, settings.jobs):
             ledger.add(runs[number], result)
             results[number] = result

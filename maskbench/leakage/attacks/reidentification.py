@@ -33,6 +33,8 @@ class Try:
             standard deviation better, in nats.
         held, raised: steps with the first sharpness, and on the way to the last.
         profiles: begin by the sorted cosines, and forget them; or by :func:`invariants`, which fade on the way.
+        cycles: how often it is made less sharp again, down to ``REHEATED``, and sharpened: a plan that is right for
+            some codes may find the others.
     """
 
     start: float
@@ -40,12 +42,14 @@ class Try:
     held: int
     raised: int
     profiles: bool
+    cycles: int = 0
 
 
+REHEATED = 2.0
 # noise decides which of them succeeds; the quickest come first
 TRIES = (
     *(Try(start, (3.0, 9.0), 0, 60, True) for start in (18.0, 12.0, 9.0, 32.0)),  # less sharp, a start is forgotten
-    Try(8.0, (1.3, 9.0), 60, 60, False),
+    Try(8.0, (1.3, 9.0), 60, 60, False, cycles=4),
     Try(4.0, (0.8, 9.0), 100, 200, False),
 )
 
@@ -146,10 +150,11 @@ def matched_by_transport(codes: Tensor, candidates: Tensor) -> Tensor:
     for one in TRIES:
         apart = torch.cdist(*alone(one.profiles))
         prior = -one.start * apart / apart.median().clamp_min(1e-12)
-        plan, (first, last), steps = _doubly_stochastic(prior, 30), one.sharpness, one.held + one.raised
-        for step in range(1, steps + 1):
+        plan, (begin, last) = _doubly_stochastic(prior, 30), one.sharpness
+        ways = [(begin, max(0, step) / one.raised) for step in range(1 - one.held, one.raised + 1)]
+        ways += [(REHEATED, step / one.raised) for step in range(1, one.raised + 1)] * one.cycles
+        for first, way in ways:
             suits = ours @ plan.exp() @ theirs
-            way = max(0, step - one.held) / one.raised
             logits = first * (last / first) ** way * suits / suits.std().clamp_min(1e-12)
             plan = _doubly_stochastic(logits if one.profiles else logits + (1 - way) * prior, 15)
         shares = plan.exp()
