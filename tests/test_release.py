@@ -115,6 +115,11 @@ def test_figures_are_those_of_the_table_and_thresholds_turn_lines(folder):
         and "measured on 20 images of cifar100" in page.text
     )
 
+    write_table(folder, masks=("aae", "identity"), without="attribute")
+    rows = [row for row in Reader(written(folder, Release())).rows if row]
+    assert rows[2][6] == "from raw pixels 0.610 (0.600 to 0.620)" and rows[-1][6] == "not measured"
+    write_table(folder)
+
     thresholds = Release(most_ssim=0.25, most_named=0.615, most_linked=0.345, most_inferred=0.215)
     page = Reader(written(folder, thresholds))
     verdicts = [row[-1].split(" (")[0] for row in page.rows if row]

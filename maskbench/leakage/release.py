@@ -163,7 +163,9 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
 
     def of_pixels(kind: scores.Kind, threat: str, count: int) -> str:
         rows = table.chosen(kind, "identity", count, (threat,), images)
-        return f"from raw pixels {with_interval(rows[kind.main])}" if rows else "not measured (--masks identity)"
+        if rows:
+            return f"from raw pixels {with_interval(rows[kind.main])}"
+        return "not measured" if "identity" in table.masks else "not measured (--masks identity)"
 
     def of_pictures(names: Sequence[str]) -> str:
         cells = [
