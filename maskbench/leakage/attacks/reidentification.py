@@ -145,10 +145,14 @@ def matched_by_transport(codes: Tensor, candidates: Tensor) -> Tensor:
     ours, theirs = _cosines(codes), _cosines(candidates)
     profiles = [cosines.fill_diagonal_(-2).sort(1).values[:, 1:] for cosines in (ours, theirs)]
     ours, theirs = (_centred(cosines.fill_diagonal_(0)).float() for cosines in (ours, theirs))
-    alone = functools.cache(lambda by_profiles: profiles if by_profiles else [*map(invariants, (ours, theirs))])
+
+    @functools.cache  # several tries begin by the same
+    def differences(by_profiles: bool) -> Tensor:
+        return torch.cdist(*(profiles if by_profiles else map(invariants, (ours, theirs))))
+
     best, fits = None, -math.inf
     for one in TRIES:
-        apart = torch.cdist(*alone(one.profiles))
+        apart = differences(one.profiles)
         prior = -one.start * apart / apart.median().clamp_min(1e-12)
         plan, (begin, last) = _doubly_stochastic(prior, 30), one.sharpness
         ways = [(begin, max(0, step) / one.raised) for step in range(1 - one.held, one.raised + 1)]
