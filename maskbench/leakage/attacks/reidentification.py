@@ -4,7 +4,6 @@ An attack answers with distances, float64 ``[N, N]`` by set: row i says how far 
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,40 +17,40 @@ from maskbench.leakage.attacks import alignment, oracle, ridge
 from maskbench.leakage.attacks.alignment import procrustes, transport
 from maskbench.leakage.knowledge import Instance, Knowledge, Map, Pairs, batched
 
-SURE = 0.95  # mean of the largest shares of a plan of transport that ends the tries
+SURE = 0.94  # mean of the largest shares of a plan of transport that ends the tries
+SHARPEST = 9.0  # a plan's last sharpness, see Try
+GROWTH = 1.6  # by how much more codes a plan that is sharp enough is laid over
 
 Comparison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # codes and candidates, made comparable
 
 
 @dataclass(frozen=True)
 class Try:
-    """One way from a vague plan of transport to a sharp one.
+    """One way to a plan of transport.
+
+    A sharpness says by how much more a code belongs to a candidate that suits it one standard deviation better, in
+    nats.
 
     Attributes:
-        start: how sharply the first plan is made.
-        sharpness: in the first step and in the last: by how much more a code belongs to a candidate that suits it one
-            standard deviation better, in nats.
-        held, raised: steps with the first sharpness, and on the way to the last.
-        profiles: begin by the sorted cosines, and forget them; or by :func:`invariants`, which fade on the way.
-        cycles: how often it is made less sharp again, down to ``REHEATED``, and sharpened: a plan that is right for
-            some codes may find the others.
+        densest: the part of the codes, and of the candidates, that is laid over each other first.
+        vague: the first sharpness; the last is ``SHARPEST``.
+        held: steps with the first one.
+        raised: steps on the way to the last one.
     """
 
-    start: float
-    sharpness: tuple[float, float]
+    densest: float
+    vague: float
     held: int
-    raised: int
-    profiles: bool
-    cycles: int = 0
+    raised: int = 60
 
 
-REHEATED = 2.0
-# noise decides which of them succeeds; the quickest come first
-TRIES = (
-    *(Try(start, (3.0, 9.0), 0, 60, True) for start in (18.0, 12.0, 9.0, 32.0)),  # less sharp, a start is forgotten
-    Try(8.0, (1.3, 9.0), 60, 60, False, cycles=4),
-    Try(4.0, (0.8, 9.0), 100, 200, False),
+# luck decides which of them succeeds
+TRIES = tuple(
+    Try(densest, vague, held)
+    for densest in (0.65, 0.45, 0.55, 1.0, 0.3, 0.75, 0.37)
+    for vague, held in ((2.0, 20), (1.5, 60))
 )
+SHARPENED_AGAIN = Try(1.0, 2.0, 0, 40)  # where more codes joined
 
 
 def ranks_of(found: Tensor, places: Tensor) -> Tensor:
@@ -137,52 +136,74 @@ def matched_by_transport(codes: Tensor, candidates: Tensor) -> Tensor:
     Threat model: masks only, as for :func:`turned_by_profiles`. Encoders of one kind need not agree in any direction:
     it is enough that images which are alike to one are alike to the other. The cosines between all codes and those
     between all candidates are laid over each other by Gromov-Wasserstein transport with entropy (Peyré, Cuturi and
-    Solomon, "Gromov-Wasserstein averaging of kernel and distance matrices", ICML 2016). It begins with a vague plan, by
-    what the cosines say of each alone, and sharpens it: a sharp one would stay where it began. Where that also counts
-    on the way, the transport is fused (Vayer et al., "Optimal transport for structured data", ICML 2019). Where a plan
-    ends in doubt, another try follows; of several the one that fits best is taken.
+    Solomon, "Gromov-Wasserstein averaging of kernel and distance matrices", ICML 2016). A code that is among many like
+    it is so to both, and these cosines agree best: the densest codes come first, and the others join by how alike they
+    are to them. A plan begins vague, and is sharpened: a sharp one would stay where it began. Where a plan ends in
+    doubt, another try follows; of several the one that fits best is taken.
     """
-    ours, theirs = _cosines(codes), _cosines(candidates)
-    profiles = [cosines.fill_diagonal_(-2).sort(1).values[:, 1:] for cosines in (ours, theirs)]
-    ours, theirs = (_centred(cosines.fill_diagonal_(0)).float() for cosines in (ours, theirs))
-
-    @functools.cache  # several tries begin by the same
-    def differences(by_profiles: bool) -> Tensor:
-        return torch.cdist(*(profiles if by_profiles else map(invariants, (ours, theirs))))
-
+    (ours, our_order), (theirs, their_order) = _densest_first(codes), _densest_first(candidates)
     best, fits = None, -math.inf
     for one in TRIES:
-        apart = differences(one.profiles)
-        prior = -one.start * apart / apart.median().clamp_min(1e-12)
-        plan, (begin, last) = _doubly_stochastic(prior, 30), one.sharpness
-        ways = [(begin, max(0, step) / one.raised) for step in range(1 - one.held, one.raised + 1)]
-        ways += [(REHEATED, step / one.raised) for step in range(1, one.raised + 1)] * one.cycles
-        for first, way in ways:
-            suits = ours @ plan.exp() @ theirs
-            logits = first * (last / first) ** way * suits / suits.std().clamp_min(1e-12)
-            plan = _doubly_stochastic(logits if one.profiles else logits + (1 - way) * prior, 15)
+        plan = _laid_over(ours, theirs, one)
         shares = plan.exp()
-        fit = float((shares * (ours @ shares @ theirs)).sum())
+        fit = float((shares * (_centred(ours) @ shares @ _centred(theirs))).sum())
         if fit > fits:
             best, fits = plan, fit
         if shares.amax(1).mean() > SURE:
             break
-    return -best.double()
+    found = torch.empty_like(best, dtype=torch.float64)
+    found[our_order[:, None], their_order] = -best.double()
+    return found
 
 
-def invariants(cosines: Tensor) -> Tensor:
-    """What the centred cosines ``[N, N]`` say of each code, whatever its number and turn: float32 ``[N, F]``.
+def _densest_first(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines between codes ``[N, D]``, float32 ``[N, N]`` with zeros on the diagonal; and their order, int64 ``[N]``.
 
-    Means of their powers over one other code and over two. Each of the F is replaced by normal quantiles: noise makes
-    all cosines small, but leaves the order of codes much as it is.
+    Dense is a code that is like many that are like one another.
     """
-    powers = [(cosines / cosines.std().clamp_min(1e-12)) ** k for k in (1, 2, 3)]
-    found = [powers[1].mean(1), powers[2].mean(1), powers[1].square().mean(1)]
-    for first, second in itertools.combinations_with_replacement(powers, 2):
-        ways = first @ second
-        found += [(ways * third).mean(1) for third in powers]
-    places = torch.stack(found, 1).argsort(0).argsort(0)
-    return torch.special.ndtri((places + 0.5) / len(cosines)).float()
+    cosines = _cosines(codes).fill_diagonal_(0)
+    squares = cosines.square()
+    order = ((squares @ squares) * squares).sum(1).argsort(descending=True)
+    return cosines[order][:, order].float(), order
+
+
+def _laid_over(ours: Tensor, theirs: Tensor, one: Try) -> Tensor:
+    """A plan for cosines ``[N, N]`` twice, the densest codes first: float32 logarithms ``[N, N]``."""
+    count = max(2, round(one.densest * len(ours)))
+    some = ours[:count, :count], theirs[:count, :count]
+    apart = [_profiles_apart(*some), _profiles_apart(ours, theirs)[:count, :count]]
+    prior = -8.0 * sum(each / each.median().clamp_min(1e-12) for each in apart)
+    plan = _sharpened(_doubly_stochastic(prior, 30), *some, one, prior)
+    while count < len(ours):
+        known, count = count, min(len(ours), math.ceil(GROWTH * count))
+        some = ours[:count, :count], theirs[:count, :count]
+        suits = _centred(some[0])[:, :known] @ plan.exp() @ _centred(some[1])[:known]
+        plan = _doubly_stochastic(SHARPENED_AGAIN.vague * _standardised(suits), 15)
+        plan = _sharpened(plan, *some, SHARPENED_AGAIN)
+    return plan
+
+
+def _profiles_apart(ours: Tensor, theirs: Tensor) -> Tensor:
+    """How much the sorted cosines of a code to all others differ from those of a candidate: ``[N, N]``."""
+    sides = (cosines.clone().fill_diagonal_(-2).sort(1).values[:, 1:] for cosines in (ours, theirs))
+    return torch.cdist(*sides)
+
+
+def _sharpened(plan: Tensor, ours: Tensor, theirs: Tensor, one: Try, prior: Tensor | float = 0.0) -> Tensor:
+    """A plan ``[N, N]`` for cosines, in the steps of a try; what is known before counts the less the sharper it is.
+
+    Transport that keeps such a term is fused (Vayer et al., "Optimal transport for structured data", ICML 2019).
+    """
+    ours, theirs = _centred(ours), _centred(theirs)
+    for step in range(1 - one.held, one.raised + 1):
+        way = max(0, step) / one.raised
+        suits = _standardised(ours @ plan.exp() @ theirs)
+        plan = _doubly_stochastic(one.vague * (SHARPEST / one.vague) ** way * suits + (1 - way) * prior, 15)
+    return plan
+
+
+def _standardised(suits: Tensor) -> Tensor:
+    return suits / suits.std().clamp_min(1e-12)
 
 
 def _cosines(codes: Tensor) -> Tensor:
