@@ -58,6 +58,7 @@ AUDIT_FLAGS += ("most_ssim", "most_named", "most_linked", "most_inferred")
 
 def main() -> None:
     args = parse_arguments()
+    torch.set_flush_denormal(True)  # a CPU is slow with the tiny shares of a plan of transport
     device = command_line.pick_device(args.device)
     folders = instance_folders(args)
     if args.audit:

@@ -238,7 +238,7 @@ def hasty_attackers(monkeypatch):
     from maskbench.leakage.attacks import decoders, reidentification
 
     monkeypatch.setattr(scores, "RESAMPLES", 30)
-    monkeypatch.setattr(reidentification, "TRIES", reidentification.TRIES[1:2])
+    monkeypatch.setattr(reidentification, "TRIES", reidentification.TRIES[:1])
     monkeypatch.setattr(decoders, "FEWEST", 10)
     monkeypatch.setattr(decoders, "EPOCHS", (1, 1))
     monkeypatch.setattr(decoders, "FINE", 200)

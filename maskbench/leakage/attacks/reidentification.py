@@ -17,40 +17,41 @@ from maskbench.leakage.attacks import alignment, oracle, ridge
 from maskbench.leakage.attacks.alignment import procrustes, transport
 from maskbench.leakage.knowledge import Instance, Knowledge, Map, Pairs, batched
 
-SURE = 0.94  # mean of the largest shares of a plan of transport that ends the tries
-SHARPEST = 9.0  # a plan's last sharpness, see Try
-GROWTH = 1.6  # by how much more codes a plan that is sharp enough is laid over
+# of transport, see matched_by_transport
+SURE = 0.94  # mean of the largest shares of a plan that ends the tries
+FEW = 200  # codes of which any plan is sharp: all tries are made
+PRIOR = 8.0  # weight of what each code says by itself, in nats by its median distance
+COLDEST = 9.0  # last inverse temperature
+GROWTH = 1.6  # a plan is extended to so many times as many codes at a time
 
 Comparison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # codes and candidates, made comparable
 
 
 @dataclass(frozen=True)
-class Try:
-    """One way to a plan of transport.
+class Annealing:
+    """How a plan of transport is sharpened.
 
-    A sharpness says by how much more a code belongs to a candidate that suits it one standard deviation better, in
-    nats.
+    An inverse temperature says by how much more a code belongs to a candidate whose affinity is one standard deviation
+    higher, in nats. The last one is ``COLDEST``.
 
     Attributes:
-        densest: the part of the codes, and of the candidates, that is laid over each other first.
-        vague: the first sharpness; the last is ``SHARPEST``.
-        held: steps with the first one.
-        raised: steps on the way to the last one.
+        first: inverse temperature.
+        held: steps with it.
+        cooling: steps on the way to the last one.
     """
 
-    densest: float
-    vague: float
+    first: float
     held: int
-    raised: int = 60
+    cooling: int
 
 
-# luck decides which of them succeeds
+# the fraction of the codes, the densest, that a try begins with, and how; luck decides which of them succeeds
 TRIES = tuple(
-    Try(densest, vague, held)
+    (densest, annealing)
     for densest in (0.65, 0.45, 0.55, 1.0, 0.3, 0.75, 0.37)
-    for vague, held in ((2.0, 20), (1.5, 60))
+    for annealing in (Annealing(2.0, 20, 60), Annealing(1.5, 60, 60))
 )
-SHARPENED_AGAIN = Try(1.0, 2.0, 0, 40)  # where more codes joined
+EXTENDED = Annealing(2.0, 0, 40)  # where more codes have joined
 
 
 def ranks_of(found: Tensor, places: Tensor) -> Tensor:
@@ -134,22 +135,25 @@ def matched_by_transport(codes: Tensor, candidates: Tensor) -> Tensor:
     """Distances ``[N, N]`` of codes ``[N, D]`` to candidates ``[N, E]``, all of which are behind some code.
 
     Threat model: masks only, as for :func:`turned_by_profiles`. Encoders of one kind need not agree in any direction:
-    it is enough that images which are alike to one are alike to the other. The cosines between all codes and those
-    between all candidates are laid over each other by Gromov-Wasserstein transport with entropy (Peyré, Cuturi and
-    Solomon, "Gromov-Wasserstein averaging of kernel and distance matrices", ICML 2016). A code that is among many like
-    it is so to both, and these cosines agree best: the densest codes come first, and the others join by how alike they
-    are to them. A plan begins vague, and is sharpened: a sharp one would stay where it began. Where a plan ends in
+    it is enough that images which are alike to one are alike to the other. The cosines between all codes are matched
+    with those between all candidates by Gromov-Wasserstein transport with entropy (Peyré, Cuturi and Solomon,
+    "Gromov-Wasserstein averaging of kernel and distance matrices", ICML 2016). A code in a crowd for one encoder is in
+    a crowd for the other, and within crowds their cosines agree best. So a plan begins with the densest codes, and is
+    extended to the others. It begins warm, and is cooled: a sharp one would stay where it began. Where it ends in
     doubt, another try follows; of several the one that fits best is taken.
     """
     (ours, our_order), (theirs, their_order) = _densest_first(codes), _densest_first(candidates)
+    prior = _profile_distances(ours, theirs)
+    centred = _centred(ours), _centred(theirs)
+    norms = (centred[0].norm() * centred[1].norm()).clamp_min(1e-12)
     best, fits = None, -math.inf
-    for one in TRIES:
-        plan = _laid_over(ours, theirs, one)
+    for densest, annealing in TRIES:
+        plan = _matched_plan(ours, theirs, prior, max(2, round(densest * len(ours))), annealing)
         shares = plan.exp()
-        fit = float((shares * (_centred(ours) @ shares @ _centred(theirs))).sum())
-        if fit > fits:
+        fit = float((shares * (centred[0] @ shares @ centred[1])).sum() / norms)  # a correlation
+        if best is None or fit > fits:
             best, fits = plan, fit
-        if shares.amax(1).mean() > SURE:
+        if len(ours) >= FEW and shares.amax(1).mean() > SURE:
             break
     found = torch.empty_like(best, dtype=torch.float64)
     found[our_order[:, None], their_order] = -best.double()
@@ -159,7 +163,7 @@ def matched_by_transport(codes: Tensor, candidates: Tensor) -> Tensor:
 def _densest_first(codes: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines between codes ``[N, D]``, float32 ``[N, N]`` with zeros on the diagonal; and their order, int64 ``[N]``.
 
-    Dense is a code that is like many that are like one another.
+    How dense the crowd of a code i is: the sum of c_ij² c_jk² c_ki² over all j and k.
     """
     cosines = _cosines(codes).fill_diagonal_(0)
     squares = cosines.square()
@@ -167,43 +171,46 @@ def _densest_first(codes: Tensor) -> tuple[Tensor, Tensor]:
     return cosines[order][:, order].float(), order
 
 
-def _laid_over(ours: Tensor, theirs: Tensor, one: Try) -> Tensor:
-    """A plan for cosines ``[N, N]`` twice, the densest codes first: float32 logarithms ``[N, N]``."""
-    count = max(2, round(one.densest * len(ours)))
+def _matched_plan(ours: Tensor, theirs: Tensor, prior: Tensor, count: int, annealing: Annealing) -> Tensor:
+    """A plan for cosines ``[N, N]`` twice, the densest codes first: float32 logarithms ``[N, N]``.
+
+    Args:
+        prior: distances that count at the beginning, ``[N, N]``.
+        count: codes that the plan begins with.
+    """
     some = ours[:count, :count], theirs[:count, :count]
-    apart = [_profiles_apart(*some), _profiles_apart(ours, theirs)[:count, :count]]
-    prior = -8.0 * sum(each / each.median().clamp_min(1e-12) for each in apart)
-    plan = _sharpened(_doubly_stochastic(prior, 30), *some, one, prior)
+    both = prior[:count, :count], _profile_distances(*some)
+    logits = -PRIOR * sum(each / each.median().clamp_min(1e-12) for each in both)
+    plan = _annealed(_doubly_stochastic(logits, 30), *some, annealing, logits)
     while count < len(ours):
         known, count = count, min(len(ours), math.ceil(GROWTH * count))
         some = ours[:count, :count], theirs[:count, :count]
-        suits = _centred(some[0])[:, :known] @ plan.exp() @ _centred(some[1])[:known]
-        plan = _doubly_stochastic(SHARPENED_AGAIN.vague * _standardised(suits), 15)
-        plan = _sharpened(plan, *some, SHARPENED_AGAIN)
+        affinity = _centred(some[0])[:, :known] @ plan.exp() @ _centred(some[1])[:known]
+        plan = _doubly_stochastic(EXTENDED.first * _standardised(affinity), 15)
+        plan = _annealed(plan, *some, EXTENDED)
     return plan
 
 
-def _profiles_apart(ours: Tensor, theirs: Tensor) -> Tensor:
+def _profile_distances(ours: Tensor, theirs: Tensor) -> Tensor:
     """How much the sorted cosines of a code to all others differ from those of a candidate: ``[N, N]``."""
-    sides = (cosines.clone().fill_diagonal_(-2).sort(1).values[:, 1:] for cosines in (ours, theirs))
-    return torch.cdist(*sides)
+    return torch.cdist(*(c.clone().fill_diagonal_(-2).sort(1).values[:, 1:] for c in (ours, theirs)))
 
 
-def _sharpened(plan: Tensor, ours: Tensor, theirs: Tensor, one: Try, prior: Tensor | float = 0.0) -> Tensor:
-    """A plan ``[N, N]`` for cosines, in the steps of a try; what is known before counts the less the sharper it is.
+def _annealed(plan: Tensor, ours: Tensor, theirs: Tensor, how: Annealing, prior: Tensor | float = 0.0) -> Tensor:
+    """A plan ``[N, N]`` for cosines, sharpened. The weight of the prior falls to 0 on the way.
 
     Transport that keeps such a term is fused (Vayer et al., "Optimal transport for structured data", ICML 2019).
     """
     ours, theirs = _centred(ours), _centred(theirs)
-    for step in range(1 - one.held, one.raised + 1):
-        way = max(0, step) / one.raised
-        suits = _standardised(ours @ plan.exp() @ theirs)
-        plan = _doubly_stochastic(one.vague * (SHARPEST / one.vague) ** way * suits + (1 - way) * prior, 15)
+    for step in range(1 - how.held, how.cooling + 1):
+        way = max(0, step) / how.cooling
+        affinity = _standardised(ours @ plan.exp() @ theirs)
+        plan = _doubly_stochastic(how.first * (COLDEST / how.first) ** way * affinity + (1 - way) * prior, 15)
     return plan
 
 
-def _standardised(suits: Tensor) -> Tensor:
-    return suits / suits.std().clamp_min(1e-12)
+def _standardised(affinity: Tensor) -> Tensor:
+    return affinity / affinity.std(correction=0).clamp_min(1e-12)
 
 
 def _cosines(codes: Tensor) -> Tensor:

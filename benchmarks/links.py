@@ -1,0 +1,66 @@
+"""How often are masks linked to images without a known pair?
+
+    python benchmarks/links.py                     # instances 0 and 1 of runs/aae, a quarter of an hour on one core
+    python benchmarks/links.py --kept 1            # only without noise
+    python benchmarks/links.py --save              # also results/links.csv
+
+The validation images of CIFAR-10 and the test images of CIFAR-100, 1,000 at a time. Of each thousand, the share that
+somebody names at the first guess who has all masks, the images in another order, and an encoder of the same kind
+(``maskbench.leakage.attacks.reidentification.matched_by_transport``).
+"""
+
+import time
+from functools import partial
+from pathlib import Path
+
+import common
+import torch
+
+from maskbench.data import datasets
+from maskbench.data.image_set import TEST, to_float
+from maskbench.leakage.attacks.reidentification import matched_by_transport
+from maskbench.leakage.audit import load_instances
+from maskbench.leakage.knowledge import batched
+from maskbench.leakage.world import AsReleased, reading
+from maskbench.masking.noise import Noised, clipped
+from maskbench.runtime import command_line
+from maskbench.storage import tables
+
+CANDIDATES = 1000
+SECRET = bytes(32)  # fixed, so that figures can be reproduced
+COLUMNS = ("images", "first", "kept", "named", "seconds")
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = common.parser(__doc__)
+    models = "of trained instances: 0 is the owner's, 1 the attacker's"
+    parser.add_argument("--models", type=command_line.path, default=Path("runs/aae"), help=models)
+    kept = "A of mask_dataset.py --noise; 1 is no noise"
+    parser.add_argument("--kept", type=command_line.share, nargs="+", default=(1.0, 0.8), help=kept)
+    parser.add_argument("--data-dir", type=command_line.path, default=Path("data"), help="where the images are")
+    args = parser.parse_args()
+    torch.set_flush_denormal(True)
+    owner, another, attacker = load_instances(args.models / "0", args.models / "1")
+    rows, sets = [], {name: datasets.load(name, args.data_dir, owner.image_size) for name in ("cifar10", "cifar100")}
+    judged = {"cifar10": datasets.autoencoder_split(sets["cifar10"], None)[1], "cifar100": sets["cifar100"].rows(TEST)}
+    print("\n".join([*common.header(torch.device("cpu")), "", tables.markdown(COLUMNS, [])]), end="", flush=True)
+    for name, images in sets.items():
+        for first in range(0, len(judged[name]) - CANDIDATES + 1, CANDIDATES):
+            pixels = to_float(images.images[judged[name][first : first + CANDIDATES]])
+            order = torch.randperm(CANDIDATES, generator=torch.Generator().manual_seed(first))
+            for share in args.kept:
+                released, known = reading(owner, attacker), reading(another, another)
+                if share < 1:
+                    released, known = reading(Noised(owner, share, SECRET), AsReleased()), partial(clipped, another)
+                masks, candidates = batched(released, pixels), batched(known, pixels[order])
+                begin = time.perf_counter()
+                named = order[matched_by_transport(masks, candidates).argmin(1)] == torch.arange(CANDIDATES)
+                rows.append([name, first, share, named.double().mean().item(), time.perf_counter() - begin])
+                print(tables.markdown_line([name, *(f"{number:.4g}" for number in rows[-1][1:])]), flush=True)
+    if args.save:
+        tables.write_csv(common.RESULTS / "links.csv", COLUMNS, rows)
+
+
+if __name__ == "__main__":
+    command_line.run(main)
