@@ -3,7 +3,6 @@
 import contextlib
 import inspect
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -339,8 +338,8 @@ def attack_all(
             return attack(world, step)
 
         order = missing
-        if settings.jobs > 1:  # what searches without a pair is long, and what has many: last, it would run alone
-            order = sorted(missing, key=lambda number: -(steps[number].count or math.inf))
+        if settings.jobs > 1:  # what takes long would run alone if it came last
+            order = sorted(missing, key=lambda number: -steps[number].seconds)
         for number, result in in_forks(make, order, settings.jobs):
             ledger.add(runs[number], result)
             results[number] = result

@@ -229,6 +229,8 @@ ATTACKS = (
     Attack("re-identification", REIDENTIFICATION, "stolen-encoder", reidentification.from_keyed_pairs, keyed),
     Attack("linkage", LINKAGE, "stolen-encoder", reidentification.from_keyed_pairs, keyed),
 )
+# seconds on one core, about, of what takes long; of several steps at once the longest begin
+SLOW = {"gradient-inversion": 125, "scratch-decoder": 80, "perceptual-decoder": 45, "unpaired": 38}
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,11 @@ class Step:
     threat: str
     count: int
     attacks: tuple[Attack, ...]
+
+    @property
+    def seconds(self) -> float:
+        """What it takes on one core, about."""
+        return self.count / 200 + sum(SLOW.get(attack.name, 2) for attack in self.attacks)
 
     def results(self) -> list[tuple[str, Kind]]:
         """Name and kind of each result, in the order of its rows."""
