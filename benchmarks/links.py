@@ -1,8 +1,8 @@
 """How often are masks linked to images without a known pair?
 
-    python benchmarks/links.py                     # instances 0 and 1 of runs/aae, a quarter of an hour on one core
-    python benchmarks/links.py --kept 1            # only without noise
-    python benchmarks/links.py --save              # also results/links.csv
+    python benchmarks/links.py                 # instances 0 and 1 of runs/aae, some minutes on one core
+    python benchmarks/links.py --kept 1 0.8    # in noise, too
+    python benchmarks/links.py --save          # also results/links.csv
 
 The validation images of CIFAR-10 and the test images of CIFAR-100, 1,000 at a time. Of each thousand, the share that
 somebody names at the first guess who has all masks, the images in another order, and an encoder of the same kind
@@ -37,7 +37,7 @@ def main() -> None:
     models = "of trained instances: 0 is the owner's, 1 the attacker's"
     parser.add_argument("--models", type=command_line.path, default=Path("runs/aae"), help=models)
     kept = "A of mask_dataset.py --noise; 1 is no noise"
-    parser.add_argument("--kept", type=command_line.share, nargs="+", default=(1.0, 0.8), help=kept)
+    parser.add_argument("--kept", type=command_line.share, nargs="+", default=[1.0], help=kept)
     parser.add_argument("--data-dir", type=command_line.path, default=Path("data"), help="where the images are")
     args = parser.parse_args()
     torch.set_flush_denormal(True)
