@@ -44,7 +44,7 @@ def results_page(results: Path, machine: str, steps: list[Row]) -> str:
 def _introduction(machine: str) -> list[str]:
     parts = [
         "# Results\n",
-        "Made by `make reproduce`, which rewrites this page; `ablation*.csv`, `noise.csv`, `ops.md` and "
+        "Made by `make reproduce`, which rewrites this page; `ablation*.csv`, `links.csv`, `noise.csv`, `ops.md` and "
         "`speed.md` are by the scripts in `benchmarks/`, with `--save`; `trials_*.csv` and `gpu.md` were written down "
         "by hand. Accuracy, precision and recall are macro averages over classes, on test images; ± is the standard "
         "error of the mean over the draws, the standard deviation over the draws is in parentheses, ▼ marks what is "
