@@ -230,7 +230,7 @@ ATTACKS = (
     Attack("linkage", LINKAGE, "stolen-encoder", reidentification.from_keyed_pairs, keyed),
 )
 # seconds on one core, about, of what takes long; of several steps at once the longest begin
-SLOW = {"gradient-inversion": 125, "scratch-decoder": 80, "perceptual-decoder": 45, "unpaired": 38}
+SLOW = {"gradient-inversion": 125, "scratch-decoder": 80, "perceptual-decoder": 45, "unpaired": 38, "two-releases": 40}
 
 
 @dataclass(frozen=True)
