@@ -11,6 +11,7 @@ from maskbench.leakage.attacks import reidentification
 from maskbench.leakage.attacks.reidentification import (
     SURE,
     Annealing,
+    accepted,
     distances,
     mahalanobis,
     matched_by_transport,
@@ -19,6 +20,7 @@ from maskbench.leakage.attacks.reidentification import (
     ranks_of,
     turned_by_profiles,
 )
+from maskbench.leakage.knowledge import Instance, Knowledge
 
 
 def test_reidentification_is_sure_of_pixels_and_chance_on_noise(generator):
@@ -173,3 +175,31 @@ def test_transport_of_few_codes_and_of_equal_ones_is_finite(generator, count):
     assert torch.isfinite(matched_by_transport(codes, codes.flip(0))).all()
     equal = matched_by_transport(torch.ones(count, 5), torch.ones(count, 5))
     torch.testing.assert_close(ranks_of(equal, torch.arange(count)), torch.full((count,), (count + 1) / 2).double())
+
+
+def test_in_noise_who_assigns_all_masks_at_once_names_more(generator):
+    codes = torch.randn(300, 20, generator=generator)
+    order = torch.randperm(300, generator=generator)
+    masks = (0.7 * codes + 0.51**0.5 * torch.randn(300, 20, generator=generator))[order]
+    stolen = Instance(lambda images: 0.7 * images, None)
+    knowledge = Knowledge({"set": masks}, masks, None, None, {"set": codes}, stolen=stolen)
+    nearest, assigned = (
+        (ranks_of(attack(knowledge)["set"], order) == 1).double().mean()
+        for attack in (reidentification.from_stolen, reidentification.from_stolen_by_assignment)
+    )
+    assert 0.6 < nearest < assigned - 0.03
+
+
+def test_true_positives_at_a_rate_of_false_ones(generator):
+    places = torch.randperm(200, generator=generator)
+    noise = torch.rand(200, 200, generator=generator, dtype=torch.float64)
+    assert accepted(noise, places, 0.25).mean() == pytest.approx(0.25, abs=0.1)  # nothing is known: as many true ones
+    told = noise.scatter(1, places[:, None], 2.0)  # beyond all wrong ones
+    assert accepted(told, places, 0.25).sum() == 0
+    told[:80] = told[:80].scatter(1, places[:80, None], 0.5)  # the first 80 in the middle of the wrong ones
+    assert accepted(told, places, 0.45).sum() == 0 and accepted(told, places, 0.55).sum() == 80
+    # well beyond the wrong ones: whose means, which nobody knows apart from the true one, differ by chance
+    told[:80] = told[:80].scatter(1, places[:80, None], -0.5)
+    distant = 100 * torch.rand(200, 1, generator=generator, dtype=torch.float64)  # of a mask's own noise
+    assert torch.equal(accepted(told + distant, places, 1e-3), accepted(told, places, 1e-3))
+    assert torch.equal(accepted(told, places, 1e-3), (torch.arange(200) < 80).double())
