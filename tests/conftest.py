@@ -239,6 +239,7 @@ def hasty_attackers(monkeypatch):
 
     monkeypatch.setattr(scores, "RESAMPLES", 30)
     monkeypatch.setattr(reidentification, "TRIES", reidentification.TRIES[:1])
+    monkeypatch.setattr(reidentification, "AVERAGED", 2)
     monkeypatch.setattr(decoders, "FEWEST", 10)
     monkeypatch.setattr(decoders, "EPOCHS", (1, 1))
     monkeypatch.setattr(decoders, "FINE", 200)

@@ -10,7 +10,6 @@ from attacks_common import natural, ranks, rotation, sources
 from maskbench.leakage.attacks import reidentification
 from maskbench.leakage.attacks.reidentification import (
     SURE,
-    Annealing,
     accepted,
     distances,
     mahalanobis,
@@ -114,9 +113,9 @@ def test_transport_finds_masks_in_noise(generator):
     assert named(matched_by_transport(codes, candidates), places) > 0.9
 
 
-@pytest.mark.parametrize("densest", [0.65, 0.3])
+@pytest.mark.parametrize("densest", [0.65, 0.3, 1.0])
 def test_a_plan_of_the_densest_codes_finds_the_others(generator, monkeypatch, densest):
-    monkeypatch.setattr(reidentification, "TRIES", ((densest, Annealing(2.0, 20, 60)),))
+    monkeypatch.setattr(reidentification, "TRIES", (densest,))
     shared = torch.randn(300, 60, generator=generator)
     codes, candidates = (
         torch.cat((shared, 0.6 * torch.randn(300, 60, generator=generator)), 1) @ rotation(120, generator)
@@ -124,6 +123,24 @@ def test_a_plan_of_the_densest_codes_finds_the_others(generator, monkeypatch, de
     )
     order = torch.randperm(300, generator=generator)
     assert named(matched_by_transport(codes[order], candidates), order) > 0.95
+
+
+def test_the_mean_of_several_plans_is_right_where_each_is_wrong(monkeypatch):
+    def found(seed: int) -> bool:
+        generator = torch.Generator().manual_seed(seed)
+        shared = torch.randn(300, 60, generator=generator)
+        codes, candidates = (
+            torch.cat((shared, 0.7 * torch.randn(300, 60, generator=generator)), 1) @ rotation(120, generator)
+            for _ in range(2)
+        )
+        (ours, our_order), (theirs, their_order) = map(reidentification._densest_first, (codes, candidates))
+        plan = next(reidentification._plans(ours, theirs))
+        return (their_order[plan.argmax(1)] == our_order).double().mean() > 0.95
+
+    monkeypatch.setattr(reidentification, "TRIES", (1.0,))
+    together = sum(map(found, (0, 4, 5)))
+    monkeypatch.setattr(reidentification, "AVERAGED", 1)
+    assert together == 3 and sum(map(found, (0, 4, 5))) < 2
 
 
 def test_the_densest_codes_are_those_of_a_crowd(generator):
@@ -137,40 +154,39 @@ def test_the_densest_codes_are_those_of_a_crowd(generator):
 
 
 def test_a_plan_that_ends_in_doubt_begins_again(generator, monkeypatch):
-    def matched_plan(ours, theirs, prior, count, annealing):
-        if annealing == "even":  # each candidate as likely as the others
-            return torch.full_like(ours, -math.log(len(ours)))
-        return real(ours, theirs, prior, count, annealing)
-
     codes, candidates, places = in_noise(generator)
-    real, good, even = reidentification._matched_plan, (1.0, Annealing(2.0, 20, 60)), (1.0, "even")
-    never = (1.0, None)  # raises if it is tried
-    monkeypatch.setattr(reidentification, "_matched_plan", matched_plan)
-    for tries, sure, share in (
-        ((even,), SURE, 0),
-        ((even, good), SURE, 1),
-        ((good, never), SURE, 1),
-        ((good, even), 2, 1),  # never sure, so that the best must be chosen
+    monkeypatch.setattr(reidentification, "TRIES", (1.0,))
+    good = next(reidentification._plans(*(reidentification._densest_first(each)[0] for each in (codes, candidates))))
+    even = torch.full_like(good, -math.log(len(good)))  # each candidate as likely as the others
+    for plans, sure, share, left in (
+        ((even,), SURE, 0, 0),
+        ((even, good), SURE, 1, 0),
+        ((good, even), SURE, 1, 1),
+        ((good, even), 2, 1, 0),  # never sure, so that the best must be chosen
     ):
-        monkeypatch.setattr(reidentification, "TRIES", tries)
+        plans = iter(plans)
+        monkeypatch.setattr(reidentification, "_plans", lambda *_, plans=plans: plans)
         monkeypatch.setattr(reidentification, "SURE", sure)
         assert abs(named(matched_by_transport(codes, candidates), places) - share) < 0.05
+        assert len(list(plans)) == left
 
 
 def test_of_few_codes_the_plan_that_fits_best_is_taken_not_the_first_sharp_one(generator, monkeypatch):
     codes = torch.randn(30, 60, generator=generator)
     places = torch.randperm(30, generator=generator)
-    hasty, good = (0.1, Annealing(50.0, 0, 1)), (1.0, Annealing(2.0, 20, 60))
-    monkeypatch.setattr(reidentification, "TRIES", (hasty, good))
-    monkeypatch.setattr(reidentification, "SURE", 0.0)  # any plan is
+    real = reidentification._plans
+    monkeypatch.setattr(reidentification, "TRIES", (0.45, 1.0))
+    wrong = torch.eye(30)[torch.randperm(30, generator=generator)].clamp_min(1e-9).log()
+    monkeypatch.setattr(reidentification, "_plans", lambda *cosines: iter((wrong, *real(*cosines))))
     candidates = (codes + 0.3 * torch.randn(30, 60, generator=generator))[places] @ rotation(60, generator)
     assert named(matched_by_transport(codes, candidates), places.argsort()) == 1
     monkeypatch.setattr(reidentification, "FEW", 0)
-    assert named(matched_by_transport(codes, candidates), places.argsort()) < 1
+    assert named(matched_by_transport(codes, candidates), places.argsort()) < 0.5
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 12])
-def test_transport_of_few_codes_and_of_equal_ones_is_finite(generator, count):
+def test_transport_of_few_codes_and_of_equal_ones_is_finite(generator, monkeypatch, count):
+    monkeypatch.setattr(reidentification, "TRIES", (0.45, 1.0))
     codes = torch.randn(count, 5, generator=generator)
     assert torch.isfinite(matched_by_transport(codes, codes.flip(0))).all()
     equal = matched_by_transport(torch.ones(count, 5), torch.ones(count, 5))

@@ -5,7 +5,7 @@ An attack answers with distances, float64 ``[N, N]`` by set: row i says how far 
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,9 @@ from maskbench.leakage.attacks.alignment import procrustes, transport
 from maskbench.leakage.knowledge import Instance, Knowledge, Map, Pairs, batched
 
 # of transport, see matched_by_transport
+TRIES = (0.45, 0.55, 0.37, 0.65, 0.45, 1.0)  # share of the codes, the densest, that each begins with
+AVERAGED = 6  # plans a try
+NOISE = 0.5  # standard deviation of what these differ in at first, in nats
 SURE = 0.94  # mean of the largest shares of a plan that ends the tries
 FEW = 200  # codes of which any plan is sharp: all tries are made
 PRIOR = 8.0  # weight of what each code says by itself, in nats by its median distance
@@ -45,12 +48,8 @@ class Annealing:
     cooling: int
 
 
-# the fraction of the codes, the densest, that a try begins with, and how; luck decides which of them succeeds
-TRIES = tuple(
-    (densest, annealing)
-    for densest in (0.65, 0.45, 0.55, 1.0, 0.3, 0.75, 0.37)
-    for annealing in (Annealing(2.0, 20, 60), Annealing(1.5, 60, 60))
-)
+BEGUN = (Annealing(2.0, 20, 60), Annealing(1.5, 60, 60))  # the averaged plans, in turn
+WARM = Annealing(1.0, 10, 50)  # their mean
 EXTENDED = Annealing(2.0, 0, 40)  # where more codes have joined
 
 
@@ -139,16 +138,16 @@ def matched_by_transport(codes: Tensor, candidates: Tensor) -> Tensor:
     with those between all candidates by Gromov-Wasserstein transport with entropy (Peyré, Cuturi and Solomon,
     "Gromov-Wasserstein averaging of kernel and distance matrices", ICML 2016). A code in a crowd for one encoder is in
     a crowd for the other, and within crowds their cosines agree best. So a plan begins with the densest codes, and is
-    extended to the others. It begins warm, and is cooled: a sharp one would stay where it began. Where it ends in
-    doubt, another try follows; of several the one that fits best is taken.
+    extended to the others. It begins warm, and is cooled: a sharp one would stay where it began. By itself it is right
+    for a few codes, if at all. Several that began with other noise are wrong in other ways, so their mean is better
+    than each. It is extended as it is, and also after it was warmed and cooled once more. Where that ends in doubt,
+    another try follows; of all plans the one that fits best is taken.
     """
     (ours, our_order), (theirs, their_order) = _densest_first(codes), _densest_first(candidates)
-    prior = _profile_distances(ours, theirs)
     centred = _centred(ours), _centred(theirs)
     norms = (centred[0].norm() * centred[1].norm()).clamp_min(1e-12)
     best, fits = None, -math.inf
-    for densest, annealing in TRIES:
-        plan = _matched_plan(ours, theirs, prior, max(2, round(densest * len(ours))), annealing)
+    for plan in _plans(ours, theirs):
         shares = plan.exp()
         fit = float((shares * (centred[0] @ shares @ centred[1])).sum() / norms)  # a correlation
         if best is None or fit > fits:
@@ -171,24 +170,38 @@ def _densest_first(codes: Tensor) -> tuple[Tensor, Tensor]:
     return cosines[order][:, order].float(), order
 
 
-def _matched_plan(ours: Tensor, theirs: Tensor, prior: Tensor, count: int, annealing: Annealing) -> Tensor:
-    """A plan for cosines ``[N, N]`` twice, the densest codes first: float32 logarithms ``[N, N]``.
-
-    Args:
-        prior: distances that count at the beginning, ``[N, N]``.
-        count: codes that the plan begins with.
-    """
-    some = ours[:count, :count], theirs[:count, :count]
-    both = prior[:count, :count], _profile_distances(*some)
-    logits = -PRIOR * sum(each / each.median().clamp_min(1e-12) for each in both)
-    plan = _annealed(_doubly_stochastic(logits, 30), *some, annealing, logits)
-    while count < len(ours):
-        known, count = count, min(len(ours), math.ceil(GROWTH * count))
+def _plans(ours: Tensor, theirs: Tensor) -> Iterator[Tensor]:
+    """Plans for cosines ``[N, N]`` twice, the densest codes first: float32 logarithms ``[N, N]``, two of each try."""
+    generator, all_distances = torch.Generator().manual_seed(0), _profile_distances(ours, theirs)
+    for densest in TRIES:
+        count = max(2, round(densest * len(ours)))
         some = ours[:count, :count], theirs[:count, :count]
-        affinity = _centred(some[0])[:, :known] @ plan.exp() @ _centred(some[1])[:known]
-        plan = _doubly_stochastic(EXTENDED.first * _standardised(affinity), 15)
-        plan = _annealed(plan, *some, EXTENDED)
-    return plan
+        both = all_distances[:count, :count], _profile_distances(*some)
+        prior = -PRIOR * sum(each / each.median().clamp_min(1e-12) for each in both)
+        mean = torch.zeros_like(prior)
+        for number in range(AVERAGED):
+            logits = prior + NOISE * torch.randn(prior.shape, generator=generator)
+            plan = _annealed(_doubly_stochastic(logits, 30), *some, BEGUN[number % len(BEGUN)], logits)
+            mean += plan.exp() / AVERAGED
+        yield _extended(mean, ours, theirs)
+        yield _extended(_joined(mean, *some, WARM).exp(), ours, theirs)
+
+
+def _extended(shares: Tensor, ours: Tensor, theirs: Tensor) -> Tensor:
+    """The plan ``[N, N]``, logarithms, that follows from the shares of the first codes ``[n, n]``."""
+    while True:
+        count = min(len(ours), math.ceil(GROWTH * len(shares)))
+        plan = _joined(shares, ours[:count, :count], theirs[:count, :count], EXTENDED)
+        if count == len(ours):
+            return plan
+        shares = plan.exp()
+
+
+def _joined(shares: Tensor, ours: Tensor, theirs: Tensor, how: Annealing) -> Tensor:
+    """The plan ``[N, N]``, logarithms, for cosines of which the first are matched by shares ``[n, n]``."""
+    known = len(shares)
+    affinity = _centred(ours)[:, :known] @ shares @ _centred(theirs)[:known]
+    return _annealed(_doubly_stochastic(how.first * _standardised(affinity), 15), ours, theirs, how)
 
 
 def _profile_distances(ours: Tensor, theirs: Tensor) -> Tensor:
