@@ -1,4 +1,4 @@
-"""What the benchmarks share: peers taking turns, the machine's own limits, and the page ``results/speed.md``."""
+"""What the benchmarks share: peers taking turns, the machine's own limits, ``results/speed.md``, and who is named."""
 
 import os
 import platform
@@ -114,6 +114,11 @@ def write_bandwidth(device: torch.device) -> float:
     """Bytes a second that a fill reaches, the best of ten."""
     target = torch.empty(2**26, device=device)
     return target.nbytes / min(timed(lambda: target.fill_(1.0), device) for _ in range(10))
+
+
+def named(apart: torch.Tensor) -> float:
+    """The part of masks that are nearest to their own candidate: distances ``[N, N]``, candidates in order."""
+    return (apart.argmin(1) == torch.arange(len(apart))).float().mean().item()
 
 
 def header(device: torch.device) -> list[str]:

@@ -6,7 +6,8 @@
 
 The validation images of CIFAR-10 and the test images of CIFAR-100, 1,000 at a time. Of each thousand, the share that
 somebody names at the first guess who has all masks, the images in another order, and an encoder of the same kind
-(``maskbench.leakage.attacks.reidentification.matched_by_transport``).
+(``maskbench.leakage.attacks.reidentification.matched_by_transport``). Then the share that somebody names who has
+another photograph of each image instead.
 """
 
 import time
@@ -18,6 +19,7 @@ import torch
 
 from maskbench.data import datasets
 from maskbench.data.image_set import TEST, to_float
+from maskbench.data.views import another_photograph
 from maskbench.leakage.attacks.reidentification import matched_by_transport
 from maskbench.leakage.audit import load_instances
 from maskbench.leakage.knowledge import batched
@@ -28,7 +30,7 @@ from maskbench.storage import tables
 
 CANDIDATES = 1000
 SECRET = bytes(32)  # fixed, so that figures can be reproduced
-COLUMNS = ("images", "first", "kept", "named", "seconds")
+COLUMNS = ("images", "first", "kept", "named", "seconds", "linked", "linked_seconds")
 
 
 @torch.inference_mode()
@@ -53,10 +55,13 @@ def main() -> None:
                 released, known = reading(owner, attacker), reading(another, another)
                 if share < 1:
                     released, known = reading(Noised(owner, share, SECRET), AsReleased()), partial(clipped, another)
-                masks, candidates = batched(released, pixels), batched(known, pixels[order])
-                begin = time.perf_counter()
-                named = order[matched_by_transport(masks, candidates).argmin(1)] == torch.arange(CANDIDATES)
-                rows.append([name, first, share, named.double().mean().item(), time.perf_counter() - begin])
+                masks, row = batched(released, pixels), [name, first, share]
+                for photographs in (pixels, another_photograph(pixels, 0)):
+                    candidates = batched(known, photographs[order])
+                    begin = time.perf_counter()
+                    found = matched_by_transport(masks, candidates)[:, order.argsort()]
+                    row += [common.named(found), time.perf_counter() - begin]
+                rows.append(row)
                 print(tables.markdown_line([name, *(f"{number:.4g}" for number in rows[-1][1:])]), flush=True)
     if args.save:
         tables.write_csv(common.RESULTS / "links.csv", COLUMNS, rows)

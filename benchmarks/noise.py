@@ -19,7 +19,6 @@ from pathlib import Path
 
 import common
 import torch
-from torch import Tensor
 
 from classify import mean_accuracies
 from maskbench.data import datasets
@@ -83,7 +82,7 @@ def main() -> None:
         apart = [torch.cdist(masks, kept * codes).square() for masks, codes in zip(released, views, strict=True)]
         again = [other.add_noise(views[0]).to(views[0].dtype) for other in others] if kept < 1 else []
         found = [matched_by_transport(masks, own_codes[shuffled]) for masks in (released[0], *again)]
-        without_pairs = [named(each[:, shuffled.argsort()]) for each in found]
+        without_pairs = [common.named(each[:, shuffled.argsort()]) for each in found]
         by_label = [bounds.naming_bound(kept, size, 1, count) for count in same_label.sum(1).tolist()]
         rows.append(
             [
@@ -92,11 +91,11 @@ def main() -> None:
                 *(mean_accuracies(data, [name], classes, draws[name])[name][0] for name, classes in SCORES),
                 sum(without_pairs) / len(without_pairs),
                 max(without_pairs),
-                named(apart[0]),
+                common.named(apart[0]),
                 bounds.naming_bound(kept, size, 1, CANDIDATES),
-                named(apart[0].masked_fill(~same_label, torch.inf)),
+                common.named(apart[0].masked_fill(~same_label, torch.inf)),
                 sum(by_label) / CANDIDATES,
-                named(sum(apart)),
+                common.named(sum(apart)),
                 bounds.naming_bound(kept, size, 1 + COPIES, CANDIDATES),
                 bounds.mask_bits(kept, size),
             ]
@@ -104,11 +103,6 @@ def main() -> None:
         print(tables.markdown_line([f"{number:.4g}" for number in rows[-1]]), flush=True)
     if args.save:
         tables.write_csv(common.RESULTS / "noise.csv", COLUMNS, rows)
-
-
-def named(apart: Tensor) -> float:
-    """The part of masks that are nearest to their own candidate: distances ``[N, N]``, candidates in order."""
-    return (apart.argmin(1) == torch.arange(len(apart))).float().mean().item()
 
 
 if __name__ == "__main__":
