@@ -61,7 +61,7 @@ def write(
 
 
 def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
-    """Plain words that follow from the figures by fixed rules, and say no more than they do.
+    """Plain words that follow from the figures by fixed rules, and say no more than they do: a list in Markdown.
 
     Args:
         candidates: among how many images the right one was to be found.
@@ -81,18 +81,16 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
 
     few, many = table.few, table.many
     said = [
-        "What follows is what the attacks tried here find; that they fail proves nothing about others. "
-        "Pictures and links are two things. "
         f"Pictures: the mean image, which needs no mask, has SSIM {nothing:.2f}, that of the true label {label:.2f}, "
         f"the public image most like the true one {look_alike:.2f}, and the owner's own decoder {everything:.2f}. "
         f"From the masks of the autoencoder, somebody with masks alone recovers {recovered(table.best('aae', 0))}; "
-        f"with {few} known pairs {recovered(table.best('aae', few))}; with {many} "
+        f"with {few:,} known pairs {recovered(table.best('aae', few))}; with {many:,} "
         f"{recovered(table.best('aae', many))}; with the encoder {recovered(table.with_encoder('aae'))}."
     ]
     if "oracle" in table.threats:
         said.append(
-            f"Who may have {few} images of their choice masked, mixtures or photographs, recovers "
-            f"{recovered(table.best('aae', few, CHOOSERS))}, with {many} "
+            f"Who may have {few:,} images of their choice masked, mixtures or photographs, recovers "
+            f"{recovered(table.best('aae', few, CHOOSERS))}, with {many:,} "
             f"{recovered(table.best('aae', many, CHOOSERS))}."
         )
     said.append(
@@ -146,7 +144,8 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
             f"A label that was withheld, the superclass of CIFAR-100, is learned from {most:,} masks with an accuracy "
             f"of {of_masks:.2f}; from as many images {of_pixels:.2f}, by chance 0.05."
         )
-    return " ".join(said)
+    limits = "What follows is what the attacks tried here find; that they fail proves nothing about others. "
+    return "\n".join([limits + "Pictures and links are two things.\n", *(f"- {point}" for point in said)])
 
 
 def key_verdict(table: Table, frontier: list[Row], recovered) -> str:
