@@ -118,7 +118,7 @@ def write_bandwidth(device: torch.device) -> float:
 
 def named(apart: torch.Tensor) -> float:
     """The part of masks that are nearest to their own candidate: distances ``[N, N]``, candidates in order."""
-    return (apart.argmin(1) == torch.arange(len(apart))).float().mean().item()
+    return (apart.argmin(1) == torch.arange(len(apart))).double().mean().item()
 
 
 def header(device: torch.device) -> list[str]:
