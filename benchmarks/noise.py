@@ -7,7 +7,7 @@
 For every amount: accuracy on CIFAR-100 without augmented copies, of the MLP in all draws of Table 1, of trees in five.
 How many of the first 1,000 test images somebody names without a known pair who has these images and
 
-- an encoder of the same kind (by transport), in the mean of three noises, and in the worst for the owner: it is luck;
+- an encoder of the same kind (by transport), in the mean of three noises, and in the worst for the owner;
 - the encoder itself: the likeliest code is the nearest to the mask;
 - the encoder, and knows what the labels that travel with masks say of the images: the nearest code of the same label;
 - the encoder, and masks of 20 copies of each image beside (flips, shifts): whose codes are nearest in all.

@@ -3,6 +3,7 @@
 import csv
 import functools
 import math
+import re
 import stat
 
 import numpy as np
@@ -49,8 +50,20 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
     run_here("train_aae.py", *photos, *other, "--output-dir", "other")
     arguments = ("--audit", *photos, "--private", "digits", "--more-models", "other", "--output-dir", "audit")
     arguments += ("--jobs", 2, "--masks", "aae+key", "identity", "--most-ssim", 0.001, "--recipient", "Lab B")
-    run_here("crosspair.py", *arguments)
-    folder = tmp_path / "audit"
+    folder, kept, add = tmp_path / "audit", [], Ledger.add
+
+    def stops(*run: object) -> None:
+        add(*run)
+        kept.append(run)
+        if len(kept) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
+        patch.setattr(Ledger, "add", stops)
+        run_here("crosspair.py", *arguments)
+    assert not (folder / "audit.csv").exists() and not (folder / "release.html").exists()
+    run_here("crosspair.py", *arguments)  # resumes; the first of what was kept are the thresholds
+    assert re.search(r"\n3 of \d+ steps were finished before and kept", capsys.readouterr().out)
     with open(folder / "audit.csv") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS and {row["attack"] for row in rows} == ATTACKS

@@ -64,6 +64,16 @@ def test_a_rotation_hides_no_identity_among_candidates(generator):
     assert (ranks(noise, candidates) == 1).double().mean() < 0.05
 
 
+def test_a_rotation_that_only_confirms_its_own_pairs_is_not_taken_for_right(generator):
+    """Of codes as long as the audit's: fitted to wrong pairs, a rotation brought each code nearest to its partner."""
+    codes = torch.randn(600, 320, generator=generator)
+    order = torch.randperm(600, generator=generator)
+    first, second = (0.5 * codes + 0.75**0.5 * torch.randn(600, 320, generator=generator) for _ in range(2))
+    knowledge = Knowledge({"set": first[order]}, first, None, None, {}, second={"set": second})
+    assert (ranks_of(reidentification.from_releases(knowledge)["set"], order) == 1).double().mean() > 0.7
+    assert named_once(distances(turned_by_profiles(first[order], second), second)) < 0.7
+
+
 def test_a_linear_map_hides_no_identity_among_candidates(generator):
     candidates = 3 * sources(300, 24, generator)
     order = torch.randperm(300, generator=generator)

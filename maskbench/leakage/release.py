@@ -235,6 +235,8 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
             without = WITHOUT_MASK if kind is scores.RECONSTRUCTION else ()
             rows = table.chosen(kind, mask, count, images=images, others=without)
             beside = _beside(kind, rows, released, candidates) + elsewhere(kind, count, without)
+            if kind in (scores.REIDENTIFICATION, scores.LINKAGE):
+                attacker += ", the images or copies, and an encoder of the same kind"
             yield Line(criterion, question, attacker, rows.get(kind.main), beside, control, scale, most)
 
 
@@ -248,7 +250,8 @@ def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, cand
     naming = kind in (scores.REIDENTIFICATION, scores.LINKAGE)
     if naming and released.data is not None and released.data.kept is not None:
         data, views = released.data, released.views
-        size, alike = data.gaussian.shape[1], max(1, candidates // len(data.classes))
+        size, counts = data.gaussian.shape[1], data.labels.bincount()
+        alike = max(1, int(candidates * counts[counts > 0].min()) // len(data.labels))  # of the smallest class
         one, most = (bounds.naming_bound(data.kept, size, *case) for case in ((1, candidates), (views, alike)))
         more = []
         if views > 1:
@@ -314,6 +317,10 @@ def assumptions(table: Table, terms: Release, released: Released, candidates: in
     most = tried(table, "known-pairs", table.all_pairs[-1])
     more = f"With {most:,}{each}: {found(WITHOUT_ENCODER, most, *three)}." if most > known else "More were not tried."
     yield f"No more than {known:,} images{each} behind masks are known.", more
+    yield (
+        f"Each of {candidates:,} candidates is behind one of as many masks.",
+        "Who has more candidates than masks, or lacks some, was not tried.",
+    )
     yield "Labels are not used to tell images apart.", "Who uses them has fewer candidates: those of the same label."
     if released.views > 1:
         yield "Each figure is of one mask of an image.", "Who takes its copies together may find more."

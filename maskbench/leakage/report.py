@@ -127,6 +127,7 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
         )
     if "aae" + KEYED in table.masks:
         said.append(key_verdict(table, frontier, recovered))
+    said += [noise_verdict(table, mask, recovered) for mask in table.masks if NOISY in mask]
     for member in table.of_kind(scores.MEMBERSHIP, "aae", "stolen-encoder", table.sets[0], 0):
         low, mean, high = (float(member[name]) for name in ("low", "mean", "high"))
         told = "is not shown to be told" if low <= 0.5 else "is told"
@@ -187,6 +188,18 @@ def key_verdict(table: Table, frontier: list[Row], recovered) -> str:
         error = max(standard_error(float(row["std"]), draws) for row in frontier)
         said += f", means of {draws} draws of three classes with standard errors of up to {error:.3f}."
     return said
+
+
+def noise_verdict(table: Table, mask: str, recovered) -> str:
+    known, stolen = table.best(mask, table.many), table.best(mask, table.all_pairs[-1], ("stolen-encoder",))
+    said = f"From {mask}, somebody with {table.many:,} known pairs recovers {recovered(known)}; with the encoder "
+    said += f"{recovered(stolen)}. "
+    named = []
+    for pairs, text in ((0, "without a pair"), (table.many, f"with {table.many:,}")):
+        rows = ((images, table.chosen(scores.REIDENTIFICATION, mask, pairs, images=images)) for images in table.sets)
+        shares = ", ".join(f"{float(row['reid_at_1']['mean']):.1%} of {images}" for images, row in rows if row)
+        named.append(f"{shares} {text}")
+    return f"{said}Of the candidates are named: {'; '.join(named)}."
 
 
 def key_costs(frontier: list[Row]) -> list[tuple[str, float, float]]:
@@ -313,19 +326,26 @@ def reconstruction_table(table: Table, images: str) -> str:
 
 def guess_table(table: Table, images: str, kind: scores.Kind) -> str:
     """Masks and threats down, pairs across; of several attacks the best, with as many pairs or fewer."""
-    rows, (at_first, _, median, *_), attacks = [], kind.figures, plan.named(kind)
-    name = plan.CONTROLS.get(kind, "")
-    first, guesses = (table.value(table.masks[0], "masks-only", name, what, 0, images) for what in (at_first, median))
-    if first is not None:
-        rows.append(["no mask, the label alone", "", f"{first:.3f} ({guesses:.0f})", *[""] * (len(table.pairs) - 1)])
+    rows, (at_first, _, *shown), attacks = [], kind.figures, plan.named(kind)
+
+    def cell(figures: dict[str, Row]) -> str:
+        beside = zip(shown, (".0f", ".3f"), strict=False)
+        more = "; ".join(format(float(figures[name]["mean"]), digits) for name, digits in beside)
+        return f"{float(figures[at_first]['mean']):.3f} ({more})"
+
+    key = (table.masks[0], images, "masks-only", plan.CONTROLS.get(kind, ""))
+    control = {name: table.cells.get((*key, name, 0)) for name in kind.figures}
+    if all(control.values()):
+        rows.append(["no mask, the label alone", "", cell(control), *[""] * (len(table.pairs) - 1)])
     for mask, threat in dict.fromkeys((key[0], key[2]) for key in table.cells if key[3] in attacks):
         cells = []
         for k in table.pairs:
             cells.append("")
             if table.of_kind(kind, mask, threat, images, k):
-                found = table.chosen(kind, mask, k, (threat,), images)
-                first, guesses = (float(found[name]["mean"]) for name in (at_first, median))
-                cells[-1] = f"{first:.3f} ({guesses:.0f})"
+                cells[-1] = cell(table.chosen(kind, mask, k, (threat,), images))
         rows.append([mask, threat, *cells])
-    columns = ["mask, in parentheses the median of guesses needed", "threat", *(f"{k:,}" for k in table.pairs)]
+    beside = "the median of guesses needed"
+    if len(shown) > 1:
+        beside += f"; what is told at a false-positive rate of {scores.FALSE_POSITIVES}"
+    columns = [f"mask, in parentheses {beside}", "threat", *(f"{k:,}" for k in table.pairs)]
     return markdown(columns, rows)

@@ -32,8 +32,9 @@ def readme_section(results: Path) -> str:
     ]
     note = (
         "Accuracies are means ± standard errors over draws of the classes, of MNIST over encoders. "
-        "▼ is worse than the paper. [results/README.md](results/README.md) has the rest: baselines, precision, recall, "
-        "the prior, hardware, commands.\n"
+        "▼ is worse than the paper; a large MSE is what preset `invariant` is for. "
+        "[results/README.md](results/README.md) has the rest: baselines, precision, recall, the prior, "
+        "hardware, commands.\n"
     )
     return "\n".join([markdown(["", "paper", *map(title, presets)], rows), note])
 

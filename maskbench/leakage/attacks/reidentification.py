@@ -1,6 +1,7 @@
 """Which candidate image is behind a mask.
 
-An attack answers with distances, float64 ``[N, N]`` by set: row i says how far every candidate is from mask i.
+An attack answers with distances, float64 ``[N, M]`` by set: row i says how far every candidate is from mask i. Nearly
+always the candidates are the N images behind the masks.
 """
 
 import functools
@@ -19,11 +20,11 @@ from maskbench.leakage.knowledge import Instance, Knowledge, Map, Pairs, batched
 
 # of transport, see matched_by_transport
 TRIES = (0.45, 0.55, 0.37, 0.65, 0.45, 1.0)  # share of the codes, the densest, that each begins with
-AVERAGED = 6  # plans a try
-NOISE = 0.5  # standard deviation of what these differ in at first, in nats
+AVERAGED = 6  # plans whose mean a try extends
+NOISE = 0.5  # standard deviation of the random start of each, in nats
 SURE = 0.94  # mean of the largest shares of a plan that ends the tries
-FEW = 200  # codes of which any plan is sharp: all tries are made
-PRIOR = 8.0  # weight of what each code says by itself, in nats by its median distance
+FEW = 200  # of fewer codes any plan looks sharp, so all tries are made
+PRIOR = 8.0  # nats by median distance, of each of two distances that count at first
 COLDEST = 9.0  # last inverse temperature
 GROWTH = 1.6  # a plan is extended to so many times as many codes at a time
 
@@ -34,8 +35,9 @@ Comparison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # codes and cand
 class Annealing:
     """How a plan of transport is sharpened.
 
-    An inverse temperature says by how much more a code belongs to a candidate whose affinity is one standard deviation
-    higher, in nats. The last one is ``COLDEST``.
+    The affinity of a code and a candidate is how well they fit the pairs of the present plan. An inverse temperature
+    says by how much more a code belongs to a candidate whose affinity is one standard deviation higher, in nats. The
+    last one is ``COLDEST``.
 
     Attributes:
         first: inverse temperature.
@@ -94,25 +96,29 @@ def distance_profiles(codes: Tensor) -> Tensor:
 def turned_by_profiles(codes: Tensor, candidates: Tensor, rounds: int = 3) -> Tensor:
     """Codes ``[N, D]`` turned onto the candidates' ``[N, E]``, all of which are behind some code.
 
-    Threat models: masks only, stolen encoder without the key; here the attacker has the images, and asks which mask is
-    of which. Each code is assigned the candidate with the most similar :func:`distance_profiles`; from these pairs
-    follows a rotation (:func:`procrustes`), from it a better assignment.
+    Threat models: masks only, two releases, stolen encoder without the key; here the attacker has what is behind the
+    codes, and asks which is which. Each code is assigned the candidate with the most similar
+    :func:`distance_profiles`; from these pairs follows a rotation (:func:`procrustes`), from it a better assignment. No
+    code is turned by its own pair: a rotation that was fitted to wrong pairs would only confirm them.
     """
     compared = distance_profiles(codes), distance_profiles(candidates)
+    generator = torch.Generator().manual_seed(0)
     for _ in range(rounds):
-        partners = transport(*compared)[0]
-        turn = procrustes(codes, candidates[partners], codes.mean(0), candidates.mean(0))
-        compared = turn(codes), candidates
+        partners, turned = transport(*compared)[0], torch.empty_like(candidates)
+        for left_out, others in _folds(len(codes), generator):
+            means = codes.mean(0), candidates.mean(0)
+            turned[left_out] = procrustes(codes[others], candidates[partners[others]], *means)(codes[left_out])
+        compared = turned, candidates
     return compared[0]
 
 
-def matched_in_turns(codes: Tensor, candidates: Tensor, rounds: int = 8, folds: int = 5) -> Tensor:
+def matched_in_turns(codes: Tensor, candidates: Tensor, rounds: int = 8) -> Tensor:
     """Distances ``[N, N]`` of codes ``[N, D]`` to candidates ``[N, E]``, all of which are behind some code.
 
-    Threat model: masks only, as for :func:`turned_by_profiles`, but the two need not be turned: any linear map between
-    them will do. Each code is assigned a candidate, at first by :func:`distance_profiles`. A regression on these pairs
-    tells the codes, and from them follows a better assignment (:func:`regressed`). No code is assigned by its own
-    pair: a regression on wrong pairs would only confirm them.
+    Threat models: masks only, two releases, as for :func:`turned_by_profiles`, but the two need not be turned: any
+    linear map between them will do. Each code is assigned a candidate, at first by :func:`distance_profiles`. A
+    regression on these pairs tells the codes, and from them follows a better assignment (:func:`regressed`). No code is
+    assigned by its own pair here, either.
     """
     found, before = distances(distance_profiles(codes), distance_profiles(candidates)), None
     generator = torch.Generator().manual_seed(0)
@@ -121,27 +127,36 @@ def matched_in_turns(codes: Tensor, candidates: Tensor, rounds: int = 8, folds: 
         if before is not None and torch.equal(partners, before):
             break
         before, found = partners, torch.empty_like(found)
-        for left_out in torch.randperm(len(codes), generator=generator).chunk(folds):
-            others = torch.ones(len(codes), dtype=torch.bool)
-            others[left_out] = False
+        for left_out, others in _folds(len(codes), generator):
             means = codes.mean(0), candidates.mean(0)
             turn, weigh = regressed(codes[others], candidates[partners[others]], *means)
             found[left_out] = distances(weigh(codes[left_out]), weigh(turn(candidates)))
     return found
 
 
-def matched_by_transport(codes: Tensor, candidates: Tensor) -> Tensor:
-    """Distances ``[N, N]`` of codes ``[N, D]`` to candidates ``[N, E]``, all of which are behind some code.
+def _folds(count: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Five times: which of so many codes are left out, int64, and a mask of the others, bool ``[count]``."""
+    for left_out in torch.randperm(count, generator=generator).chunk(5):
+        others = torch.ones(count, dtype=torch.bool)
+        others[left_out] = False
+        yield left_out, others
 
-    Threat model: masks only, as for :func:`turned_by_profiles`. Encoders of one kind need not agree in any direction:
-    it is enough that images which are alike to one are alike to the other. The cosines between all codes are matched
-    with those between all candidates by Gromov-Wasserstein transport with entropy (Peyré, Cuturi and Solomon,
-    "Gromov-Wasserstein averaging of kernel and distance matrices", ICML 2016). A code in a crowd for one encoder is in
-    a crowd for the other, and within crowds their cosines agree best. So a plan begins with the densest codes, and is
-    extended to the others. It begins warm, and is cooled: a sharp one would stay where it began. By itself it is right
-    for a few codes, if at all. Several that began with other noise are wrong in other ways, so their mean is better
-    than each. It is extended as it is, and also after it was warmed and cooled once more. Where that ends in doubt,
-    another try follows; of all plans the one that fits best is taken.
+
+def matched_by_transport(codes: Tensor, candidates: Tensor) -> Tensor:
+    """Codes ``[N, D]`` against candidates ``[N, E]``, all of which are behind some code: minus a plan's log shares.
+
+    Threat models: masks only, two releases, as for :func:`turned_by_profiles`. Encoders of one kind need not agree in
+    any direction: it is enough that images which are alike to one are alike to the other. The cosines between all codes
+    are matched with those between all candidates by Gromov-Wasserstein transport with entropy (Peyré, Cuturi and
+    Solomon, "Gromov-Wasserstein averaging of kernel and distance matrices", ICML 2016). A code in a crowd for one
+    encoder is in a crowd for the other, and within crowds their cosines agree best. So a plan begins with the densest
+    codes, and is extended to the others. It begins warm, and is cooled: a sharp one would stay where it began. One such
+    plan is right for a few codes, if at all. Six that began elsewhere are wrong in other ways, so their mean is better
+    than each. A try extends the mean as it is, then the mean annealed once more. The first sharp plan ends the tries.
+    Of the plans that were made, the one that fits best is taken.
+
+    Returns:
+        float64 ``[N, N]``.
     """
     (ours, our_order), (theirs, their_order) = _densest_first(codes), _densest_first(candidates)
     centred = _centred(ours), _centred(theirs)
@@ -160,7 +175,7 @@ def matched_by_transport(codes: Tensor, candidates: Tensor) -> Tensor:
 
 
 def _densest_first(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines between codes ``[N, D]``, float32 ``[N, N]`` with zeros on the diagonal; and their order, int64 ``[N]``.
+    """Cosines between codes ``[N, D]``, the densest first: float32 ``[N, N]``, diagonal 0; that order, int64 ``[N]``.
 
     How dense the crowd of a code i is: the sum of c_ij² c_jk² c_ki² over all j and k.
     """
@@ -238,7 +253,7 @@ def _centred(x: Tensor) -> Tensor:
 
 
 def _doubly_stochastic(logits: Tensor, rounds: int) -> Tensor:
-    """Sinkhorn's rounds: float32 logarithms ``[N, N]`` of a plan whose rows and columns sum to 1, up to underflow."""
+    """Sinkhorn's rounds: float32 logarithms ``[N, N]`` of a plan whose columns sum to 1, and whose rows nearly do."""
     logits = (logits - logits.amax(1, keepdim=True)).float()
     kernel = logits.exp()
     columns = kernel.new_ones(1, len(kernel))
@@ -249,9 +264,9 @@ def _doubly_stochastic(logits: Tensor, rounds: int) -> Tensor:
 
 
 def regressed(codes: Tensor, own_codes: Tensor, mean: Tensor, own_mean: Tensor) -> tuple[Map, Map]:
-    """From pairs ``[k, D]`` and ``[k, E]``: own codes to codes, and codes to where :func:`mahalanobis` distances are.
+    """From pairs ``[k, D]`` and ``[k, E]``: a map of own codes to codes, and :func:`mahalanobis` of its errors.
 
-    Directions count by how well left-out pairs tell them.
+    The errors are those on left-out pairs: directions count by how well these tell them.
     """
     regression = ridge.Ridge(own_codes, own_mean)
     return regression.fit(codes, mean), mahalanobis(regression.left_out(codes, mean))
@@ -290,7 +305,7 @@ INVARIANT: tuple[Comparison, ...] = (
 
 
 def from_masks(knowledge: Knowledge) -> dict[str, Tensor]:
-    """Masks only: the candidates under the attacker's own instance, compared in every way that needs no pair."""
+    """Masks only: the candidates under the attacker's own instance, compared in all ways but transport."""
     ways = [_as_they_are, _turned(knowledge, knowledge.own)]
     return _best(knowledge, knowledge.own, ways, [matched_in_turns])
 
@@ -298,7 +313,8 @@ def from_masks(knowledge: Knowledge) -> dict[str, Tensor]:
 def from_masks_by_transport(knowledge: Knowledge) -> dict[str, Tensor]:
     """Masks only: the candidates under the attacker's own instance, by how alike they are to one another alone.
 
-    An attack of its own: its plan names every candidate once also where it is wrong, so no other way stands beside it.
+    An attack of its own: a sharp plan names nearly every candidate once, even where it is wrong, so :func:`named_once`
+    cannot compare it with other ways.
     """
     encode = knowledge.own.encode
     return {
@@ -357,7 +373,7 @@ def from_keyed_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
 
 
 def from_releases(knowledge: Knowledge) -> dict[str, Tensor]:
-    """Two releases of the same images: which mask of one is of which of the other, by every way that needs no pair."""
+    """Two releases of the same images: which mask of one is of which of the other, in all ways but transport."""
     found = {}
     for name, codes in knowledge.masks.items():
         second = knowledge.second[name]
@@ -389,7 +405,7 @@ def _best(
     ways: Sequence[Comparison] = (),
     others: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
 ) -> dict[str, Tensor]:
-    """By ``INVARIANT``, more ways to compare, and others that give distances: what looks best without answers."""
+    """By ``INVARIANT``, more ways to compare, and others that give distances: the one with most :func:`named_once`."""
     found = {}
     for name, codes in knowledge.masks.items():
         candidates = batched(instance.encode, knowledge.candidates[name])
