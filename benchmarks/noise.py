@@ -32,7 +32,7 @@ from maskbench.masking.shards import Shard, Work
 from maskbench.runtime import command_line
 from maskbench.storage import tables
 
-KEPT = (1.0, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
+KEPT = (1.0, 0.9, 0.85, 0.8, 0.75, 0.7, 0.5, 0.3, 0.2, 0.1)
 CANDIDATES = 1000
 DRAWS = {"mlp": 30, "forest": 5, "adaboost": 5}
 SCORES = (("mlp", 2), ("mlp", 3), ("mlp", 4), ("forest", 3), ("adaboost", 3))
