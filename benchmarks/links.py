@@ -62,7 +62,7 @@ def main() -> None:
                     found = matched_by_transport(masks, candidates)[:, order.argsort()]
                     row += [common.named(found), time.perf_counter() - begin]
                 rows.append(row)
-                print(tables.markdown_line([name, *(f"{number:.4g}" for number in rows[-1][1:])]), flush=True)
+                print(tables.markdown_line([name, *(f"{number:.4g}" for number in row[1:])]), flush=True)
     if args.save:
         tables.write_csv(common.RESULTS / "links.csv", COLUMNS, rows)
 

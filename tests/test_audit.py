@@ -237,6 +237,24 @@ def test_the_verdict_follows_the_figures():
     weaker = keyed | {("aae+key", "known-pairs", 100): 0.3, ("aae+key", "stolen-encoder", 0): 0.2}
     said = report.verdict(given(figures | weaker), [], 1000)
     assert "from 1,000 known pairs on it no longer helps" in said and "does not help" not in said
+    noise = {("aae+noise0.5", *key[1:]): value / 2 for key, value in figures.items()}
+    assert report.verdict(given(figures | noise), [], 1000).endswith(
+        "\n- From aae+noise0.5, somebody with 1,000 known pairs recovers a little of what the matching decoder shows "
+        "(SSIM 0.45); with the encoder a little of what the matching decoder shows (SSIM 0.45). "
+        "Of the candidates are named: 50.0% of cifar10 without a pair; 50.0% of cifar10 with 1,000."
+    )
+
+
+def test_links_stand_with_guesses_and_what_is_told_at_a_rate():
+    values = zip(scores.LINKAGE.measures, (0.9, 3.1, 1.0, 0.4, 0.9), strict=True)
+    rows = [("aae", "masks-only", "linkage-by-transport", 0, measure, value) for measure, value in values]
+    control = plan.CONTROLS[scores.LINKAGE]
+    values = zip(scores.LINKAGE.figures, (0.01, 420.0, 400.0, 0.02), strict=True)
+    rows += [("aae", "masks-only", control, 0, measure, value) for measure, value in values]
+    shown = report.guess_table(table_of(rows), "cifar10", scores.LINKAGE)
+    assert "told at a false-positive rate of 0.001 |" in shown
+    assert "| no mask, the label alone |  | 0.010 (400; 0.020) |" in shown
+    assert "| aae | masks-only | 0.900 (1; 0.400) |" in shown
 
 
 def test_pictures_by_a_learned_distance_are_those_of_the_nearest_attack():

