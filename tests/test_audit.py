@@ -284,7 +284,7 @@ def test_links_of_masks_in_noise_stand_beside_their_bound():
     assert "proven" not in report.link_table(table, rows[:1], 1000, 320)
 
 
-@pytest.mark.parametrize("masks", [["aae"], ["aae", "aae+key", "pca"]])
+@pytest.mark.parametrize("masks", [["aae"], ["aae", "aae+key", "pca", "aae+noise0.1", "aae+noise0.85+key"]])
 def test_accuracy_against_leakage_is_drawn_of_any_number_of_masks(tmp_path, capsys, masks):
     columns = {"gaussian_dim": "320", "accuracy": "0.8", "std": "0.1", "draws": "5", "ssim": "0.2", "low": "0.1"}
     columns |= {"high": "0.3"}

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from maskbench.classification.scores import NAMES, standard_error
 from maskbench.data.image_set import to_float
+from maskbench.data.masked_set import NOISY, parts_of
 from maskbench.models import Decoder, Encoder
 from maskbench.runtime.plotting import picture, show, subplots, write
 
@@ -103,8 +104,12 @@ MASK_STYLES = {
 
 
 def mask_style(mask: str) -> dict[str, str]:
-    """Marker, colour and label of a mask; those of a method without a style of its own are black crosses."""
-    return dict(MASK_STYLES.get(mask, dict(color="black", marker="x", label=mask)))
+    """Marker, colour and label of a mask; of masks in noise a cross, the paler the more noise."""
+    if NOISY not in mask:
+        return dict(MASK_STYLES.get(mask, dict(color="black", marker="x", label=mask)))
+    kept, keyed = parts_of(mask)[1:]
+    label = f"autoencoder, noise of {kept:g}" + ", secret key" * keyed
+    return dict(color=str(0.7 - 0.7 * kept), marker="+" if keyed else "x", label=label)
 
 
 @picture
