@@ -22,6 +22,10 @@ from maskbench.leakage.attacks.reidentification import (
 from maskbench.leakage.knowledge import Instance, Knowledge
 
 
+def named(found: torch.Tensor, places: torch.Tensor) -> float:
+    return (ranks_of(found, places) == 1).double().mean().item()
+
+
 def test_reidentification_is_sure_of_pixels_and_chance_on_noise(generator):
     pixels = natural(1000, generator).flatten(1)
     assert (ranks(pixels, pixels) == 1).all()
@@ -70,7 +74,7 @@ def test_a_rotation_that_only_confirms_its_own_pairs_is_not_taken_for_right(gene
     order = torch.randperm(600, generator=generator)
     first, second = (0.5 * codes + 0.75**0.5 * torch.randn(600, 320, generator=generator) for _ in range(2))
     knowledge = Knowledge({"set": first[order]}, first, None, None, {}, second={"set": second})
-    assert (ranks_of(reidentification.from_releases(knowledge)["set"], order) == 1).double().mean() > 0.7
+    assert named(reidentification.from_releases(knowledge)["set"], order) > 0.7
     assert named_once(distances(turned_by_profiles(first[order], second), second)) < 0.7
 
 
@@ -79,43 +83,38 @@ def test_a_linear_map_hides_no_identity_among_candidates(generator):
     order = torch.randperm(300, generator=generator)
     bent = torch.diag(torch.linspace(0.3, 1, 24)) @ rotation(24, generator)
     found = matched_in_turns((candidates @ bent)[order], candidates)
-    assert (ranks_of(found, order) == 1).double().mean() > 0.95
+    assert named(found, order) > 0.95
     noise = matched_in_turns(torch.randn(300, 24, generator=generator), candidates)
-    assert (ranks_of(noise, order) == 1).double().mean() < 0.05
+    assert named(noise, order) < 0.05
+
+
+def alike(generator: torch.Generator, own: float, width: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes of 300 images by two encoders, ``[300, 2 width]``: half is shared, ``own`` scales the rest, all turned."""
+    shared = torch.randn(300, width, generator=generator)
+    one, two = (
+        torch.cat((shared, own * torch.randn(300, width, generator=generator)), 1) @ rotation(2 * width, generator)
+        for _ in range(2)
+    )
+    return one, two
 
 
 def test_encoders_that_share_no_direction_hide_no_identity_among_candidates(generator):
     """A third of the variance of each is its own, and both are turned."""
-
-    def encoded() -> torch.Tensor:
-        own = 0.6 * torch.randn(300, 100, generator=generator)
-        return torch.cat((shared, own), 1) @ rotation(200, generator)
-
-    shared = torch.randn(300, 100, generator=generator)
+    codes, candidates = alike(generator, 0.6, width=100)
     order = torch.randperm(300, generator=generator)
-    codes, candidates = encoded()[order], encoded()
-    found = matched_by_transport(codes, candidates)
-    assert (ranks_of(found, order) == 1).double().mean() > 0.95
-    in_turns = matched_in_turns(codes, candidates)
-    assert (ranks_of(in_turns, order) == 1).double().mean() < 0.3
-    noise = matched_by_transport(torch.randn(300, 100, generator=generator), candidates)
-    assert (ranks_of(noise, order) == 1).double().mean() < 0.05
+    codes = codes[order]
+    assert named(matched_by_transport(codes, candidates), order) > 0.95
+    assert named(matched_in_turns(codes, candidates), order) < 0.3
+    noise = torch.randn(300, 100, generator=generator)
+    assert named(matched_by_transport(noise, candidates), order) < 0.05
 
 
 def in_noise(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """300 codes in noise, shuffled candidates that share most of their variance, in no direction; and their order."""
-    shared = torch.randn(300, 60, generator=generator)
-    codes, candidates = (
-        torch.cat((shared, 0.3 * torch.randn(300, 60, generator=generator)), 1) @ rotation(120, generator)
-        for _ in range(2)
-    )
+    codes, candidates = alike(generator, 0.3)
     codes = 0.9 * codes + 0.436 * torch.randn(codes.shape, generator=generator)
     order = torch.randperm(300, generator=generator)
     return codes, candidates[order], order.argsort()
-
-
-def named(found: torch.Tensor, places: torch.Tensor) -> float:
-    return (ranks_of(found, places) == 1).double().mean().item()
 
 
 def test_transport_finds_masks_in_noise(generator):
@@ -126,23 +125,14 @@ def test_transport_finds_masks_in_noise(generator):
 @pytest.mark.parametrize("densest", [0.65, 0.3, 1.0])
 def test_a_plan_of_the_densest_codes_finds_the_others(generator, monkeypatch, densest):
     monkeypatch.setattr(reidentification, "TRIES", (densest,))
-    shared = torch.randn(300, 60, generator=generator)
-    codes, candidates = (
-        torch.cat((shared, 0.6 * torch.randn(300, 60, generator=generator)), 1) @ rotation(120, generator)
-        for _ in range(2)
-    )
+    codes, candidates = alike(generator, 0.6)
     order = torch.randperm(300, generator=generator)
     assert named(matched_by_transport(codes[order], candidates), order) > 0.95
 
 
 def test_the_mean_of_several_plans_is_right_where_each_is_wrong(monkeypatch):
     def found(seed: int) -> bool:
-        generator = torch.Generator().manual_seed(seed)
-        shared = torch.randn(300, 60, generator=generator)
-        codes, candidates = (
-            torch.cat((shared, 0.7 * torch.randn(300, 60, generator=generator)), 1) @ rotation(120, generator)
-            for _ in range(2)
-        )
+        codes, candidates = alike(torch.Generator().manual_seed(seed), 0.7)
         (ours, our_order), (theirs, their_order) = map(reidentification._densest_first, (codes, candidates))
         plan = next(reidentification._plans(ours, theirs))
         return (their_order[plan.argmax(1)] == our_order).double().mean() > 0.95
@@ -210,7 +200,7 @@ def test_in_noise_who_assigns_all_masks_at_once_names_more(generator):
     stolen = Instance(lambda images: 0.7 * images, None)
     knowledge = Knowledge({"set": masks}, masks, None, None, {"set": codes}, stolen=stolen)
     nearest, assigned = (
-        (ranks_of(attack(knowledge)["set"], order) == 1).double().mean()
+        named(attack(knowledge)["set"], order)
         for attack in (reidentification.from_stolen, reidentification.from_stolen_by_assignment)
     )
     assert 0.6 < nearest < assigned - 0.03

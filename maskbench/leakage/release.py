@@ -27,6 +27,10 @@ from maskbench.storage.tables import Row, read
 
 NAME = "release.html"
 WITHOUT_MASK = ("mean-image", "label-mean-image")  # what whoever gets masks with labels can answer without looking
+NEEDED = {  # beside what an attacker has, to name whose masks these are
+    scores.REIDENTIFICATION: "; also these images, and an encoder of the same kind",
+    scores.LINKAGE: "; also the copies, and an encoder of the same kind",
+}
 ENLARGED = 3  # pixels of the page a side of a pixel
 CLASSES = 8  # named on the page, at most
 BEFORE = "The thresholds were given before the first attack ran, as far as the folder of the audit knows."
@@ -230,16 +234,14 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
         ),
     )
     for criterion, question, kind, control, scale, most in questions:
-        needed = {
-            scores.REIDENTIFICATION: "; also these images, and an encoder of the same kind",
-            scores.LINKAGE: "; also the copies, and an encoder of the same kind",
-        }.get(kind, "")
         tries = {f"{known:,} masks that come with it": known} if kind is scores.ATTRIBUTE else attackers
         for attacker, count in tries.items():
             without = WITHOUT_MASK if kind is scores.RECONSTRUCTION else ()
             rows = table.chosen(kind, mask, count, images=images, others=without)
             beside = _beside(kind, rows, released, candidates) + elsewhere(kind, count, without)
-            yield Line(criterion, question, attacker + needed, rows.get(kind.main), beside, control, scale, most)
+            yield Line(
+                criterion, question, attacker + NEEDED.get(kind, ""), rows.get(kind.main), beside, control, scale, most
+            )
 
 
 def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, candidates: int) -> str:
@@ -249,8 +251,7 @@ def _beside(kind: scores.Kind, rows: Mapping[str, Row], released: Released, cand
     """
     if kind is scores.RECONSTRUCTION and rows:
         return f"; of the best 1% of images {float(rows['ssim_best1']['mean']):.3f} or more"
-    naming = kind in (scores.REIDENTIFICATION, scores.LINKAGE)
-    if naming and released.data is not None and released.data.kept is not None:
+    if kind in NEEDED and released.data is not None and released.data.kept is not None:
         data, views = released.data, released.views
         size, counts = data.gaussian.shape[1], data.labels.bincount()
         alike = max(1, int(candidates * counts[counts > 0].min()) // len(data.labels))  # of the smallest class

@@ -102,11 +102,10 @@ def turned_by_profiles(codes: Tensor, candidates: Tensor, rounds: int = 3) -> Te
     code is turned by its own pair: a rotation that was fitted to wrong pairs would only confirm them.
     """
     compared = distance_profiles(codes), distance_profiles(candidates)
-    generator = torch.Generator().manual_seed(0)
+    means, generator = (codes.mean(0), candidates.mean(0)), torch.Generator().manual_seed(0)
     for _ in range(rounds):
         partners, turned = transport(*compared)[0], torch.empty_like(candidates)
         for left_out, others in _folds(len(codes), generator):
-            means = codes.mean(0), candidates.mean(0)
             turned[left_out] = procrustes(codes[others], candidates[partners[others]], *means)(codes[left_out])
         compared = turned, candidates
     return compared[0]
@@ -121,14 +120,13 @@ def matched_in_turns(codes: Tensor, candidates: Tensor, rounds: int = 8) -> Tens
     assigned by its own pair here, either.
     """
     found, before = distances(distance_profiles(codes), distance_profiles(candidates)), None
-    generator = torch.Generator().manual_seed(0)
+    means, generator = (codes.mean(0), candidates.mean(0)), torch.Generator().manual_seed(0)
     for _ in range(rounds):
         partners = torch.from_numpy(linear_sum_assignment(found.numpy())[1])
         if before is not None and torch.equal(partners, before):
             break
         before, found = partners, torch.empty_like(found)
         for left_out, others in _folds(len(codes), generator):
-            means = codes.mean(0), candidates.mean(0)
             turn, weigh = regressed(codes[others], candidates[partners[others]], *means)
             found[left_out] = distances(weigh(codes[left_out]), weigh(turn(candidates)))
     return found
