@@ -16,6 +16,7 @@ from maskbench.errors import InputError
 from maskbench.leakage import audit, perceptual, plan, report, scores, threats
 from maskbench.leakage import world as world_module
 from maskbench.leakage.attacks.reidentification import named_once
+from maskbench.leakage.controls import CONTROLS
 from maskbench.leakage.knowledge import Knowledge, Oracle, OracleRefused
 from maskbench.leakage.world import Images, Victim, World
 from maskbench.masking import Autoencoder
@@ -283,19 +284,34 @@ def test_attacks_import_neither_truth_nor_methods():
             assert all(name.startswith(allowed) for name in names if name.startswith("maskbench")), path
 
 
-def test_what_the_label_alone_names_is_judged_as_attacks_are(world, monkeypatch):
+def test_what_is_found_without_masks_is_judged_as_attacks_are(world, monkeypatch):
     def judged(kind: scores.Kind) -> dict[str, torch.Tensor]:
-        return scores.judged(kind, audit.by_label_alone(world, kind), world)
+        return scores.judged(kind, CONTROLS[kind].run(world), world)
 
+    def all_of(*kinds: scores.Kind) -> list[torch.Tensor]:
+        return [ranks for kind in kinds for ranks in judged(kind).values()]
+
+    named = scores.REIDENTIFICATION, scores.RELEASES
     for name, images in world.judged.items():  # where every image is of a label of its own
         monkeypatch.setitem(world.images.label_means, name, images)
-    assert all((ranks == 1).all() for ranks in judged(scores.REIDENTIFICATION).values())
-    for kind in plan.CONTROLS:
+    assert all((ranks == 1).all() for ranks in all_of(*named))
+    for kind in CONTROLS:
         assert list(judged(kind)) == kind.sets(list(world.judged))
     for name, images in world.judged.items():  # where all are of one, it names one image
         monkeypatch.setitem(world.images.label_means, name, images.mean(0).expand_as(images))
-    for ranks in judged(scores.REIDENTIFICATION).values():
+    for ranks in all_of(scores.REIDENTIFICATION):
         assert torch.equal(ranks.sort().values, torch.arange(1, len(ranks) + 1).double())
+    for ranks in all_of(scores.RELEASES):  # and of two releases any
+        assert 7 < ranks.mean() < 14 and len(ranks.unique()) > 6
+    for name, images in world.judged.items():  # where four are of one, the true one is among the first four
+        monkeypatch.setitem(world.images.label_means, name, images[:5].repeat(4, 1, 1, 1))
+    for ranks in all_of(scores.RELEASES):
+        assert ranks.max() <= 4 and 1 < ranks.mean() < 4
+
+    labels = world.images.labelled[2]
+    told = judged(scores.ATTRIBUTE)["private"]
+    assert (told.sum() == (labels == 0).sum()) and told[labels == 0].all()  # 0 is the most frequent of those known
+    assert judged(scores.MEMBERSHIP)["photos"].double().mean() == 0.5
 
 
 def test_the_order_of_candidates_says_nothing(world):

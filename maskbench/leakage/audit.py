@@ -18,6 +18,7 @@ from maskbench.data.masked_set import KEYED, NOISY, parts_of
 from maskbench.data.pixels import AS_IT_IS, Reading
 from maskbench.errors import InputError
 from maskbench.leakage import frontier, plan, release, report, scores, threats
+from maskbench.leakage.controls import CONTROLS
 from maskbench.leakage.knowledge import MOST_PAIRS, Knowledge, limited_oracle
 from maskbench.leakage.settings import NOTHING_SAID, Accuracy, Release, Settings
 from maskbench.leakage.table import COLUMNS
@@ -358,28 +359,12 @@ def attack_all(
 def given(knowledge: Knowledge, attack: plan.Attack, world: World, victim: Victim) -> Knowledge:
     """What an attack is given of its threat's knowledge: candidates where it is to find them, an oracle of its own."""
     more = {}
-    if attack.kind in plan.CONTROLS:
-        more["candidates"] = candidates(world, attack.kind)
+    if attack.kind.candidates is not None:
+        more["candidates"] = attack.kind.candidates(world)
         more["masks"] = {name: victim.masks[name] for name in more["candidates"]}
     if knowledge.oracle is not None:
         more["oracle"] = limited_oracle(victim.encode, knowledge.oracle.queries, victim.name)
     return replace(knowledge, **more) if more else knowledge
-
-
-def candidates(world: World, kind: scores.Kind) -> dict[str, Tensor]:
-    """The images among which the one behind a mask is to be found, by set."""
-    if kind is scores.REIDENTIFICATION:
-        return world.candidates
-    return world.other_photographs if kind is scores.LINKAGE else world.crowd
-
-
-def by_label_alone(world: World, kind: scores.Kind) -> dict[str, Tensor]:
-    """How far candidates are from the mean image of each mask's label, pixel by pixel: what needs no mask."""
-    means = world.images.label_means
-    return {
-        name: torch.cdist(means[name].flatten(1), images.flatten(1)).double()
-        for name, images in candidates(world, kind).items()
-    }
 
 
 def attack(world: World, step: plan.Step) -> dict[str, Tensor]:
@@ -393,8 +378,8 @@ def attack(world: World, step: plan.Step) -> dict[str, Tensor]:
     victim = world.victim(step.mask)
     knowledge = threats.THREATS[step.threat].knowledge(world, victim, step.count)
     found = [attack.run(given(knowledge, attack, world, victim)) for attack in step.attacks]
-    if len(step.results()) > len(found):
-        controls = [by_label_alone(world, kind) for kind in plan.CONTROLS]
+    if step.controls:
+        controls = [CONTROLS[kind].run(world) for kind in step.controls]
         found = [*(victim.anchors()[name] for name in plan.ANCHORS), *controls, *found]
     values, none = [], torch.empty(0, EXAMPLES, *world.images.public.shape[1:], dtype=torch.uint8)
     pictures = [[none], [torch.empty(0, WORST, dtype=torch.int64)], [none.new_empty(0, WORST, *none.shape[2:])]]

@@ -8,6 +8,7 @@ from torch import Tensor
 from maskbench.data.masked_set import KEYED, parts_of
 from maskbench.leakage import threats
 from maskbench.leakage.attacks import alignment, decoders, inference, oracle, reidentification, retrieval, ridge
+from maskbench.leakage.controls import CONTROLS
 from maskbench.leakage.knowledge import MOST_PAIRS, Knowledge
 from maskbench.leakage.scores import (
     ATTRIBUTE,
@@ -109,13 +110,8 @@ class Attack:
     pictured: bool = True
 
 
-# the audit's own rows beside those of masks-only: they need no attack
+# answers to attacks that reconstruct, which need no attack
 ANCHORS = ("mean-image", "label-mean-image", "nearest-public-image", "matched-decoder")
-CONTROLS = {  # likewise, of what finds an image among candidates
-    REIDENTIFICATION: "re-identification-by-label-alone",
-    LINKAGE: "linkage-by-label-alone",
-    CROWD: "linkage-among-all-by-label-alone",
-}
 # in the order of a table's rows
 ATTACKS = (
     Attack("mismatched-decoder", RECONSTRUCTION, "masks-only", decoders.mismatched, pairs=none),
@@ -251,12 +247,14 @@ class Step:
         threat: in ``threats.THREATS``.
         count: pairs or queries.
         attacks: rows of the table.
+        controls: kinds of attacks on this mask whose control stands here, beside pictures that need no attack.
     """
 
     mask: str
     threat: str
     count: int
     attacks: tuple[Attack, ...]
+    controls: tuple[Kind, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -265,11 +263,9 @@ class Step:
 
     def results(self) -> list[tuple[str, Kind]]:
         """Name and kind of each result, in the order of its rows."""
-        attacks = [(attack.name, attack.kind) for attack in self.attacks]
-        if self.threat != "masks-only":
-            return attacks
-        controls = [(name, kind) for kind, name in CONTROLS.items()]
-        return [*((name, RECONSTRUCTION) for name in ANCHORS), *controls, *attacks]
+        anchors = [(name, RECONSTRUCTION) for name in ANCHORS] if self.controls else []
+        controls = [(CONTROLS[kind].name, kind) for kind in self.controls]
+        return [*anchors, *controls, *((attack.name, attack.kind) for attack in self.attacks)]
 
     def drawn(self) -> list[str]:
         """The names of those results that are pictures."""
@@ -289,13 +285,14 @@ def steps(mask: str, images: Images) -> Iterator[Step]:
     """What is done to a mask with these images."""
     labelled = images.labelled is not None
     suited = [attack for attack in ATTACKS if attack.masks(mask) and (labelled or attack.kind is not ATTRIBUTE)]
+    controls = tuple(kind for kind in CONTROLS if any(attack.kind is kind for attack in suited))
     some = [count for count in threats.PAIRS if count <= images.most_pairs]
     for threat, row in threats.THREATS.items():
         counts = row.counts(mask, some, len(images.public))
         for count in counts:
             attacks = [attack for attack in suited if attack.threat == threat and count in attack.pairs(counts)]
             if attacks:
-                yield Step(mask, threat, count, tuple(attacks))
+                yield Step(mask, threat, count, tuple(attacks), controls if threat == "masks-only" else ())
 
 
 def named(kind: Kind) -> list[str]:

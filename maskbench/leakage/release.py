@@ -18,7 +18,7 @@ from torch import Tensor
 from maskbench.data import masked_set
 from maskbench.data.masked_set import KEYED, MaskedSet
 from maskbench.errors import InputError
-from maskbench.leakage import bounds, plan, scores
+from maskbench.leakage import bounds, scores
 from maskbench.leakage.settings import Release
 from maskbench.leakage.table import CHOOSERS, WITHOUT_ENCODER, Table, with_interval
 from maskbench.masking import Autoencoder
@@ -190,10 +190,11 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
         said = f"guessing {1 / candidates:.3f}"
         if released.data is not None:
             said += f", with the label {min(1.0, len(released.data.classes) / candidates):.3f}"
-        row = table.cells.get((mask, images, "masks-only", plan.CONTROLS[kind], kind.main, 0))
-        return f"{said}; the nearest to the mean image of the label {with_interval(row)}" if row else said
+        if found := table.control(kind, images):
+            said += f"; the nearest to the mean image of the label {with_interval(found[kind.main])}"
+        return said
 
-    superclasses = any(key[1] == images and key[4] == scores.ATTRIBUTE.main for key in table.cells)
+    frequent = table.control(scores.ATTRIBUTE, images)
     questions = (
         (
             "singling out",
@@ -224,11 +225,11 @@ def lines(table: Table, terms: Release, released: Released, candidates: int) -> 
             "a label that was withheld: "
             + (
                 "the superclass stands for any that does not follow from those released"
-                if superclasses
+                if frequent
                 else "measured on CIFAR-100 alone, which has a second one"
             ),
             scores.ATTRIBUTE,
-            "guessing 0.050" if superclasses else "not measured",
+            f"the most frequent label {with_interval(frequent['accuracy'])}" if frequent else "not measured",
             of_pixels(scores.ATTRIBUTE, "known-pairs", known),
             terms.most_inferred,
         ),

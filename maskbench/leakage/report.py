@@ -9,6 +9,7 @@ from maskbench.data.masked_set import KEYED, NOISY, parts_of
 from maskbench.leakage import figures, plan, scores
 from maskbench.leakage.attacks import decoders
 from maskbench.leakage.bounds import naming_bound
+from maskbench.leakage.controls import CONTROLS
 from maskbench.leakage.plan import ANCHORS
 from maskbench.leakage.table import CHOOSERS, Table, with_interval
 from maskbench.leakage.threats import THREATS
@@ -255,6 +256,8 @@ def page(table: Table, frontier: list[Row], candidates: int, gaussian_dim: int, 
         if rows:
             lines += [f"## {kind.name.capitalize()}\n", f"Accuracy; chance is {chance}.\n"]
             cells = [[row["mask"], row["threat"], row["pairs"], with_interval(row)] for row in rows]
+            if control := table.control(kind, rows[0]["images"]):
+                cells.insert(0, [f"no mask, {CONTROLS[kind].text}", "", "", with_interval(control[kind.main])])
             lines.append(markdown(["mask", "threat", "pairs", "accuracy"], cells))
     if frontier:
         lines += [
@@ -332,10 +335,8 @@ def guess_table(table: Table, images: str, kind: scores.Kind) -> str:
         more = "; ".join(format(float(figures[name]["mean"]), digits) for name, digits in beside)
         return f"{float(figures[at_first]['mean']):.3f} ({more})"
 
-    key = (table.masks[0], images, "masks-only", plan.CONTROLS.get(kind, ""))
-    control = {name: table.cells.get((*key, name, 0)) for name in kind.figures}
-    if all(control.values()):
-        rows.append(["no mask, the label alone", "", cell(control), *[""] * (len(table.pairs) - 1)])
+    if control := table.control(kind, images):
+        rows.append([f"no mask, {CONTROLS[kind].text}", "", cell(control), *[""] * (len(table.pairs) - 1)])
     for mask, threat in dict.fromkeys((key[0], key[2]) for key in table.cells if key[3] in attacks):
         cells = []
         for k in table.pairs:

@@ -31,12 +31,14 @@ class Kind:
         figures: what is measured.
         main: of these, the one that attacks are compared by.
         of: the judged sets that it is measured on: all of them, the first, or the last.
+        candidates: the images among which the one behind a mask is to be found, by set; None where no image is sought.
     """
 
     name: str
     figures: tuple[str, ...]
     main: str
     of: str = "all"
+    candidates: Callable[[World], dict[str, Tensor]] | None = None
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -49,15 +51,27 @@ class Kind:
 
 
 RECONSTRUCTION = Kind("reconstruction", IMAGE_MEASURES, "ssim")
-REIDENTIFICATION = Kind("re-identification", ("reid_at_1", "mean_rank", "median_rank"), "reid_at_1")
+REIDENTIFICATION = Kind(
+    "re-identification",
+    ("reid_at_1", "mean_rank", "median_rank"),
+    "reid_at_1",
+    candidates=lambda world: world.candidates,
+)
 # as re-identification, by another photograph of each image: the attacker has not the image itself
 LINKAGE = Kind(
     "linkage of another photograph",
     ("linked_at_1", "linked_mean_rank", "linked_median_rank", "linked_at_fpr"),
     "linked_at_1",
+    candidates=lambda world: world.other_photographs,
 )
 # as linkage, among many more candidates: other photographs of further images stand between them
-CROWD = Kind("linkage among all validation images", LINKAGE.figures, LINKAGE.main, "first")
+CROWD = Kind(
+    "linkage among all validation images",
+    LINKAGE.figures,
+    LINKAGE.main,
+    "first",
+    candidates=lambda world: world.crowd,
+)
 # as re-identification, of masks of the same images in another release
 RELEASES = Kind("linkage of two releases", ("joined_at_1", "joined_mean_rank", "joined_median_rank"), "joined_at_1")
 ATTRIBUTE = Kind("attribute inference", ("accuracy",), "accuracy", "last")  # labels are of the last set

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from maskbench.data.masked_set import KEYED
 from maskbench.leakage import plan, scores
+from maskbench.leakage.controls import CONTROLS
 from maskbench.storage.tables import Row
 
 COLUMNS = ("mask", "images", "threat", "attack", "pairs", "measure", "mean", "low", "high")
@@ -52,6 +53,12 @@ class Table:
             return {}
         best = max(found, key=lambda key: (found[key], key[5]))
         return {measure: self.cells[*best[:4], measure, best[5]] for measure in kind.measures}
+
+    def control(self, kind: scores.Kind, images: str) -> dict[str, Row]:
+        """What a kind's control finds, by measure, whatever the mask; empty where it was not measured."""
+        key = self.masks[0], images, "masks-only", CONTROLS[kind].name
+        rows = {measure: self.cells.get((*key, measure, 0)) for measure in kind.figures}
+        return rows if all(rows.values()) else {}
 
     def best(self, mask: str, pairs: int, threats: Sequence[str] = WITHOUT_ENCODER) -> float:
         """SSIM of the best attack with so many pairs or fewer."""
