@@ -5,6 +5,7 @@ import functools
 import math
 import re
 import stat
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ ATTACKS = {
     *plan.ANCHORS,
     *(control.name for kind, control in CONTROLS.items() if kind is not scores.ATTRIBUTE),  # CIFAR-100 alone
 }
+ATTACKERS = "masks alone", "1,000 known pairs", "the encoder"  # of the picture of the best rebuilt
 
 
 pytestmark = pytest.mark.usefixtures("few_steps", "undrawn")
@@ -108,7 +110,7 @@ def test_the_whole_audit(run_here, tmp_path, monkeypatch, capsys):
         assert 0 <= float(row["named_without_pairs"]) <= 1 and 0 <= float(row["named_with_pairs"]) <= 1
     linked = (folder / "audit.md").read_text().split("## Links")[1].split("\n## ")[0]
     assert "| aae-invariant | 32 |" in linked and linked.count("\n| ") == 2 + len(points)
-    for name in ("attacks", "leakage", "frontier"):
+    for name in ("attacks", "worst", "leakage", "frontier"):
         assert (folder / "figures" / f"audit-{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"(figures/audit-{name}.png)" in (folder / "audit.md").read_text()
     assert stat.S_IMODE((folder / "audit.key").stat().st_mode) == 0o600
@@ -244,6 +246,23 @@ def test_the_verdict_follows_the_figures():
         "(SSIM 0.45); with the encoder a little of what the matching decoder shows (SSIM 0.45). "
         "Of the candidates are named: 50.0% of cifar10 without a pair; 50.0% of cifar10 with 1,000."
     )
+
+
+def test_what_each_attacker_rebuilds_best_is_shown():
+    pixels = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(20, 3, 4, 4)
+    images = SimpleNamespace(judged={"cifar10": pixels}, label_means={"cifar10": torch.linspace(0, 1, 20)})
+    found = {("masks-only", 0): 0.2, ("known-pairs", 100): 0.6, ("known-pairs", 1000): 0.5, ("stolen-encoder", 0): 0.9}
+    made = {
+        (threat, "ridge", pairs): figures.Pictures(pixels[:6], torch.tensor([number, 9]), pixels[10 + number :][:2])
+        for number, (threat, pairs) in enumerate(found)
+    }
+    strips = report.best_rebuilt(given({("aae", *key): value for key, value in found.items()}), images, made)
+    assert [text for text, _ in strips[::3]] == [f"images, {who}" for who in ATTACKERS]
+    for place, number in enumerate((0, 1, 3)):  # with 1,000 pairs the attack by 100 is the best
+        true, rebuilt, label = (strip for _, strip in strips[3 * place :][:3])
+        assert (true[:, 0, 0, 0] * 255).tolist() == pytest.approx([number, 9])
+        assert (rebuilt[:, 0, 0, 0] * 255).tolist() == pytest.approx([10 + number, 11 + number])
+        assert label.tolist() == pytest.approx([number / 19, 9 / 19])
 
 
 def test_links_stand_with_guesses_and_what_is_told_at_a_rate():

@@ -15,6 +15,7 @@ from maskbench.data.masked_set import MaskedSet
 from maskbench.errors import InputError
 from maskbench.leakage import bounds, plan, release, scores
 from maskbench.leakage.controls import CONTROLS
+from maskbench.leakage.figures import Pictures
 from maskbench.leakage.settings import Release
 from maskbench.leakage.table import COLUMNS
 from maskbench.masking import Autoencoder
@@ -65,7 +66,7 @@ def folder(tmp_path):
 
 def written(folder, terms: Release, released: release.Released | None = None, before: bool = True) -> str:
     pixels = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(20, 3, 4, 4).contiguous()
-    of_best = release.Pictures(pixels[:6], torch.arange(9, -1, -1), pixels[10:])
+    of_best = Pictures(pixels[:6], torch.arange(9, -1, -1), pixels[10:])
     released = released or release.Released("aae", [("recipient", "<Lab & B>")])
     keys = [("known-pairs", "ridge", 1000), ("known-pairs", "ridge", 3000), ("masks-only", "unpaired", 0)]
     pictures = {(released.mask, *key): of_best for key in keys}

@@ -19,6 +19,7 @@ from maskbench.data.pixels import AS_IT_IS, Reading
 from maskbench.errors import InputError
 from maskbench.leakage import frontier, plan, release, report, scores, threats
 from maskbench.leakage.controls import CONTROLS
+from maskbench.leakage.figures import Pictures
 from maskbench.leakage.knowledge import MOST_PAIRS, Knowledge, limited_oracle
 from maskbench.leakage.settings import NOTHING_SAID, Accuracy, Release, Settings
 from maskbench.leakage.table import COLUMNS
@@ -197,9 +198,7 @@ def run(
             points.append(frontier.beside(other, owner, rows, inputs))
         rows = frontier.trade_off(points, settings, private, ledger, accuracy)
         tables.write_csv(settings.output_dir / "frontier.csv", frontier.COLUMNS, rows)
-    originals = images.judged[world.first]
-    examples = {key: of_attack.examples for key, of_attack in pictures.items()}
-    print(f"\n{report.write(settings.output_dir, originals[:EXAMPLES], examples, len(originals), owner.widths[0])}\n")
+    print(f"\n{report.write(settings.output_dir, images, pictures, owner.widths[0])}\n")
     of_last = images.judged[world.last], images.label_means[world.last]
     release.write(settings.output_dir, settings.terms, before, released, pictures, *of_last)
     print(
@@ -315,7 +314,7 @@ def finished(world: World, steps: Sequence[plan.Step], ledger: Ledger, inputs: d
 @torch.no_grad()
 def attack_all(
     world: World, steps: Sequence[plan.Step], found: Finished, ledger: Ledger, settings: Settings
-) -> tuple[list[list], dict[tuple[str, str, str, int], release.Pictures]]:
+) -> tuple[list[list], dict[tuple[str, str, str, int], Pictures]]:
     """Every step, or what the ledger keeps of it.
 
     Args:
@@ -350,7 +349,7 @@ def attack_all(
         for (of_set, name, measure), values in zip(step.rows(judged), result["values"].tolist(), strict=True):
             table.append([step.mask, of_set, step.threat, name, step.count, measure, *values])
         for name, *of_attack in zip(step.drawn(), *(result[part] for part in PICTURES), strict=True):
-            pictures[step.mask, step.threat, name, step.count] = release.Pictures(*of_attack)
+            pictures[step.mask, step.threat, name, step.count] = Pictures(*of_attack)
     if kept := len(steps) - len(missing):
         print(f"{kept} of {len(steps)} steps were finished before and kept ({settings.output_dir}/audit-runs.pt)")
     return table, pictures

@@ -1,5 +1,6 @@
 """Pictures of what masks leak."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,7 +10,22 @@ from maskbench.classification.scores import NAMES, standard_error
 from maskbench.data.image_set import to_float
 from maskbench.data.masked_set import NOISY, parts_of
 from maskbench.models import Decoder, Encoder
-from maskbench.runtime.plotting import picture, show, subplots, write
+from maskbench.runtime.plotting import picture, show, show_row, subplots, write
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """What an attack made of some images.
+
+    Attributes:
+        examples: uint8 ``[E, 3, S, S]``, of the first judged images of the first set.
+        worst: int64 ``[W]``, which judged images of the last set it rebuilds best, the best first.
+        worst_examples: uint8 ``[W, 3, S, S]``, what it made of them.
+    """
+
+    examples: Tensor
+    worst: Tensor
+    worst_examples: Tensor
 
 
 @picture
@@ -85,6 +101,17 @@ def attack_grid(
                 draw(row + 1.3, column, examples[threat, attack, count])
     axis.set(xlim=(0, columns), ylim=(len(rows) + 1.3, -0.4))
     axis.axis("off")
+    write(figure, path)
+
+
+@picture
+def worst(strips: list[tuple[str, Tensor]], path: Path) -> None:
+    """Images side by side, a line a strip: what they are, float ``[W, 3, S, S]`` in [0, 1]."""
+    columns = max(len(images) for _, images in strips)
+    figure, axes = subplots(len(strips), size=(0.6 * columns + 2.6, 0.66 * len(strips)), squeeze=False)
+    for axis, (text, images) in zip(axes[:, 0], strips, strict=True):
+        show_row(axis, images)
+        axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8)
     write(figure, path)
 
 

@@ -19,6 +19,7 @@ from maskbench.data import masked_set
 from maskbench.data.masked_set import KEYED, MaskedSet
 from maskbench.errors import InputError
 from maskbench.leakage import bounds, scores
+from maskbench.leakage.figures import Pictures
 from maskbench.leakage.settings import Release
 from maskbench.leakage.table import CHOOSERS, WITHOUT_ENCODER, Table, with_interval
 from maskbench.masking import Autoencoder
@@ -36,21 +37,6 @@ CLASSES = 8  # named on the page, at most
 BEFORE = "The thresholds were given before the first attack ran, as far as the folder of the audit knows."
 AFTER = "The thresholds were given or changed after attacks had run: the figures may have been known."
 VERDICTS = {None: "no threshold given", True: "pass", False: "fail"}
-
-
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """What an attack made of some images.
-
-    Attributes:
-        examples: uint8 ``[E, 3, S, S]``, of the first judged images of the first set.
-        worst: int64 ``[W]``, which judged images of the last set it rebuilds best, the best first.
-        worst_examples: uint8 ``[W, 3, S, S]``, what it made of them.
-    """
-
-    examples: Tensor
-    worst: Tensor
-    worst_examples: Tensor
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,21 @@
 """What ``crosspair.py --audit`` measured, as a page with pictures and a verdict that is made from the figures alone."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from maskbench.classification.scores import NAMES, standard_error
+from maskbench.data.image_set import to_float
 from maskbench.data.masked_set import KEYED, NOISY, parts_of
 from maskbench.leakage import figures, plan, scores
 from maskbench.leakage.attacks import decoders
 from maskbench.leakage.bounds import naming_bound
 from maskbench.leakage.controls import CONTROLS
 from maskbench.leakage.plan import ANCHORS
-from maskbench.leakage.table import CHOOSERS, Table, with_interval
+from maskbench.leakage.table import CHOOSERS, WITHOUT_ENCODER, Table, with_interval
 from maskbench.leakage.threats import THREATS
+from maskbench.leakage.world import Images
 from maskbench.storage import atomic
 from maskbench.storage.tables import Row, markdown, read
 
@@ -21,6 +24,7 @@ NAMED = ("named_without_pairs", "named_with_pairs")  # columns of frontier.csv
 EQUAL = 0.02  # difference of SSIM, or of a share of images, that is called none
 PICTURES = {
     "audit-attacks.png": "Reconstructions by attack and pairs",
+    "audit-worst.png": "The images that each attacker rebuilds best, what he makes of them, and what their label shows",
     "audit-leakage.png": "SSIM and re-identification against known pairs",
     "audit-frontier.png": "Accuracy against leakage",
 }
@@ -28,17 +32,15 @@ PICTURES = {
 
 def write(
     folder: Path,
-    originals: Tensor,
-    examples: dict[tuple[str, str, str, int], Tensor],
-    candidates: int,
+    images: Images,
+    attacked: Mapping[tuple[str, str, str, int], figures.Pictures],
     gaussian_dim: int,
 ) -> str:
     """Write ``audit.md`` and its pictures from ``audit.csv`` and ``frontier.csv`` in a folder; returns the verdict.
 
     Args:
-        originals: the first judged images, uint8 ``[E, 3, S, S]``.
-        examples: uint8 ``[E, 3, S, S]`` by mask, threat, attack and pairs: what became of them.
-        candidates: among how many images re-identification had to find the right one.
+        images: that the attacks were judged on.
+        attacked: what became of some of them, by mask, threat, attack and pairs.
         gaussian_dim: length of the Gaussian part of the audited masks.
     """
     table = Table(read(folder / "audit.csv"))
@@ -46,8 +48,10 @@ def write(
     frontier = read(path) if path.exists() else []
     pictures = folder / "figures"
     atomic.make_folder(pictures)
-    of_aae = {key[1:]: pixels for key, pixels in examples.items() if key[0] == "aae"}
-    figures.attack_grid(originals, of_aae, plan.pictured(), ANCHORS, table.all_pairs, pictures / "audit-attacks.png")
+    of_aae = {key[1:]: of_attack for key, of_attack in attacked.items() if key[0] == "aae"}
+    originals, examples = images.judged[table.sets[0]], {key: made.examples for key, made in of_aae.items()}
+    figures.attack_grid(originals, examples, plan.pictured(), ANCHORS, table.all_pairs, pictures / "audit-attacks.png")
+    figures.worst(best_rebuilt(table, images, of_aae), pictures / "audit-worst.png")
     curves = {mask: [table.best(mask, k) for k in table.pairs] for mask in table.masks}
     found = {mask: [table.best_reid(mask, k) for k in table.pairs] for mask in table.masks}
     anchors = {name: table.anchor(name) for name in ANCHORS}
@@ -56,9 +60,27 @@ def write(
     if frontier:
         figures.frontier(frontier, pictures / "audit-frontier.png")
     drawn = [name for name in PICTURES if (pictures / name).exists()]
+    candidates = len(originals)
     said = verdict(table, frontier, candidates)
     atomic.write_text(folder / "audit.md", page(table, frontier, candidates, gaussian_dim, said, drawn))
     return said
+
+
+def best_rebuilt(
+    table: Table, images: Images, attacked: Mapping[tuple[str, str, int], figures.Pictures]
+) -> list[tuple[str, Tensor]]:
+    """Images of the last set that each attacker rebuilds best from the autoencoder's masks: strips of a picture."""
+    name = table.sets[-1]
+    attackers = {"masks alone": (0, WITHOUT_ENCODER), f"{table.many:,} known pairs": (table.many, WITHOUT_ENCODER)}
+    attackers["the encoder"] = (table.most_with_encoder("aae"), ("stolen-encoder",))
+    strips = []
+    for attacker, (pairs, threats) in attackers.items():
+        row = table.chosen(scores.RECONSTRUCTION, "aae", pairs, threats, name)["ssim"]
+        made = attacked[row["threat"], row["attack"], int(row["pairs"])]
+        strips.append((f"images, {attacker}", to_float(images.judged[name][made.worst])))
+        strips.append((row["attack"].replace("-", " "), to_float(made.worst_examples)))
+        strips.append(("what their label shows", images.label_means[name][made.worst]))
+    return strips
 
 
 def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
