@@ -18,7 +18,8 @@ With --audit, what a mask really gives away: attacks under five threat models, o
   stolen-encoder   has encoder.pt (but not the key of mask_dataset.py --key)
 
 Instance 0 is the victim, instance 1 the attacker's own autoencoder, of preset invariant with its checkpoint.pt; so it
-is in each folder of --more-models. A page for the person who signs, release.html, judges masks by thresholds:
+is in each folder of --more-models. A page for the person who signs, release.html, judges masks by thresholds; each
+further file of --release has one, too, release-NAME.html:
 
     python crosspair.py --audit --release masked/cifar100.pt --recipient "Lab B" --most-ssim 0.3 --most-named 0.2
 
@@ -92,7 +93,7 @@ def audit_all(args: argparse.Namespace, folders: list[Path], device: torch.devic
         reading=Reading.of(args),
         masks=audit.BESIDE if args.masks is None else args.masks,
         terms=Release(
-            masked=args.release,
+            masked=tuple(args.release or ()),
             recipient=args.recipient or "",
             pairs=NOTHING_SAID.pairs if args.known_pairs is None else args.known_pairs,
             most_ssim=args.most_ssim,
@@ -251,8 +252,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--masks", nargs="*", metavar="MASK", help=masks)
     jobs = "audit: steps made at once, each in a process with one thread; needs Linux (default: 1)"
     add("--jobs", type=command_line.integer(1), help=jobs)
-    release = "audit: what release.html is about: a masked file, or the name of its shards"
-    add("--release", type=command_line.path, metavar="FILE", help=release)
+    release = "audit: masked files, or the names of their shards; there is a page about each"
+    add("--release", type=command_line.path, nargs="+", metavar="FILE", help=release)
     add("--recipient", help="audit: who gets the release")
     known = "audit: images of each set behind masks that an attacker may know, in release.html (default: 1000)"
     add("--known-pairs", type=command_line.integer(0), help=known)

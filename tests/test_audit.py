@@ -140,7 +140,7 @@ def test_thresholds_stay_what_they_were_when_the_first_attack_ran(tmp_path):
     ledger = Ledger(tmp_path / "audit-runs.pt", "code")
 
     def before(mask: str = "aae", **terms: object) -> bool:
-        return audit.said_before(Release(**terms), mask, found, ledger, inputs, tmp_path)
+        return audit.said_before(Release(**terms), [mask], found, ledger, inputs, tmp_path)
 
     assert before(most_ssim=0.2) and before(most_ssim=0.3, recipient="Lab A")  # nothing has run yet
     found.append(({}, {"values": 1}))

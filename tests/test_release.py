@@ -67,11 +67,11 @@ def folder(tmp_path):
 def written(folder, terms: Release, released: release.Released | None = None, before: bool = True) -> str:
     pixels = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(20, 3, 4, 4).contiguous()
     of_best = Pictures(pixels[:6], torch.arange(9, -1, -1), pixels[10:])
-    released = released or release.Released("aae", [("recipient", "<Lab & B>")])
+    released = released or release.Released(release.NAME, "aae", [("recipient", "<Lab & B>")])
     keys = [("known-pairs", "ridge", 1000), ("known-pairs", "ridge", 3000), ("masks-only", "unpaired", 0)]
     pictures = {(released.mask, *key): of_best for key in keys}
     release.write(folder, terms, before, released, pictures, pixels, torch.full((20, 3, 4, 4), 0.5))
-    return (folder / release.NAME).read_text()
+    return (folder / released.page).read_text()
 
 
 class Reader(html.parser.HTMLParser):
@@ -241,7 +241,7 @@ def masks(method: str, encoder: str, width: int = 4) -> MaskedSet:
 
 def test_what_leaves_is_what_the_file_holds(owner, tmp_path):
     masked_set.save(masks("aae+key", owner.fingerprint), tmp_path / "a.pt")
-    released = release.released_data(Release(masked=tmp_path / "a.pt", recipient="Lab B"), owner)
+    [released] = release.all_released(Release(masked=(tmp_path / "a.pt",), recipient="Lab B"), owner)
     facts = dict(released.facts)
     assert released.mask == "aae+key" and facts["recipient"] == "Lab B"
     assert facts["images"] == "8 of digits, in up to 2 views: 12 masks"
@@ -255,9 +255,14 @@ def test_what_leaves_is_what_the_file_holds(owner, tmp_path):
     assert "Each figure is of one mask of an image." in text and "not on digits" in text
 
     masked_set.save(masks("aae+noise0.5", owner.fingerprint, width=0), tmp_path / "b.pt")
-    released = release.released_data(Release(masked=tmp_path / "b.pt"), owner)
+    first, released = release.all_released(Release(masked=(tmp_path / "a.pt", tmp_path / "b.pt")), owner)
+    assert (first.page, first.facts[1:2]) == (release.NAME, [("sha256", masked_set.digest(tmp_path / "a.pt"))])
     facts = dict(released.facts)
-    assert released.mask == "aae+noise0.5" and facts["bound"].startswith(bounds.stated(0.5, 16, 2))
+    assert (
+        released.mask == "aae+noise0.5"
+        and released.page == "release-b.html"
+        and facts["bound"].startswith(bounds.stated(0.5, 16, 2))
+    )
     assert "at most 3.3 bits" in facts["noise"] and "2 views together 6.6" in facts["noise"]
     write_table(tmp_path, masks=("aae", "aae+noise0.5"))
     page = Reader(written(tmp_path, Release(), released))
@@ -277,4 +282,8 @@ def test_what_leaves_is_what_the_file_holds(owner, tmp_path):
     ):
         masked_set.save(masks(method, encoder), tmp_path / "c.pt")
         with pytest.raises(InputError, match=message):
-            release.released_data(Release(masked=tmp_path / "c.pt"), owner)
+            release.all_released(Release(masked=(tmp_path / "c.pt",)), owner)
+    (tmp_path / "d").mkdir()
+    both = tmp_path / "a.pt", tmp_path / "b.pt", tmp_path / "d" / "b.pt"
+    with pytest.raises(InputError, match=r"b\.pt: two files of this name"):
+        release.all_released(Release(masked=both), owner)

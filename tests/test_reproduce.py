@@ -13,8 +13,10 @@ from conftest import ROOT, Forked, wait_for
 import classify
 import crosspair
 import mask_dataset
+import maskbench.key
 import train_aae
 from maskbench.leakage import audit
+from maskbench.masking import key
 from maskbench.reproduce import (
     measure,
     plan,
@@ -31,12 +33,14 @@ def test_the_scripts_accept_the_plans_commands(monkeypatch):
     called = []
     monkeypatch.setattr(measure, "measure_prior", lambda *arguments: called.append(arguments))
     monkeypatch.setattr(measure, "measure_pca", lambda *arguments: called.append(arguments))
-    parsers["-m"] = measure.main
+    monkeypatch.setattr(key, "create", lambda path: called.append(path))
+    parsers |= {"maskbench.reproduce.measure": measure.main, "maskbench.key": maskbench.key.main}
     steps = plan.make_plan(Path("runs/reproduce"), Path("data"), draws=30, instances=4)
     used = set()
     for step in steps:
         for command in step.commands:
-            monkeypatch.setattr(sys, "argv", command[1:] if command[0] == "-m" else command)
+            command = command[1:] if command[0] == "-m" else command
+            monkeypatch.setattr(sys, "argv", command)
             flags = parsers[command[0]]()  # would exit
             for mask in getattr(flags, "masks", None) or ():
                 assert audit.mask_name(mask) == mask

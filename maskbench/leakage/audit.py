@@ -156,7 +156,7 @@ def run(
         ledger: keeps finished steps.
         accuracy: classifies the masked private set; None leaves accuracy against leakage out.
     """
-    released = release.released_data(settings.terms, owner)
+    releases = release.all_released(settings.terms, owner)
     others = [load_instances(folder / "0", folder / "1") for folder in settings.more_models]
     taken: dict[tuple, Path | str] = {frontier.kind_of(owner): "the audited one"}
     for folder, (other, *_) in zip(settings.more_models, others, strict=True):
@@ -179,13 +179,15 @@ def run(
     secret = key.load(key_file, private=False)  # made above for trials, where a file system may know no modes
     world = World(images, owner, another, attacker, secret, settings.seed)
 
-    masks = dict.fromkeys(("aae", *settings.masks, released.mask))
+    masks = dict.fromkeys(("aae", *settings.masks, *(each.mask for each in releases)))
     steps = [step for mask in masks for step in plan.steps(mask, images)]
-    for name in (release.NAME, "frontier.csv"):  # an earlier run's would not belong to what follows
-        (settings.output_dir / name).unlink(missing_ok=True)
+    # an earlier run's would not belong to what follows
+    pages = settings.output_dir.glob("release-*.html")
+    for path in (*pages, settings.output_dir / release.NAME, settings.output_dir / "frontier.csv"):
+        path.unlink(missing_ok=True)
     found = finished(world, steps, ledger, inputs)
     of_run = inputs | {"networks": world.networks}
-    before = said_before(settings.terms, released.mask, found, ledger, of_run, settings.output_dir)
+    before = said_before(settings.terms, [each.mask for each in releases], found, ledger, of_run, settings.output_dir)
     table, pictures = attack_all(world, steps, found, ledger, settings)
     tables.write_csv(settings.output_dir / "audit.csv", COLUMNS, table)
     if private is None:
@@ -200,9 +202,11 @@ def run(
         tables.write_csv(settings.output_dir / "frontier.csv", frontier.COLUMNS, rows)
     print(f"\n{report.write(settings.output_dir, images, pictures, owner.widths[0])}\n")
     of_last = images.judged[world.last], images.label_means[world.last]
-    release.write(settings.output_dir, settings.terms, before, released, pictures, *of_last)
+    for each in releases:
+        release.write(settings.output_dir, settings.terms, before, each, pictures, *of_last)
     print(
-        f"tables: {settings.output_dir}/audit.csv, audit.md; for the person who signs a release: release.html; "
+        f"tables: {settings.output_dir}/audit.csv, audit.md; for the person who signs a release: "
+        f"{', '.join(each.page for each in releases)}; "
         f"pictures: {settings.output_dir}/figures"
     )
 
@@ -271,20 +275,22 @@ def label_means(images: ImageSet, others: Tensor, rows: Tensor) -> Tensor:
     return means[images.labels[rows]]
 
 
-def said_before(terms: Release, mask: str, found: Finished, ledger: Ledger, inputs: dict, folder: Path) -> bool:
-    """Whether the owner's thresholds and mask are those that he named last before any step's figures were there.
+def said_before(
+    terms: Release, masks: Sequence[str], found: Finished, ledger: Ledger, inputs: dict, folder: Path
+) -> bool:
+    """Whether the owner's thresholds and masks are those that he named last before any step's figures were there.
 
     The ledger remembers them. Where the folder holds a finished audit, be it with other inputs or of another version of
     the program, figures were there.
 
     Args:
-        mask: that is to be released.
+        masks: that are to be released.
         found: what :func:`finished` says.
         inputs: that determine every step.
         folder: where the audit goes.
     """
     run = inputs | {"what": "terms"}
-    said = json.dumps(asdict(replace(terms, masked=None, recipient="")) | {"mask": mask})
+    said = json.dumps(asdict(replace(terms, masked=(), recipient="")) | {"masks": masks})
     if not (folder / "audit.csv").exists() and all(result is None for _, result in found):
         ledger.add(run, {"said": said})
     return ledger.get(run, {"said": ""}) == {"said": said}

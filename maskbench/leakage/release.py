@@ -26,7 +26,7 @@ from maskbench.masking import Autoencoder
 from maskbench.storage import atomic
 from maskbench.storage.tables import Row, read
 
-NAME = "release.html"
+NAME = "release.html"  # of further files release-NAME.html
 WITHOUT_MASK = ("mean-image", "label-mean-image")  # what whoever gets masks with labels can answer without looking
 NEEDED = {  # beside what an attacker has, to name whose masks these are
     scores.REIDENTIFICATION: "; also these images, and an encoder of the same kind",
@@ -41,14 +41,16 @@ VERDICTS = {None: "no threshold given", True: "pass", False: "fail"}
 
 @dataclass(frozen=True)
 class Released:
-    """What leaves the house.
+    """What leaves the house, by one page.
 
     Attributes:
+        page: the page's file name.
         mask: its name in ``audit.csv``.
         facts: name and text of each.
         data: the masked set; None where no file was named.
     """
 
+    page: str
     mask: str
     facts: list[tuple[str, str]]
     data: MaskedSet | None = None
@@ -59,23 +61,30 @@ class Released:
         return 1 if self.data is None else self.data.views
 
 
-def released_data(terms: Release, owner: Autoencoder) -> Released:
-    """What the owner is to hand out, by the file itself.
+def all_released(terms: Release, owner: Autoencoder) -> list[Released]:
+    """What the owner is to hand out, by the files themselves; where he names none, masks in general.
 
     Raises:
-        InputError: no masked file, another encoder's, or a baseline's.
+        InputError: no masked file, another encoder's, a baseline's, or two of one name.
     """
     recipient = ("recipient", terms.recipient or "not named (--recipient)")
-    if terms.masked is None:
+    if not terms.masked:
         facts = [("masks", "no file was named (--release): this page is about masks of the encoder in general")]
-        return Released("aae", [*facts, recipient, ("encoder", owner.fingerprint)])
-    data = masked_set.load(terms.masked)
+        return [Released(NAME, "aae", [*facts, recipient, ("encoder", owner.fingerprint)])]
+    pages = [NAME, *(f"release-{path.stem}.html" for path in terms.masked[1:])]
+    for path, page in zip(terms.masked, pages, strict=True):
+        if pages.count(page) > 1:
+            raise InputError(f"--release {path}: two files of this name would have one page; rename one")
+    return [released_data(path, page, recipient, owner) for path, page in zip(terms.masked, pages, strict=True)]
+
+
+def released_data(path: Path, page: str, recipient: tuple[str, str], owner: Autoencoder) -> Released:
+    """What a masked file hands out."""
+    data = masked_set.load(path)
     if data.base_method != "aae":
-        raise InputError(f"--release {terms.masked}: masks of {data.base_method}; the report is for an autoencoder's")
+        raise InputError(f"--release {path}: masks of {data.base_method}; the report is for an autoencoder's")
     if data.encoder != owner.fingerprint:
-        raise InputError(
-            f"--release {terms.masked}: not masked by the audited encoder; name its instances with --models"
-        )
+        raise InputError(f"--release {path}: not masked by the audited encoder; name its instances with --models")
     images, views, size = len(data.source.unique()), data.views, data.gaussian.shape[1]
     names = ", ".join(data.classes[:CLASSES])
     more = f" and {len(data.classes) - CLASSES} more" if len(data.classes) > CLASSES else ""
@@ -83,8 +92,8 @@ def released_data(terms: Release, owner: Autoencoder) -> Released:
     of_image = f"; up to {views * 32 * data.width:,} bits an image" if views > 1 else ""
     noise = [] if data.kept is None else bounds.facts(data.kept, size, views)
     facts = [
-        ("file", str(terms.masked)),
-        ("sha256", masked_set.digest(terms.masked)),
+        ("file", str(path)),
+        ("sha256", masked_set.digest(path)),
         recipient,
         ("images", f"{images:,} of {data.dataset}{of_views}: {len(data.labels):,} masks"),
         ("a mask", f"{data.width} numbers, {32 * data.width:,} bits as the file holds them{of_image}"),
@@ -93,7 +102,7 @@ def released_data(terms: Release, owner: Autoencoder) -> Released:
         ("key", "turned by a secret key" if data.method.endswith(KEYED) else "none"),
         ("encoder", data.encoder),
     ]
-    return Released(data.method, facts, data)
+    return Released(page, data.method, facts, data)
 
 
 @dataclass(frozen=True)
@@ -335,7 +344,7 @@ def write(
     originals: Tensor,
     label_means: Tensor,
 ) -> None:
-    """Write the report beside ``audit.csv``, whole or not at all.
+    """Write the report on one release beside ``audit.csv``, whole or not at all.
 
     Args:
         before: whether the terms were given before the first attack ran.
@@ -355,7 +364,9 @@ def write(
         "what their label alone shows": label_means[of_best.worst].mul(255).round().to(torch.uint8),
     }
     supposed = list(assumptions(table, terms, released, len(originals)))
-    atomic.write_text(folder / NAME, page(released, judged, before, rows, supposed, table.sets[-1], len(originals)))
+    atomic.write_text(
+        folder / released.page, page(released, judged, before, rows, supposed, table.sets[-1], len(originals))
+    )
 
 
 def page(

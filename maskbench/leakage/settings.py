@@ -16,7 +16,7 @@ class Release:
     """What an owner who hands out masks says before the audit; the report judges by it.
 
     Attributes:
-        masked: the file, or the name of its shards, that is to be handed out; or None.
+        masked: files, or names of shards, that are to be handed out; there is a page about each.
         recipient: who gets it.
         pairs: how many of the images behind masks an attacker may know.
         most_ssim: the SSIM of the best reconstruction that is accepted; None where nothing was said.
@@ -25,7 +25,7 @@ class Release:
         most_inferred: the accuracy of a withheld label, likewise.
     """
 
-    masked: Path | None = None
+    masked: tuple[Path, ...] = ()
     recipient: str = ""
     pairs: int = 1000
     most_ssim: float | None = None

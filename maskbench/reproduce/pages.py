@@ -131,7 +131,8 @@ def _beside_the_tables(results: Path) -> list[str]:
     parts = []
     if (results / "audit.md").exists():
         page = (
-            "The audit has a page of its own: [audit.md](audit.md); for the person who signs a release: release.html.\n"
+            "The audit has a page of its own: [audit.md](audit.md). For the person who signs a release there is "
+            "release.html, and of masks in noise release-cifar100-noise.html.\n"
         )
         parts += ["## What masks leak\n", page]
     if (results / "weights").exists():

@@ -47,6 +47,7 @@ def copied_pictures(runs: Path) -> list[tuple[str, str, Path, str]]:
         add(f"prior {preset}", f"prior-samples-{preset}", source, "images decoded from draws of the prior")
     audit = {
         "attacks": "what attacks make of masks",
+        "worst": "images that each attacker rebuilds best",
         "leakage": "SSIM and re-identification against known pairs",
         "frontier": "accuracy against leakage",
     }
