@@ -203,7 +203,7 @@ def run(
     print(f"\n{report.write(settings.output_dir, images, pictures, owner.widths[0])}\n")
     of_last = images.judged[world.last], images.label_means[world.last]
     for each in releases:
-        release.write(settings.output_dir, settings.terms, before, each, pictures, *of_last)
+        release.write(settings.output_dir, settings.terms, each.mask in before, each, pictures, *of_last)
     print(
         f"tables: {settings.output_dir}/audit.csv, audit.md; for the person who signs a release: "
         f"{', '.join(each.page for each in releases)}; "
@@ -277,11 +277,11 @@ def label_means(images: ImageSet, others: Tensor, rows: Tensor) -> Tensor:
 
 def said_before(
     terms: Release, masks: Sequence[str], found: Finished, ledger: Ledger, inputs: dict, folder: Path
-) -> bool:
-    """Whether the owner's thresholds and masks are those that he named last before any step's figures were there.
+) -> set[str]:
+    """Of the masks to be released those that the owner named, by the same thresholds, before any figure was there.
 
-    The ledger remembers them. Where the folder holds a finished audit, be it with other inputs or of another version of
-    the program, figures were there.
+    What he says last before the first step is kept in the ledger. Where the folder holds a finished audit, be it with
+    other inputs or of another version of the program, figures were there.
 
     Args:
         masks: that are to be released.
@@ -290,10 +290,13 @@ def said_before(
         folder: where the audit goes.
     """
     run = inputs | {"what": "terms"}
-    said = json.dumps(asdict(replace(terms, masked=(), recipient="")) | {"masks": masks})
+    thresholds = {name: value for name, value in asdict(terms).items() if name not in ("masked", "recipient")}
+    said = {"thresholds": thresholds, "masks": list(masks)}
     if not (folder / "audit.csv").exists() and all(result is None for _, result in found):
-        ledger.add(run, {"said": said})
-    return ledger.get(run, {"said": ""}) == {"said": said}
+        ledger.add(run, {"said": json.dumps(said)})
+    kept = ledger.get(run, {"said": ""})
+    first = json.loads(kept["said"]) if kept else {}
+    return set(first["masks"]).intersection(masks) if first.get("thresholds") == thresholds else set()
 
 
 def finished(world: World, steps: Sequence[plan.Step], ledger: Ledger, inputs: dict) -> Finished:
