@@ -6,7 +6,7 @@
 
 The validation images of CIFAR-10 and the test images of CIFAR-100, 1,000 at a time. Of each thousand, the share that
 somebody names at the first guess who has all masks, the images in another order, and an encoder of the same kind
-(``maskbench.leakage.attacks.reidentification.matched_by_transport``). Then the share that somebody names who has
+(``maskbench.leakage.attacks.gromov_wasserstein.matched_by_transport``). Then the share that somebody names who has
 another photograph of each image instead.
 """
 
@@ -20,7 +20,7 @@ import torch
 from maskbench.data import datasets
 from maskbench.data.image_set import TEST, to_float
 from maskbench.data.views import another_photograph
-from maskbench.leakage.attacks.reidentification import matched_by_transport
+from maskbench.leakage.attacks.gromov_wasserstein import matched_by_transport
 from maskbench.leakage.audit import load_instances
 from maskbench.leakage.knowledge import batched
 from maskbench.leakage.world import AsReleased, reading

@@ -24,7 +24,7 @@ from classify import mean_accuracies
 from maskbench.data import datasets
 from maskbench.data.image_set import TEST, TRAIN, to_float
 from maskbench.leakage import bounds
-from maskbench.leakage.attacks.reidentification import matched_by_transport
+from maskbench.leakage.attacks.gromov_wasserstein import matched_by_transport
 from maskbench.leakage.audit import load_instances
 from maskbench.masking.augmentation import NAMES, SHIFT, augmented
 from maskbench.masking.noise import Noised, clipped

@@ -235,11 +235,13 @@ def few_steps(monkeypatch):
 def hasty_attackers(monkeypatch):
     """Attackers train their decoders for a moment and seldom begin again; few samples are drawn for intervals."""
     from maskbench.leakage import scores
-    from maskbench.leakage.attacks import decoders, reidentification
+    from maskbench.leakage.attacks import alignment, decoders, gromov_wasserstein, reidentification
 
     monkeypatch.setattr(scores, "RESAMPLES", 30)
-    monkeypatch.setattr(reidentification, "TRIES", reidentification.TRIES[:1])
-    monkeypatch.setattr(reidentification, "AVERAGED", 2)
+    monkeypatch.setattr(gromov_wasserstein, "TRIES", gromov_wasserstein.TRIES[:1])
+    monkeypatch.setattr(gromov_wasserstein, "AVERAGED", 2)
+    monkeypatch.setattr(alignment, "_MOST_TURNS", 2)
+    monkeypatch.setattr(alignment, "_LAST_TURNS", 2)
     monkeypatch.setattr(decoders, "FEWEST", 10)
     monkeypatch.setattr(decoders, "EPOCHS", (1, 1))
     monkeypatch.setattr(decoders, "FINE", 200)

@@ -25,7 +25,7 @@ from maskbench.storage.ledger import Ledger
 
 ATTACKS = {
     *("mismatched-decoder", "ridge", "procrustes", "latent-ridge", "pseudo-pairs", "unpaired", "inverse-decoder"),
-    *("scratch-decoder", "gradient-inversion", "membership"),
+    *("scratch-decoder", "gradient-inversion", "membership", "unpaired-by-transport"),
     *("re-identification", "re-identification-by-transport", "linkage", "linkage-by-transport", "linkage-among-all"),
     *("two-releases", "two-releases-by-transport", "retrieval", "perceptual-decoder", "ssim-decoder"),
     *("ssim-pseudo-pairs", "ssim-scratch-decoder", "key-by-categories", "ssim-key-by-categories", "ssim-procrustes"),
@@ -258,7 +258,7 @@ def test_what_each_attacker_rebuilds_best_is_shown():
         for number, (threat, pairs) in enumerate(found)
     }
     strips = report.best_rebuilt(given({("aae", *key): value for key, value in found.items()}), images, made)
-    assert [text for text, _ in strips[::3]] == [f"images, {who}" for who in ATTACKERS]
+    assert [text for text, _ in strips[::3]] == [f"images,\n{who}" for who in ATTACKERS]
     for place, number in enumerate((0, 1, 3)):  # with 1,000 pairs the attack by 100 is the best
         true, rebuilt, label = (strip for _, strip in strips[3 * place :][:3])
         assert (true[:, 0, 0, 0] * 255).tolist() == pytest.approx([number, 9])

@@ -7,13 +7,12 @@ import torch
 import torch.nn.functional as F
 from attacks_common import natural, ranks, rotation, sources
 
-from maskbench.leakage.attacks import reidentification
+from maskbench.leakage.attacks import gromov_wasserstein, reidentification
+from maskbench.leakage.attacks.gromov_wasserstein import SURE, matched_by_transport
 from maskbench.leakage.attacks.reidentification import (
-    SURE,
     accepted,
     distances,
     mahalanobis,
-    matched_by_transport,
     matched_in_turns,
     named_once,
     ranks_of,
@@ -124,7 +123,7 @@ def test_transport_finds_masks_in_noise(generator):
 
 @pytest.mark.parametrize("densest", [0.65, 0.3, 1.0])
 def test_a_plan_of_the_densest_codes_finds_the_others(generator, monkeypatch, densest):
-    monkeypatch.setattr(reidentification, "TRIES", (densest,))
+    monkeypatch.setattr(gromov_wasserstein, "TRIES", (densest,))
     codes, candidates = alike(generator, 0.6)
     order = torch.randperm(300, generator=generator)
     assert named(matched_by_transport(codes[order], candidates), order) > 0.95
@@ -133,13 +132,13 @@ def test_a_plan_of_the_densest_codes_finds_the_others(generator, monkeypatch, de
 def test_the_mean_of_several_plans_is_right_where_each_is_wrong(monkeypatch):
     def found(seed: int) -> bool:
         codes, candidates = alike(torch.Generator().manual_seed(seed), 0.7)
-        (ours, our_order), (theirs, their_order) = map(reidentification._densest_first, (codes, candidates))
-        plan = next(reidentification._plans(ours, theirs))
+        (ours, our_order), (theirs, their_order) = map(gromov_wasserstein._densest_first, (codes, candidates))
+        plan = next(gromov_wasserstein._plans(ours, theirs))
         return (their_order[plan.argmax(1)] == our_order).double().mean() > 0.95
 
-    monkeypatch.setattr(reidentification, "TRIES", (1.0,))
+    monkeypatch.setattr(gromov_wasserstein, "TRIES", (1.0,))
     together = sum(map(found, (0, 4, 5)))
-    monkeypatch.setattr(reidentification, "AVERAGED", 1)
+    monkeypatch.setattr(gromov_wasserstein, "AVERAGED", 1)
     assert together >= 2 and together > sum(map(found, (0, 4, 5)))
 
 
@@ -147,7 +146,7 @@ def test_the_densest_codes_are_those_of_a_crowd(generator):
     codes = torch.randn(300, 60, generator=generator)
     crowd = torch.randperm(300, generator=generator)[:40]
     codes[crowd] += 2 * torch.randn(60, generator=generator)
-    cosines, order = reidentification._densest_first(codes @ rotation(60, generator))
+    cosines, order = gromov_wasserstein._densest_first(codes @ rotation(60, generator))
     assert set(order[:40].tolist()) == set(crowd.tolist())
     directions = F.normalize((codes - codes.mean(0))[order])
     torch.testing.assert_close(cosines, (directions @ directions.T).fill_diagonal_(0), atol=1e-5, rtol=0)
@@ -155,7 +154,7 @@ def test_the_densest_codes_are_those_of_a_crowd(generator):
 
 def test_a_plan_that_ends_in_doubt_begins_again(generator, monkeypatch):
     codes, candidates, places = in_noise(generator)
-    ours, theirs = (reidentification._densest_first(each)[1] for each in (codes, candidates))
+    ours, theirs = (gromov_wasserstein._densest_first(each)[1] for each in (codes, candidates))
     good = (places[ours][:, None] == theirs).float().clamp_min(1e-9).log()
     even = torch.full_like(good, -math.log(len(good)))  # each candidate as likely as the others
     for plans, sure, share, left in (
@@ -165,8 +164,8 @@ def test_a_plan_that_ends_in_doubt_begins_again(generator, monkeypatch):
         ((good, even), 2, 1, 0),  # never sure, so that the best must be chosen
     ):
         plans = iter(plans)
-        monkeypatch.setattr(reidentification, "_plans", lambda *_, plans=plans: plans)
-        monkeypatch.setattr(reidentification, "SURE", sure)
+        monkeypatch.setattr(gromov_wasserstein, "_plans", lambda *_, plans=plans: plans)
+        monkeypatch.setattr(gromov_wasserstein, "SURE", sure)
         assert abs(named(matched_by_transport(codes, candidates), places) - share) < 0.05
         assert len(list(plans)) == left
 
@@ -174,19 +173,19 @@ def test_a_plan_that_ends_in_doubt_begins_again(generator, monkeypatch):
 def test_of_few_codes_the_plan_that_fits_best_is_taken_not_the_first_sharp_one(generator, monkeypatch):
     codes = torch.randn(30, 60, generator=generator)
     places = torch.randperm(30, generator=generator)
-    real = reidentification._plans
-    monkeypatch.setattr(reidentification, "TRIES", (0.45, 1.0))
+    real = gromov_wasserstein._plans
+    monkeypatch.setattr(gromov_wasserstein, "TRIES", (0.45, 1.0))
     wrong = torch.eye(30)[torch.randperm(30, generator=generator)].clamp_min(1e-9).log()
-    monkeypatch.setattr(reidentification, "_plans", lambda *cosines: iter((wrong, *real(*cosines))))
+    monkeypatch.setattr(gromov_wasserstein, "_plans", lambda *cosines: iter((wrong, *real(*cosines))))
     candidates = (codes + 0.3 * torch.randn(30, 60, generator=generator))[places] @ rotation(60, generator)
     assert named(matched_by_transport(codes, candidates), places.argsort()) == 1
-    monkeypatch.setattr(reidentification, "FEW", 0)
+    monkeypatch.setattr(gromov_wasserstein, "FEW", 0)
     assert named(matched_by_transport(codes, candidates), places.argsort()) < 0.5
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 12])
 def test_transport_of_few_codes_and_of_equal_ones_is_finite(generator, monkeypatch, count):
-    monkeypatch.setattr(reidentification, "TRIES", (0.45, 1.0))
+    monkeypatch.setattr(gromov_wasserstein, "TRIES", (0.45, 1.0))
     codes = torch.randn(count, 5, generator=generator)
     assert torch.isfinite(matched_by_transport(codes, codes.flip(0))).all()
     equal = matched_by_transport(torch.ones(count, 5), torch.ones(count, 5))

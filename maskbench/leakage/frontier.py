@@ -92,7 +92,7 @@ def leaks(table: list[list], mask: str, images: Images) -> list[float]:
         pair, and with as many or fewer.
     """
     audited, pairs = Table([dict(zip(AUDIT_COLUMNS, row, strict=True)) for row in table]), most_pairs(images)
-    seen = audited.chosen(scores.RECONSTRUCTION, mask, pairs, ("known-pairs",))["ssim"]
+    seen = audited.chosen(scores.RECONSTRUCTION, mask, pairs)["ssim"]
     return [seen["mean"], seen["low"], seen["high"], *(audited.best_reid(mask, most) for most in (0, pairs))]
 
 

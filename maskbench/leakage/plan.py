@@ -116,6 +116,7 @@ ANCHORS = ("mean-image", "label-mean-image", "nearest-public-image", "matched-de
 ATTACKS = (
     Attack("mismatched-decoder", RECONSTRUCTION, "masks-only", decoders.mismatched, pairs=none),
     Attack("unpaired", RECONSTRUCTION, "masks-only", alignment.own_by_statistics, hidden, pairs=none),
+    Attack("unpaired-by-transport", RECONSTRUCTION, "masks-only", alignment.own_by_transport, hidden, pairs=none),
     Attack("re-identification", REIDENTIFICATION, "masks-only", reidentification.from_masks, hidden, pairs=none),
     Attack("re-identification", REIDENTIFICATION, "masks-only", reidentification.from_raw, raw, pairs=none),
     Attack(
@@ -231,6 +232,7 @@ SLOW = {
     "scratch-decoder": 80,
     "perceptual-decoder": 45,
     "two-releases": 40,
+    "unpaired-by-transport": 60,
     "unpaired": 38,
     "re-identification-by-transport": 20,
     "linkage-by-transport": 20,

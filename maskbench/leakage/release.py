@@ -305,7 +305,7 @@ def assumptions(table: Table, terms: Release, released: Released, candidates: in
     if noisy:
         yield "The secret of the noise stays secret.", "With it, the noise is taken away, and its bound proves nothing."
     each = " (of each set)" if len(table.sets) > 1 else ""
-    queries = found(CHOOSERS, asked, *three[:2])
+    queries = found(CHOOSERS, asked, *three[:2]) if asked else "not measured"
     yield "Nobody has images of their choice masked.", f"With up to {asked:,} of them{each}: {queries}."
     again = "another key" if keyed else "other noise" if noisy else "another encoder"
     twice = found(("two-releases",), 0, scores.RELEASES)

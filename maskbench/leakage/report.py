@@ -77,7 +77,7 @@ def best_rebuilt(
     for attacker, (pairs, threats) in attackers.items():
         row = table.chosen(scores.RECONSTRUCTION, "aae", pairs, threats, name)["ssim"]
         made = attacked[row["threat"], row["attack"], int(row["pairs"])]
-        strips.append((f"images, {attacker}", to_float(images.judged[name][made.worst])))
+        strips.append((f"images,\n{attacker}", to_float(images.judged[name][made.worst])))
         strips.append((row["attack"].replace("-", " "), to_float(made.worst_examples)))
         strips.append(("what their label shows", images.label_means[name][made.worst]))
     return strips

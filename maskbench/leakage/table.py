@@ -9,7 +9,7 @@ from maskbench.storage.tables import Row
 
 COLUMNS = ("mask", "images", "threat", "attack", "pairs", "measure", "mean", "low", "high")
 WITHOUT_ENCODER = ("masks-only", "known-pairs")
-CHOOSERS = ("oracle", "known-pairs")  # who may have images of their choice masked may choose photographs
+CHOOSERS = ("oracle", *WITHOUT_ENCODER)  # who may have images of their choice masked may choose photographs, or none
 
 
 class Table:

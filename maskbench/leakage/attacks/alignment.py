@@ -1,6 +1,7 @@
 """Turning the owner's codes into the attacker's own, so that the attacker's decoder rebuilds them."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,10 +10,15 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import linear_sum_assignment, quadratic_assignment
 from torch import Tensor
 
-from maskbench.leakage.attacks import decoders, ridge
+from maskbench.data.image_set import to_float
+from maskbench.leakage.attacks import decoders, retrieval, ridge
+from maskbench.leakage.attacks.gromov_wasserstein import densest_matched, doubly_stochastic
 from maskbench.leakage.knowledge import Instance, Knowledge, Map, Pairs, batched
 
 _ROUNDS, _BATCH = 10, 1000  # of Wasserstein-Procrustes
+# of turned_by_transport: codes of each side in a turn, and at the end; their inverse temperature; turns at most, and at
+# the end; turns that are compared
+_TURNED, _SHARP, _MOST_TURNS, _LAST_TURNS, _WINDOW = (3000, 4000), 4.0, 300, 12, 15
 _PARTNERS, _THIRD = 128, 10_000  # axes and images that third moments are taken of
 
 
@@ -76,6 +82,51 @@ def unpaired(codes: Tensor, own_codes: Tensor) -> Map:
     mine, his = some()
     rotation = min(guesses, key=lambda rotation: transport(mine @ rotation, his)[1])
     return lambda codes: own_colour(whiten(codes) @ rotation).to(codes)
+
+
+def turned_by_transport(codes: Tensor, own_codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes ``[N, D]`` turned onto own ones ``[M, D]`` of other images: directions of both, float32.
+
+    Threat model: masks only, as for :func:`unpaired`, but for codes that no statistics line up. Both sets are whitened,
+    and only directions count. The rotation begins with the crowds that Gromov-Wasserstein transport matches. Then a
+    soft transport plan between some codes of both, and Procrustes, take turns (Wasserstein-Procrustes: Grave, Joulin
+    and Berthet, AISTATS 2019). Each time they are other codes: a plan between the same ones would confirm itself. A
+    sharp plan finds the way, a softer and larger one is the more exact at its end.
+    """
+    width = min(codes.shape[1], own_codes.shape[1])
+    x, y = (F.normalize(_whitening(z, width)[0](z).float()) for z in (codes, own_codes))
+    x, y = x - x.mean(0), y - y.mean(0)
+    rows, own_rows, shares = densest_matched(x, y)
+    rotation = _procrustes_of_plan(x[rows], y[own_rows], shares)
+    generator = torch.Generator().manual_seed(0)
+
+    def turned_on(rotation: Tensor, most: int, sharpness: float) -> tuple[Tensor, float]:
+        """The next rotation, by as many codes as there are or ``most``; the mean cosine of what the plan pairs."""
+        count = min(most, len(x), len(y))
+        mine, his = (z[torch.randperm(len(z), generator=generator)[:count]] for z in (x, y))
+        cosines = mine @ rotation @ his.T
+        plan = doubly_stochastic(sharpness * cosines / cosines.std().clamp_min(1e-12), 2).exp()
+        return _procrustes_of_plan(mine, his, plan), float((plan * cosines).sum() / count)
+
+    fits: list[float] = []
+    while len(fits) < _MOST_TURNS and not _settled(fits):
+        rotation, fit = turned_on(rotation, _TURNED[0], _SHARP)
+        fits.append(fit)
+    for _ in range(_LAST_TURNS):
+        rotation, _ = turned_on(rotation, _TURNED[1], _SHARP / 2)
+    return x @ rotation, y
+
+
+def _settled(fits: list[float]) -> bool:
+    """Whether the fit has risen as it does where two sets come to lie on each other, and rises no more."""
+    before, now = (sum(some) / _WINDOW for some in (fits[-2 * _WINDOW : -_WINDOW], fits[-_WINDOW:]))
+    return len(fits) >= 2 * _WINDOW and 1.15 * fits[0] < now < 1.005 * before
+
+
+def _procrustes_of_plan(codes: Tensor, others: Tensor, shares: Tensor) -> Tensor:
+    """The rotation ``[D, D]`` that takes codes to what a plan ``[N, M]`` gives them of the others."""
+    left, _, right = torch.linalg.svd((codes - codes.mean(0)).T @ shares @ (others - others.mean(0)))
+    return left @ right
 
 
 def match_axes(x: Tensor, y: Tensor) -> Tensor:
@@ -217,6 +268,22 @@ def own_by_statistics(knowledge: Knowledge) -> dict[str, Tensor]:
     """Masks only: to the attacker's own instance without a pair, then its decoder. Images by set."""
     align, decode = by_statistics(knowledge.collection, knowledge.own), knowledge.own.decode
     return _through(knowledge, align, decode)
+
+
+def guessed_pairs(collection: Tensor, own: Instance) -> Pairs:
+    """Each mask of the collection, and the public image whose own code is nearest to it once it is turned.
+
+    That is not the true image. But it has in common with it what both encoders look at.
+    """
+    codes, own_codes = (z[:, : z.shape[1] - categories_in(z)] for z in (collection, own.every_code))
+    turned, directions = turned_by_transport(codes, own_codes)
+    return Pairs(collection, to_float(own.public.images[retrieval.nearest(turned, directions)]))
+
+
+def own_by_transport(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Masks only: a decoder that learns from :func:`guessed_pairs`, for SSIM. Images by set."""
+    pairs = guessed_pairs(knowledge.collection, knowledge.own)
+    return decoders.similar_from_pairs(replace(knowledge, pairs=pairs))
 
 
 def own_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
