@@ -13,7 +13,7 @@ from torch import Tensor
 from maskbench.data.image_set import to_float
 from maskbench.leakage.attacks import decoders, retrieval, ridge
 from maskbench.leakage.attacks.gromov_wasserstein import densest_matched, doubly_stochastic
-from maskbench.leakage.knowledge import Instance, Knowledge, Map, Pairs, batched
+from maskbench.leakage.knowledge import MOST_PAIRS, Instance, Knowledge, Map, Pairs, batched
 
 _ROUNDS, _BATCH = 10, 1000  # of Wasserstein-Procrustes
 # of turned_by_transport: codes of each side in a turn, and at the end; their inverse temperature; turns at most, and at
@@ -273,8 +273,10 @@ def own_by_statistics(knowledge: Knowledge) -> dict[str, Tensor]:
 def guessed_pairs(collection: Tensor, own: Instance) -> Pairs:
     """Each mask of the collection, and the public image whose own code is nearest to it once it is turned.
 
-    That is not the true image. But it has in common with it what both encoders look at.
+    That is not the true image. But it has in common with it what both encoders look at. Of a large collection the first
+    masks are taken.
     """
+    collection = collection[:MOST_PAIRS]
     codes, own_codes = (z[:, : z.shape[1] - categories_in(z)] for z in (collection, own.every_code))
     turned, directions = turned_by_transport(codes, own_codes)
     return Pairs(collection, to_float(own.public.images[retrieval.nearest(turned, directions)]))
