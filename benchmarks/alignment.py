@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from maskbench.data import datasets
 from maskbench.data.image_set import to_float
-from maskbench.leakage.attacks.alignment import _whitening, procrustes, turned_by_transport, unpaired
+from maskbench.leakage.attacks.alignment import procrustes, turned_by_transport, unpaired, whitening
 from maskbench.leakage.audit import load_instances
 from maskbench.leakage.knowledge import Map, batched
 from maskbench.leakage.world import reading
@@ -49,7 +49,7 @@ COLUMNS = ("codes", "way", "cosine", "seconds")
 def adversarial(codes: Tensor, own: Tensor) -> Map:
     """Turn codes ``[N, D]`` into own ones ``[M, D]`` of other images, by a rotation of white codes, as MUSE does."""
     width = codes.shape[1]
-    (whiten, _), (own_whiten, own_colour) = (_whitening(z, width) for z in (codes, own))
+    (whiten, _), (own_whiten, own_colour) = (whitening(z, width) for z in (codes, own))
     white = [turn(z).float() for turn, z in ((whiten, codes), (own_whiten, own))]
     torch.manual_seed(0)
     units = (nn.Linear(width, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(0.2))
@@ -115,7 +115,7 @@ def main() -> None:
     print("\n".join([*common.header(torch.device("cpu")), "", tables.markdown(COLUMNS, [])]), end="", flush=True)
     for name, (codes, own, true) in (("planted", planted()), ("masks", masks(args.models, args.data_dir))):
         means = codes.mean(0), true.mean(0)
-        white = _whitening(own, own.shape[1])[0](true).float()
+        white = whitening(own, own.shape[1])[0](true).float()
         ways: dict[str, Callable[[], Tensor]] = {
             "as they are": lambda codes=codes: codes,
             "statistics": lambda codes=codes, own=own: unpaired(codes, own)(codes),

@@ -133,7 +133,7 @@ def test_codes_of_other_images_are_turned_by_their_crowds(generator, monkeypatch
     monkeypatch.setattr(gromov_wasserstein, "CROWDED", 0.3)  # of so few codes
     codes, own = (torch.randn(1500, 24, generator=generator) if noise else curved(1500, generator) for _ in range(2))
     turned, _ = turned_by_transport(codes @ rotation(24, generator), own)
-    agree = F.cosine_similarity(turned, alignment._whitening(own, 24)[0](codes).float()).mean()
+    agree = F.cosine_similarity(turned, alignment.whitening(own, 24)[0](codes).float()).mean()
     assert agree < 0.3 if noise else agree > 0.85
 
 

@@ -254,7 +254,9 @@ def test_what_each_attacker_rebuilds_best_is_shown():
     images = SimpleNamespace(judged={"cifar10": pixels}, label_means={"cifar10": torch.linspace(0, 1, 20)})
     found = {("masks-only", 0): 0.2, ("known-pairs", 100): 0.6, ("known-pairs", 1000): 0.5, ("stolen-encoder", 0): 0.9}
     made = {
-        (threat, "ridge", pairs): figures.Pictures(pixels[:6], torch.tensor([number, 9]), pixels[10 + number :][:2])
+        ("aae", threat, "ridge", pairs): figures.Pictures(
+            pixels[:6], torch.tensor([number, 9]), pixels[10 + number :][:2]
+        )
         for number, (threat, pairs) in enumerate(found)
     }
     strips = report.best_rebuilt(given({("aae", *key): value for key, value in found.items()}), images, made)

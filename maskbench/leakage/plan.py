@@ -232,7 +232,7 @@ SLOW = {
     "scratch-decoder": 80,
     "perceptual-decoder": 45,
     "two-releases": 40,
-    "unpaired-by-transport": 60,
+    "unpaired-by-transport": 110,
     "unpaired": 38,
     "re-identification-by-transport": 20,
     "linkage-by-transport": 20,

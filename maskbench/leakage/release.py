@@ -355,12 +355,10 @@ def write(
     table = Table(read(folder / "audit.csv"))
     judged = list(lines(table, terms, released, len(originals)))
     known = tried(table, "known-pairs", terms.pairs)
-    seen = table.chosen(scores.RECONSTRUCTION, released.mask, known, images=table.sets[-1])["ssim"]
-    attack, pairs = seen["attack"], int(seen["pairs"])
-    of_best = pictures[released.mask, seen["threat"], attack, pairs]
+    seen, of_best = table.best_made(pictures, released.mask, known, table.sets[-1])
     rows = {
         "the images": originals[of_best.worst],
-        f"what the attack makes of them ({attack}, {pairs:,} pairs)": of_best.worst_examples,
+        f"what the attack makes of them ({seen['attack']}, {int(seen['pairs']):,} pairs)": of_best.worst_examples,
         "what their label alone shows": label_means[of_best.worst].mul(255).round().to(torch.uint8),
     }
     supposed = list(assumptions(table, terms, released, len(originals)))

@@ -48,10 +48,10 @@ def write(
     frontier = read(path) if path.exists() else []
     pictures = folder / "figures"
     atomic.make_folder(pictures)
-    of_aae = {key[1:]: of_attack for key, of_attack in attacked.items() if key[0] == "aae"}
-    originals, examples = images.judged[table.sets[0]], {key: made.examples for key, made in of_aae.items()}
+    originals = images.judged[table.sets[0]]
+    examples = {key[1:]: made.examples for key, made in attacked.items() if key[0] == "aae"}
     figures.attack_grid(originals, examples, plan.pictured(), ANCHORS, table.all_pairs, pictures / "audit-attacks.png")
-    figures.worst(best_rebuilt(table, images, of_aae), pictures / "audit-worst.png")
+    figures.worst(best_rebuilt(table, images, attacked), pictures / "audit-worst.png")
     curves = {mask: [table.best(mask, k) for k in table.pairs] for mask in table.masks}
     found = {mask: [table.best_reid(mask, k) for k in table.pairs] for mask in table.masks}
     anchors = {name: table.anchor(name) for name in ANCHORS}
@@ -67,7 +67,7 @@ def write(
 
 
 def best_rebuilt(
-    table: Table, images: Images, attacked: Mapping[tuple[str, str, int], figures.Pictures]
+    table: Table, images: Images, attacked: Mapping[tuple[str, str, str, int], figures.Pictures]
 ) -> list[tuple[str, Tensor]]:
     """Images of the last set that each attacker rebuilds best from the autoencoder's masks: strips of a picture."""
     name = table.sets[-1]
@@ -75,8 +75,7 @@ def best_rebuilt(
     attackers["the encoder"] = (table.most_with_encoder("aae"), ("stolen-encoder",))
     strips = []
     for attacker, (pairs, threats) in attackers.items():
-        row = table.chosen(scores.RECONSTRUCTION, "aae", pairs, threats, name)["ssim"]
-        made = attacked[row["threat"], row["attack"], int(row["pairs"])]
+        row, made = table.best_made(attacked, "aae", pairs, name, threats=threats)
         strips.append((f"images,\n{attacker}", to_float(images.judged[name][made.worst])))
         strips.append((row["attack"].replace("-", " "), to_float(made.worst_examples)))
         strips.append(("what their label shows", images.label_means[name][made.worst]))

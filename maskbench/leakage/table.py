@@ -1,12 +1,14 @@
 """The table ``audit.csv``, and what its rows say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from maskbench.data.masked_set import KEYED
 from maskbench.leakage import plan, scores
 from maskbench.leakage.controls import CONTROLS
 from maskbench.storage.tables import Row
 
+Made = TypeVar("Made")
 COLUMNS = ("mask", "images", "threat", "attack", "pairs", "measure", "mean", "low", "high")
 WITHOUT_ENCODER = ("masks-only", "known-pairs")
 CHOOSERS = ("oracle", *WITHOUT_ENCODER)  # who may have images of their choice masked may choose photographs, or none
@@ -53,6 +55,17 @@ class Table:
             return {}
         best = max(found, key=lambda key: (found[key], key[5]))
         return {measure: self.cells[*best[:4], measure, best[5]] for measure in kind.measures}
+
+    def best_made(
+        self, made: Mapping[tuple[str, str, str, int], Made], mask: str, pairs: int, images: str, **which: Sequence[str]
+    ) -> tuple[Row, Made]:
+        """The best reconstruction's row of SSIM, see :meth:`chosen`, and what that attack made.
+
+        Args:
+            made: by mask, threat, attack and pairs.
+        """
+        row = self.chosen(scores.RECONSTRUCTION, mask, pairs, images=images, **which)["ssim"]
+        return row, made[mask, row["threat"], row["attack"], int(row["pairs"])]
 
     def control(self, kind: scores.Kind, images: str) -> dict[str, Row]:
         """What a kind's control finds, by measure, whatever the mask; empty where it was not measured."""

@@ -13,7 +13,7 @@ from maskbench.reproduce.page_tables import (
     score_table,
 )
 from maskbench.reproduce.pictures import copied_pictures
-from maskbench.reproduce.plan import FEWER_DRAWS
+from maskbench.reproduce.plan import FEWER_DRAWS, NOISE_REPORT
 from maskbench.reproduce.summary import first_draws, saved_rows
 from maskbench.reproduce.wording import duration
 from maskbench.storage.tables import Row, markdown
@@ -132,7 +132,7 @@ def _beside_the_tables(results: Path) -> list[str]:
     if (results / "audit.md").exists():
         page = (
             "The audit has a page of its own: [audit.md](audit.md). For the person who signs a release there is "
-            "release.html, and of masks in noise release-cifar100-noise.html.\n"
+            f"release.html, and of masks in noise {NOISE_REPORT}.\n"
         )
         parts += ["## What masks leak\n", page]
     if (results / "weights").exists():

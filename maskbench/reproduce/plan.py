@@ -22,6 +22,8 @@ FEWER_DRAWS = 5  # of the baselines and what else stands beside Table 1: its fir
 NUMBERS = 404  # in a mask of preset paper, with its categories
 PRIOR_WEIGHTS = (0, 0.1, 1, 3)
 BOUNDING = 0.1  # what is kept in noise that bounds links
+IN_NOISE = "cifar100-noise"  # name of such masks
+NOISE_REPORT = f"release-{IN_NOISE}.html"
 # audited beside the autoencoder's masks: the first noise leaves the MLP the paper's accuracy
 BESIDE = ("aae+key", *BASELINES, "aae+noise0.85", f"aae+noise{BOUNDING}")
 # of examples of release reports: what their owner would accept
@@ -203,7 +205,7 @@ def _noise_steps(commands: _Commands) -> list[Step]:
 
 def noise_file(runs: Path) -> Path:
     """The masks in noise that a release report is about."""
-    return runs / DEFAULT_PRESET / "cifar100-noise.pt"
+    return runs / DEFAULT_PRESET / f"{IN_NOISE}.pt"
 
 
 def _audit_step(commands: _Commands) -> Step:

@@ -7,11 +7,12 @@ from maskbench.models import DEFAULT_PRESET
 from maskbench.reproduce import figures
 from maskbench.reproduce.pages import results_page
 from maskbench.reproduce.pictures import copied_pictures
+from maskbench.reproduce.plan import NOISE_REPORT
 from maskbench.reproduce.summary import COLUMNS, all_rows, saved_rows
 from maskbench.storage import atomic
 from maskbench.storage.tables import Row, write_csv
 
-AUDIT = ("audit.csv", "frontier.csv", "audit.md", "release.html", "release-cifar100-noise.html")  # beside its pictures
+AUDIT = ("audit.csv", "frontier.csv", "audit.md", "release.html", NOISE_REPORT)  # beside its pictures
 WEIGHTS = ("encoder.pt", "decoder.pt")  # of instance 0, for those who do not want to train
 DRAWN = {
     "table1": figures.draw_accuracies,

@@ -64,8 +64,8 @@ def unpaired(codes: Tensor, own_codes: Tensor) -> Map:
     AISTATS 2019). Of the four, the attacker takes the one with the cheapest transport plan.
     """
     width = min(codes.shape[1], own_codes.shape[1])
-    whiten, _ = _whitening(codes, width)
-    own_whiten, own_colour = _whitening(own_codes, width)
+    whiten, _ = whitening(codes, width)
+    own_whiten, own_colour = whitening(own_codes, width)
     x, y = whiten(codes), own_whiten(own_codes)
     generator = torch.Generator().manual_seed(0)
 
@@ -94,7 +94,7 @@ def turned_by_transport(codes: Tensor, own_codes: Tensor) -> tuple[Tensor, Tenso
     sharp plan finds the way, a softer and larger one is the more exact at its end.
     """
     width = min(codes.shape[1], own_codes.shape[1])
-    x, y = (F.normalize(_whitening(z, width)[0](z).float()) for z in (codes, own_codes))
+    x, y = (F.normalize(whitening(z, width)[0](z).float()) for z in (codes, own_codes))
     x, y = x - x.mean(0), y - y.mean(0)
     rows, own_rows, shares = densest_matched(x, y)
     rotation = _procrustes_of_plan(x[rows], y[own_rows], shares)
@@ -231,7 +231,7 @@ def transport(some: Tensor, others: Tensor) -> tuple[Tensor, float]:
     return torch.from_numpy(columns), float(cost[rows, columns].mean())
 
 
-def _whitening(codes: Tensor, width: int) -> tuple[Map, Map]:
+def whitening(codes: Tensor, width: int) -> tuple[Map, Map]:
     """To ``width`` numbers of variance 1 (float64), and back; all of them move as little as can be."""
     codes = codes.double()
     mean = codes.mean(0)
