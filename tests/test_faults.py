@@ -180,7 +180,7 @@ def test_an_instance_that_fails_stops_those_beside_it(tmp_path, monkeypatch, cap
     assert len(list(tmp_path.glob("*/ended"))) == 3
 
 
-def test_forks_share_what_their_parent_holds_and_leave_none_behind():
+def test_forks_share_what_their_parent_holds_and_leave_none_behind(tmp_path):
     held = torch.arange(4, dtype=torch.float64)
     before = multiprocessing.active_children()
 
@@ -191,18 +191,35 @@ def test_forks_share_what_their_parent_holds_and_leave_none_behind():
             os.kill(os.getpid(), signal.SIGKILL)
         return {"power": held**number, "by": torch.tensor(os.getpid())}
 
-    results = dict(child_processes.in_forks(work, range(4), 2))
+    results = dict(child_processes.in_forks(work, range(4), 2, tmp_path))
     assert all(torch.equal(results[number]["power"], held**number) for number in range(4))
     assert os.getpid() not in [result["by"] for result in results.values()]
-    assert dict(child_processes.in_forks(work, range(2), 1))[1]["by"] == os.getpid()
+    assert dict(child_processes.in_forks(work, range(2), 1, tmp_path))[1]["by"] == os.getpid()
     for numbers, error in (((0, 4, 1), InputError), ((0, 5, 1), BrokenProcessPool)):
         with pytest.raises(error):
-            list(child_processes.in_forks(work, numbers, 2))
+            list(child_processes.in_forks(work, numbers, 2, tmp_path))
         assert multiprocessing.active_children() == before
-    unfinished = child_processes.in_forks(work, range(4), 2)
+    unfinished = child_processes.in_forks(work, range(4), 2, tmp_path)
     next(unfinished)
     unfinished.close()  # as where the script is stopped
     assert multiprocessing.active_children() == before
+
+
+def test_forks_that_are_killed_while_they_answer_do_not_hang(tmp_path):
+    def late(*_: object) -> None:
+        raise TimeoutError("forks are waited for that were killed")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    try:
+        for _ in range(3):
+            answers = child_processes.in_forks(lambda number: {"large": torch.ones(4_000_000)}, range(6), 2, tmp_path)
+            next(answers)
+            answers.close()
+            assert not list(tmp_path.iterdir())
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_checkpoint_minutes(monkeypatch):

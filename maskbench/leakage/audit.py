@@ -349,7 +349,7 @@ def attack_all(
         order = missing
         if settings.jobs > 1:  # what takes long would run alone if it came last
             order = sorted(missing, key=lambda number: -steps[number].seconds)
-        for number, result in in_forks(make, order, settings.jobs):
+        for number, result in in_forks(make, order, settings.jobs, settings.output_dir):
             ledger.add(runs[number], result)
             results[number] = result
             progress.update()

@@ -5,6 +5,7 @@ import multiprocessing
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.connection import wait
@@ -90,7 +91,7 @@ def _child(work: Callable[..., None], call: tuple, lock: object) -> None:
 
 
 def in_forks(
-    work: Callable[[int], dict[str, Tensor]], numbers: Sequence[int], jobs: int
+    work: Callable[[int], dict[str, Tensor]], numbers: Sequence[int], jobs: int, folder: Path
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """``work(number)`` for each, in ``jobs`` forks of this process with one thread each; with one job in itself.
 
@@ -99,6 +100,7 @@ def in_forks(
     Args:
         work: anything that can be called: it is inherited, not sent.
         numbers: are begun in this order.
+        folder: where forks put results, each until it is yielded, in a folder of their own.
 
     Yields:
         A number and its result, in the order in which they are finished.
@@ -110,25 +112,31 @@ def in_forks(
     if jobs == 1:
         yield from ((number, work(number)) for number in numbers)
         return
-    _inherited = work
     others = multiprocessing.active_children()
+    own_folder = tempfile.TemporaryDirectory(dir=folder)
+    _inherited = work, Path(own_folder.name)
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), _begin_fork)
     try:
         with system.children_deaf_to_ctrl_c():  # all are forked at the first call
             futures = {pool.submit(_call_inherited, number): number for number in numbers}
         for future in as_completed(futures):
-            yield futures[future], {name: torch.from_numpy(values) for name, values in future.result().items()}
+            path = future.result()
+            with np.load(path) as found:
+                result = {name: torch.from_numpy(values) for name, values in found.items()}
+            path.unlink()
+            yield futures[future], result
     except BaseException:
         for fork in multiprocessing.active_children():
             if fork not in others:
                 fork.kill()
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
         _inherited = None
+        pool.shutdown(cancel_futures=True)
+        own_folder.cleanup()
 
 
-_inherited: Callable[[int], dict[str, Tensor]] | None = None
+_inherited: tuple[Callable[[int], dict[str, Tensor]], Path] | None = None  # the work, and where its results go
 
 
 def _begin_fork() -> None:
@@ -138,5 +146,9 @@ def _begin_fork() -> None:
     tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)  # bars of several would overwrite each other
 
 
-def _call_inherited(number: int) -> dict[str, np.ndarray]:
-    return {name: values.numpy() for name, values in _inherited(number).items()}  # tensors would need shared memory
+def _call_inherited(number: int) -> Path:
+    """The file of the result. If a fork were killed while it sent a large one, its parent would wait for the rest."""
+    work, folder = _inherited
+    path = folder / f"{number}.npz"
+    np.savez(path, **{name: values.numpy() for name, values in work(number).items()})
+    return path
