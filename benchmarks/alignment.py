@@ -1,6 +1,6 @@
 """Can codes be turned into the attacker's own without a pair, and without the images behind them?
 
-    python benchmarks/alignment.py           # instances 0 and 1 of runs/aae, a quarter of an hour on one core
+    python benchmarks/alignment.py           # instances 0 and 1 of runs/aae, 20 minutes on one core
     python benchmarks/alignment.py --save    # also results/alignment.csv
 
 Of each way stands the mean cosine of turned masks with the attacker's own codes of the same images, Gaussian parts
@@ -15,11 +15,12 @@ from their means:
   all pairs     likewise, with the images that are judged
 
 Masks are of the 10,000 validation images of CIFAR-10, own codes of all public images. Planted codes lie on a curved
-surface, and are turned at random: there each way can be seen to work, or not.
+surface, and are turned at random: there each way can be seen to work, or not. The adversary, which takes minutes, is
+left out where the instances are swapped and where masks are in noise.
 """
 
+import functools
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import common
@@ -33,10 +34,16 @@ from maskbench.leakage.attacks.alignment import procrustes, turned_by_transport,
 from maskbench.leakage.audit import load_instances
 from maskbench.leakage.knowledge import Map, batched
 from maskbench.leakage.world import reading
+from maskbench.masking import MaskingMethod
+from maskbench.masking.noise import clipped
 from maskbench.runtime import command_line
 from maskbench.storage import tables
 
-JUDGED = 1000
+Codes = tuple[Tensor, Tensor, Tensor]
+
+JUDGED, PAIRS = 1000, 500
+KEPT = 0.85  # of masks in noise
+WAYS = ("as they are", "statistics", "adversary", "transport", f"{PAIRS} pairs", "all pairs")
 PUBLIC = 10_000  # planted codes on each side
 PLANTED = 24  # numbers of a planted code
 # of the adversary
@@ -79,7 +86,7 @@ def adversarial(codes: Tensor, own: Tensor) -> Map:
     return lambda z: own_colour(whiten(z) @ (left @ right)).to(z)
 
 
-def planted() -> tuple[Tensor, Tensor, Tensor]:
+def planted() -> Codes:
     """Codes, own codes of others, and own codes of the first ones."""
     generator = torch.Generator().manual_seed(0)
     inner, outer = 0.75 * torch.randn(4, 64, generator=generator), torch.randn(64, PLANTED, generator=generator) / 8
@@ -93,14 +100,40 @@ def planted() -> tuple[Tensor, Tensor, Tensor]:
     return true @ turn, drawn(), true
 
 
-def masks(models: Path, data_dir: Path) -> tuple[Tensor, Tensor, Tensor]:
-    """Masks of the validation images, own codes of all public images, and own codes of the validation images."""
-    owner, another, attacker = load_instances(models / "0", models / "1")
-    images = datasets.load("cifar10", data_dir, owner.image_size)
-    public, seen = (to_float(images.images[rows]) for rows in datasets.autoencoder_split(images, None))
-    encode, width = reading(another, another), owner.widths[0]
-    codes = batched(reading(owner, attacker), seen), batched(encode, public), batched(encode, seen)
-    return tuple(each[:, :width] for each in codes)
+def masks(
+    owner: MaskingMethod, another: MaskingMethod, reader: MaskingMethod, public: Tensor, seen: Tensor, kept: float = 1.0
+) -> Codes:
+    """Masks of the validation images, own codes of all public images, and own codes of the validation images.
+
+    Gaussian parts, as the audit's attacker reads them.
+    """
+    if kept < 1:
+        encode, own_encode = (functools.partial(clipped, method) for method in (owner, another))
+    else:
+        encode, own_encode = reading(owner, reader), reading(another, another)
+    width = owner.widths[0]
+    codes, own, true = (
+        batched(way, images)[:, :width] for way, images in ((encode, seen), (own_encode, public), (own_encode, seen))
+    )
+    if kept < 1:
+        noise = torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
+        codes = kept * codes + (1 - kept**2) ** 0.5 * noise
+    return codes, own, true
+
+
+def turned(way: str, codes: Tensor, own: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes as a way turns them, and what they should be."""
+    if way == "as they are":
+        return codes, true
+    if way == "statistics":
+        return unpaired(codes, own)(codes), true
+    if way == "adversary":
+        return adversarial(codes, own)(codes), true
+    if way == "transport":
+        turn, own_turn = turned_by_transport(codes, own)
+        return turn(codes), own_turn(true)
+    some = slice(-PAIRS, None) if way == f"{PAIRS} pairs" else slice(None)
+    return procrustes(codes[some], true[some], codes.mean(0), true.mean(0))(codes), true
 
 
 @torch.no_grad()
@@ -111,27 +144,25 @@ def main() -> None:
     parser.add_argument("--data-dir", type=command_line.path, default=Path("data"), help="where the images are")
     args = parser.parse_args()
     torch.set_flush_denormal(True)
+    owner, another, reader = load_instances(args.models / "0", args.models / "1")
+    images = datasets.load("cifar10", args.data_dir, owner.image_size)
+    public, seen = (to_float(images.images[rows]) for rows in datasets.autoencoder_split(images, None))
+    quick = [way for way in WAYS if way != "adversary"]
+    sets = (
+        ("planted", WAYS, planted),
+        ("masks", WAYS, lambda: masks(owner, another, reader, public, seen)),
+        ("masks, instances swapped", quick, lambda: masks(another, owner, reader, public, seen)),
+        (f"masks in noise of {KEPT}", quick, lambda: masks(owner, another, reader, public, seen, KEPT)),
+    )
     rows = []
     print("\n".join([*common.header(torch.device("cpu")), "", tables.markdown(COLUMNS, [])]), end="", flush=True)
-    for name, (codes, own, true) in (("planted", planted()), ("masks", masks(args.models, args.data_dir))):
-        means = codes.mean(0), true.mean(0)
-        white = whitening(own, own.shape[1])[0](true).float()
-        ways: dict[str, Callable[[], Tensor]] = {
-            "as they are": lambda codes=codes: codes,
-            "statistics": lambda codes=codes, own=own: unpaired(codes, own)(codes),
-            "adversary": lambda codes=codes, own=own: adversarial(codes, own)(codes),
-            "transport": lambda codes=codes, own=own: turned_by_transport(codes, own)[0],
-            "500 pairs": lambda codes=codes, true=true, means=means: procrustes(codes[-500:], true[-500:], *means)(
-                codes
-            ),
-            "all pairs": lambda codes=codes, true=true, means=means: procrustes(codes, true, *means)(codes),
-        }
-        for way, make in ways.items():
+    for name, ways, make in sets:
+        codes = make()
+        for way in ways:
             begin = time.perf_counter()
-            turned = make()
+            found, wanted = turned(way, *codes)
             seconds = time.perf_counter() - begin
-            wanted = white if way == "transport" else true
-            cosines = F.cosine_similarity(turned - turned.mean(0), wanted - wanted.mean(0))
+            cosines = F.cosine_similarity(found - found.mean(0), wanted - wanted.mean(0))
             rows.append([name, way, cosines[:JUDGED].mean().item(), seconds])
             print(tables.markdown_line([name, way, *(f"{number:.3f}" for number in rows[-1][2:])]), flush=True)
     if args.save:

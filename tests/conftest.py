@@ -240,8 +240,8 @@ def hasty_attackers(monkeypatch):
     monkeypatch.setattr(scores, "RESAMPLES", 30)
     monkeypatch.setattr(gromov_wasserstein, "TRIES", gromov_wasserstein.TRIES[:1])
     monkeypatch.setattr(gromov_wasserstein, "AVERAGED", 2)
-    monkeypatch.setattr(alignment, "_MOST_TURNS", 2)
-    monkeypatch.setattr(alignment, "_LAST_TURNS", 2)
+    for stages in ("_STAGES", "_STAGES_FROM_PAIRS"):
+        monkeypatch.setattr(alignment, stages, ((2, 2000, 3.0),))
     monkeypatch.setattr(decoders, "FEWEST", 10)
     monkeypatch.setattr(decoders, "EPOCHS", (1, 1))
     monkeypatch.setattr(decoders, "FINE", 200)

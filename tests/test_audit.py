@@ -24,11 +24,12 @@ from maskbench.models import Decoder, Encoder, checkpoints
 from maskbench.storage.ledger import Ledger
 
 ATTACKS = {
-    *("mismatched-decoder", "ridge", "procrustes", "latent-ridge", "pseudo-pairs", "unpaired", "inverse-decoder"),
-    *("scratch-decoder", "gradient-inversion", "membership", "unpaired-by-transport"),
-    *("re-identification", "re-identification-by-transport", "linkage", "linkage-by-transport", "linkage-among-all"),
+    *("mismatched-decoder", "ridge", "procrustes", "latent-ridge", "unpaired", "inverse-decoder"),
+    *("scratch-decoder", "gradient-inversion", "membership", "ssim-guessed-pairs"),
+    *("re-identification", "re-identification-by-transport", "re-identification-by-alignment"),
+    *("linkage", "linkage-by-transport", "linkage-by-alignment", "linkage-among-all"),
     *("two-releases", "two-releases-by-transport", "retrieval", "perceptual-decoder", "ssim-decoder"),
-    *("ssim-pseudo-pairs", "ssim-scratch-decoder", "key-by-categories", "ssim-key-by-categories", "ssim-procrustes"),
+    *("ssim-scratch-decoder", "key-by-categories", "ssim-key-by-categories", "ssim-procrustes"),
     *plan.ANCHORS,
     *(control.name for kind, control in CONTROLS.items() if kind is not scores.ATTRIBUTE),  # CIFAR-100 alone
 }

@@ -168,6 +168,16 @@ def test_what_is_linked_in_another_set_stands_beside(folder, monkeypatch):
     assert "cifar10" not in rows[2][4]  # not measured there
 
 
+def test_more_candidates_than_masks_are_spoken_of(folder, monkeypatch):
+    write_table(folder)
+    assert "More candidates than masks were not tried." in Reader(written(folder, Release())).text
+    among_all = ("cifar10", "masks-only", "linkage-among-all", 0, 0.55, 0.5)
+    monkeypatch.setitem(globals(), "ATTACKS", [*ATTACKS, among_all])
+    write_table(folder)
+    text = Reader(written(folder, Release())).text
+    assert "With other photographs of all validation images of cifar10, 0.550 (0.540 to 0.560) of the masks" in text
+
+
 def test_what_was_not_measured_passes_no_threshold(folder):
     write_table(folder, without="attribute")
     page = Reader(written(folder, Release(most_inferred=0.9)))

@@ -243,6 +243,7 @@ def test_candidates_are_for_re_identification_and_every_attack_has_an_oracle_of_
         for attack in (attack for attack in plan.ATTACKS if attack.threat == threat):
             knowledge = audit.given(shared, attack, world, victim)
             of_images = {scores.REIDENTIFICATION: world.candidates, scores.LINKAGE: world.other_photographs}
+            of_images[scores.CROWD] = world.crowd
             assert knowledge.candidates is of_images.get(attack.kind)
             if threat == "oracle":
                 assert len(knowledge.oracle.ask(knowledge.public.some[:10])) == 10  # none is spent before

@@ -96,9 +96,14 @@ class Instance:
         return self.in_noise(self.expected)
 
     @functools.cached_property
+    def every_expected(self) -> Tensor:
+        """Of all public images, without noise."""
+        return batched(self.encode, to_float(self.public.images))
+
+    @functools.cached_property
     def every_code(self) -> Tensor:
         """Of all public images, in noise."""
-        return self.in_noise(batched(self.encode, to_float(self.public.images)))
+        return self.in_noise(self.every_expected)
 
     def in_noise(self, codes: Tensor) -> Tensor:
         """Codes as they would be released, with noise of the attacker's own."""

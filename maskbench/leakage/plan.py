@@ -116,7 +116,9 @@ ANCHORS = ("mean-image", "label-mean-image", "nearest-public-image", "matched-de
 ATTACKS = (
     Attack("mismatched-decoder", RECONSTRUCTION, "masks-only", decoders.mismatched, pairs=none),
     Attack("unpaired", RECONSTRUCTION, "masks-only", alignment.own_by_statistics, hidden, pairs=none),
-    Attack("unpaired-by-transport", RECONSTRUCTION, "masks-only", alignment.own_by_transport, hidden, pairs=none),
+    Attack(
+        "ssim-guessed-pairs", RECONSTRUCTION, "masks-only", alignment.similar_from_guessed_pairs, hidden, pairs=none
+    ),
     Attack("re-identification", REIDENTIFICATION, "masks-only", reidentification.from_masks, hidden, pairs=none),
     Attack("re-identification", REIDENTIFICATION, "masks-only", reidentification.from_raw, raw, pairs=none),
     Attack(
@@ -127,17 +129,27 @@ ATTACKS = (
         hidden,
         pairs=none,
     ),
+    Attack(
+        "re-identification-by-alignment",
+        REIDENTIFICATION,
+        "masks-only",
+        reidentification.from_masks_by_alignment,
+        hidden,
+        pairs=none,
+    ),
     Attack("linkage", LINKAGE, "masks-only", reidentification.from_masks, hidden, pairs=none),
     Attack("linkage-by-transport", LINKAGE, "masks-only", reidentification.from_masks_by_transport, hidden, pairs=none),
+    Attack("linkage-by-alignment", LINKAGE, "masks-only", reidentification.from_masks_by_alignment, hidden, pairs=none),
+    Attack("linkage-among-all", CROWD, "masks-only", reidentification.from_masks_by_alignment, hidden, pairs=none),
     Attack("ridge", RECONSTRUCTION, "known-pairs", ridge.pixels_from_pairs),
     Attack("procrustes", RECONSTRUCTION, "known-pairs", alignment.own_from_pairs, hidden),
     Attack("latent-ridge", RECONSTRUCTION, "known-pairs", ridge.latent_from_pairs, hidden),
-    Attack("pseudo-pairs", RECONSTRUCTION, "known-pairs", ridge.latent_from_pseudo_pairs, hidden, many),
     Attack("inverse-decoder", RECONSTRUCTION, "known-pairs", decoders.inverse_from_pairs, hidden),
     Attack("scratch-decoder", RECONSTRUCTION, "known-pairs", decoders.scratch_from_pairs, hidden, many_or_all),
     Attack("perceptual-decoder", RECONSTRUCTION, "known-pairs", decoders.perceptual_from_pairs, trained, many_or_all),
-    Attack("ssim-decoder", RECONSTRUCTION, "known-pairs", decoders.similar_from_pairs, hidden, many),
-    Attack("ssim-pseudo-pairs", RECONSTRUCTION, "known-pairs", decoders.similar_from_pseudo_pairs, hidden, many),
+    Attack(
+        "ssim-guessed-pairs", RECONSTRUCTION, "known-pairs", alignment.similar_from_guessed_pairs, hidden, many_or_all
+    ),
     Attack(
         "ssim-scratch-decoder", RECONSTRUCTION, "known-pairs", decoders.similar_scratch_from_pairs, hidden, most_of_many
     ),
@@ -232,7 +244,7 @@ SLOW = {
     "scratch-decoder": 80,
     "perceptual-decoder": 45,
     "two-releases": 40,
-    "unpaired-by-transport": 110,
+    "ssim-guessed-pairs": 130,
     "unpaired": 38,
     "re-identification-by-transport": 20,
     "linkage-by-transport": 20,

@@ -316,10 +316,13 @@ def assumptions(table: Table, terms: Release, released: Released, candidates: in
     most = tried(table, "known-pairs", table.all_pairs[-1])
     more = f"With {most:,}{each}: {found(WITHOUT_ENCODER, most, *three)}." if most > known else "More were not tried."
     yield f"No more than {known:,} images{each} behind masks are known.", more
-    yield (
-        f"Each of {candidates:,} candidates is behind one of as many masks.",
-        "Without known pairs or the encoder, more candidates than masks were not tried.",
-    )
+    first = table.sets[0]
+    crowd = table.chosen(scores.CROWD, mask, known, images=first)
+    among = "More candidates than masks were not tried."
+    if crowd:
+        share = with_interval(crowd[scores.CROWD.main])
+        among = f"With other photographs of all validation images of {first}, {share} of the masks are named."
+    yield f"Each of {candidates:,} candidates is behind one of as many masks.", among
     yield "Labels are not used to tell images apart.", "Who uses them has fewer candidates: those of the same label."
     if released.views > 1:
         yield "Each figure is of one mask of an image.", "Who takes its copies together may find more."

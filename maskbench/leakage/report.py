@@ -261,7 +261,7 @@ def page(table: Table, frontier: list[Row], candidates: int, gaussian_dim: int, 
     lines.append(
         "Under `oracle`, up to 1,000 queries are mixtures of principal components, and the way back is a Wiener "
         "filter after a ridge regression of the answers on the queries; more are photographs, with ridge regression "
-        "from masks to images. Re-identification supposes that each of the candidates is behind one of the masks.\n"
+        "from masks to images. Re-identification by transport supposes that each of the candidates is behind a mask.\n"
     )
     for images in table.sets:
         lines += [f"## SSIM of reconstructions: {images}\n", reconstruction_table(table, images)]

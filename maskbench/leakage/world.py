@@ -124,7 +124,7 @@ class World:
         """Of each judged image the public image that is nearest to it, pixel by pixel: ``[N, 3, S, S]`` by set."""
         public = self.images.public
         return {
-            name: to_float(public[retrieval.nearest(images.flatten(1), public.flatten(1))])
+            name: to_float(public[retrieval.nearest(images.flatten(1), public.flatten(1))[:, 0]])
             for name, images in self.judged.items()
         }
 

@@ -1,7 +1,8 @@
-"""Turning the owner's codes into the attacker's own, so that the attacker's decoder rebuilds them."""
+"""Turning the owner's codes into the attacker's own: the attacker's decoder rebuilds them then, and links are seen."""
 
 import functools
-from dataclasses import replace
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from maskbench.leakage.attacks.gromov_wasserstein import densest_matched, doubly
 from maskbench.leakage.knowledge import MOST_PAIRS, Instance, Knowledge, Map, Pairs, batched
 
 _ROUNDS, _BATCH = 10, 1000  # of Wasserstein-Procrustes
-# of turned_by_transport: codes of each side in a turn, and at the end; their inverse temperature; turns at most, and at
-# the end; turns that are compared
-_TURNED, _SHARP, _MOST_TURNS, _LAST_TURNS, _WINDOW = (3000, 4000), 4.0, 300, 12, 15
+# of turned_by_transport: turns, codes of each side in a turn, the plan's inverse temperature; without pairs, from them
+_STAGES = (400, 2000, 3.0), (200, 3300, 4.0), (12, 4000, 2.0)
+_STAGES_FROM_PAIRS = (20, 3300, 4.0), (12, 4000, 2.0)
+_GUESSES = 4  # images for each mask
 _PARTNERS, _THIRD = 128, 10_000  # axes and images that third moments are taken of
 
 
@@ -84,48 +86,60 @@ def unpaired(codes: Tensor, own_codes: Tensor) -> Map:
     return lambda codes: own_colour(whiten(codes) @ rotation).to(codes)
 
 
-def turned_by_transport(codes: Tensor, own_codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes ``[N, D]`` turned onto own ones ``[M, D]`` of other images: directions of both, float32.
+def turned_by_transport(
+    codes: Tensor, own_codes: Tensor, known: tuple[Tensor, Tensor] | None = None
+) -> tuple[Map, Map]:
+    """Maps of codes ``[N, D]`` and own ones ``[M, E]``, of other images, to directions that can be compared, float32.
 
-    Threat model: masks only, as for :func:`unpaired`, but for codes that no statistics line up. Both sets are whitened,
-    and only directions count. The rotation begins with the crowds that Gromov-Wasserstein transport matches. Then a
+    Threat models: known pairs, and masks only: as :func:`unpaired`, for codes that no statistics line up. Both sets
+    are whitened, and only directions count. Without pairs, the rotation begins with the crowds that Gromov-Wasserstein
+    transport matches; with codes and own codes of ``known`` pairs, ``[k, D]`` and ``[k, E]``, with Procrustes. Then a
     soft transport plan between some codes of both, and Procrustes, take turns (Wasserstein-Procrustes: Grave, Joulin
-    and Berthet, AISTATS 2019). Each time they are other codes: a plan between the same ones would confirm itself. A
-    sharp plan finds the way, a softer and larger one is the more exact at its end.
+    and Berthet, AISTATS 2019). A plan between the codes of the last turn would confirm itself, so the batches of
+    one pass share none. Large batches would stay where they begin; once the way is found they take fewer turns. A
+    softer plan is the more exact at the end.
     """
     width = min(codes.shape[1], own_codes.shape[1])
-    x, y = (F.normalize(whitening(z, width)[0](z).float()) for z in (codes, own_codes))
-    x, y = x - x.mean(0), y - y.mean(0)
-    rows, own_rows, shares = densest_matched(x, y)
-    rotation = _procrustes_of_plan(x[rows], y[own_rows], shares)
+    direct, own_direct = (_directions(z, width) for z in (codes, own_codes))
+    x, y = direct(codes), own_direct(own_codes)
+    told = torch.zeros(width, width) if known is None else direct(known[0]).T @ own_direct(known[1])
     generator = torch.Generator().manual_seed(0)
 
-    def turned_on(rotation: Tensor, most: int, sharpness: float) -> tuple[Tensor, float]:
-        """The next rotation, by as many codes as there are or ``most``; the mean cosine of what the plan pairs."""
-        count = min(most, len(x), len(y))
-        mine, his = (z[torch.randperm(len(z), generator=generator)[:count]] for z in (x, y))
-        cosines = mine @ rotation @ his.T
-        plan = doubly_stochastic(sharpness * cosines / cosines.std().clamp_min(1e-12), 2).exp()
-        return _procrustes_of_plan(mine, his, plan), float((plan * cosines).sum() / count)
-
-    fits: list[float] = []
-    while len(fits) < _MOST_TURNS and not _settled(fits):
-        rotation, fit = turned_on(rotation, _TURNED[0], _SHARP)
-        fits.append(fit)
-    for _ in range(_LAST_TURNS):
-        rotation, _ = turned_on(rotation, _TURNED[1], _SHARP / 2)
-    return x @ rotation, y
+    if known is None:
+        rows, own_rows, shares = densest_matched(x, y)
+        rotation = _nearest_rotation(_paired(x[rows], y[own_rows], shares))
+    else:
+        rotation = _nearest_rotation(told)
+    for turns, most, sharpness in _STAGES if known is None else _STAGES_FROM_PAIRS:
+        batches = (_batches(z, min(most, len(x), len(y)), generator) for z in (x, y))
+        for mine, his in itertools.islice(zip(*batches, strict=True), turns):
+            cosines = mine @ rotation @ his.T
+            plan = doubly_stochastic(sharpness * cosines / cosines.std().clamp_min(1e-12), 2).exp()
+            rotation = _nearest_rotation(_paired(mine, his, plan) + told)
+    return lambda codes: direct(codes) @ rotation, own_direct
 
 
-def _settled(fits: list[float]) -> bool:
-    """Whether the fit has risen as it does where two sets come to lie on each other, and rises no more."""
-    before, now = (sum(some) / _WINDOW for some in (fits[-2 * _WINDOW : -_WINDOW], fits[-_WINDOW:]))
-    return len(fits) >= 2 * _WINDOW and 1.15 * fits[0] < now < 1.005 * before
+def _batches(codes: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Codes of ``[N, D]`` at random, ``[size, D]`` at a time, without end; those of one pass share none."""
+    while True:
+        yield from codes[torch.randperm(len(codes), generator=generator)[: len(codes) // size * size]].split(size)
 
 
-def _procrustes_of_plan(codes: Tensor, others: Tensor, shares: Tensor) -> Tensor:
-    """The rotation ``[D, D]`` that takes codes to what a plan ``[N, M]`` gives them of the others."""
-    left, _, right = torch.linalg.svd((codes - codes.mean(0)).T @ shares @ (others - others.mean(0)))
+def _directions(codes: Tensor, width: int) -> Map:
+    """The map of codes to directions of white ones, from their mean: float32 ``[N, D]``, fitted to ``codes``."""
+    whiten, _ = whitening(codes, width)
+    mean = F.normalize(whiten(codes).float()).mean(0)
+    return lambda codes: F.normalize(whiten(codes).float()) - mean
+
+
+def _paired(codes: Tensor, others: Tensor, shares: Tensor) -> Tensor:
+    """Covariance ``[D, D]`` of codes and what a plan ``[N, M]`` gives them of the others, times N."""
+    return (codes - codes.mean(0)).T @ shares @ (others - others.mean(0))
+
+
+def _nearest_rotation(covariance: Tensor) -> Tensor:
+    """Procrustes: the rotation ``[D, D]`` of the best fit, given a covariance."""
+    left, _, right = torch.linalg.svd(covariance)
     return left @ right
 
 
@@ -237,7 +251,7 @@ def whitening(codes: Tensor, width: int) -> tuple[Map, Map]:
     mean = codes.mean(0)
     values, axes = torch.linalg.eigh((codes - mean).T.cov(correction=0))
     values, axes = values[-width:], axes[:, -width:]
-    scale = values.clamp_min(1e-6 * values[-1]).sqrt()
+    scale = values.clamp_min(1e-6 * values[-1]).sqrt().clamp_min(1e-30)  # codes may all be the same
     # turned back to where it came from, so that axes keep their meaning; a narrower set keeps its principal axes
     back = axes.T if width == codes.shape[1] else torch.eye(width, dtype=torch.float64)
     forward, backward = (axes / scale) @ back, back.T @ (axes * scale).T
@@ -248,6 +262,20 @@ def whitening(codes: Tensor, width: int) -> tuple[Map, Map]:
 def by_statistics(collection: Tensor, instance: Instance) -> Map:
     """The owner's codes to those of an instance that the attacker has, without a pair."""
     return unpaired(collection, instance.every_code)
+
+
+@functools.lru_cache(maxsize=1)
+def by_transport(collection: Tensor, own: Instance, pairs: Pairs | None) -> tuple[Map, Map]:
+    """Maps of the owner's codes and of the attacker's own to what can be compared, without a pair or beside known ones.
+
+    Only Gaussian parts count. The attacker's own codes are without noise, also where the owner's are in noise: crowds
+    are seen better.
+    """
+    count = categories_in(collection)
+    width, own_width = (z.shape[1] - count for z in (collection, own.every_expected))
+    known = None if pairs is None else (pairs.codes[:, :width], ridge.own_codes(own, pairs)[:, :own_width])
+    turn, own_turn = turned_by_transport(collection[:MOST_PAIRS, :width], own.every_expected[:, :own_width], known)
+    return lambda codes: turn(codes[:, :width]), lambda codes: own_turn(codes[:, :own_width])
 
 
 @functools.lru_cache(maxsize=1)
@@ -270,22 +298,36 @@ def own_by_statistics(knowledge: Knowledge) -> dict[str, Tensor]:
     return _through(knowledge, align, decode)
 
 
-def guessed_pairs(collection: Tensor, own: Instance) -> Pairs:
-    """Each mask of the collection, and the public image whose own code is nearest to it once it is turned.
+def guessed_pairs(collection: Tensor, own: Instance, pairs: Pairs | None) -> tuple[Pairs, Tensor]:
+    """Each mask of the collection with each of the four public images whose own codes are nearest once it is turned.
 
-    That is not the true image. But it has in common with it what both encoders look at. Of a large collection the first
-    masks are taken.
+    These are not the true image. But they have in common with it what both encoders look at, and a decoder that learns
+    from several learns what they have in common with one another. Of a large collection the first masks are taken.
+    Known pairs help to turn, and stand behind the guessed ones.
+
+    Returns:
+        The pairs; the attacker's own codes of their images, without noise.
     """
+    turn, own_turn = by_transport(collection, own, pairs)
     collection = collection[:MOST_PAIRS]
-    codes, own_codes = (z[:, : z.shape[1] - categories_in(z)] for z in (collection, own.every_code))
-    turned, directions = turned_by_transport(codes, own_codes)
-    return Pairs(collection, to_float(own.public.images[retrieval.nearest(turned, directions)]))
+    nearest = retrieval.nearest(turn(collection), own_turn(own.every_expected), _GUESSES).flatten()
+    codes, images = collection.repeat_interleave(_GUESSES, 0), to_float(own.public.images[nearest])
+    if pairs is None:
+        return Pairs(codes, images), own.every_expected[nearest]
+    both = Pairs(torch.cat((codes, pairs.codes)), torch.cat((images, pairs.images)))
+    return both, torch.cat((own.every_expected[nearest], ridge.own_codes(own, pairs)))
 
 
-def own_by_transport(knowledge: Knowledge) -> dict[str, Tensor]:
-    """Masks only: a decoder that learns from :func:`guessed_pairs`, for SSIM. Images by set."""
-    pairs = guessed_pairs(knowledge.collection, knowledge.own)
-    return decoders.similar_from_pairs(replace(knowledge, pairs=pairs))
+def similar_from_guessed_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Masks only, known pairs: a decoder that learns from :func:`guessed_pairs`, for SSIM. Images by set.
+
+    What says when to stop is held out of the pairs, and nearly all of it is guessed, too.
+    """
+    own, mean = knowledge.own, knowledge.own.for_decoder(knowledge.own_mean)
+    pairs, own_codes = guessed_pairs(knowledge.collection, own, knowledge.pairs)
+    align = ridge.Ridge(pairs.codes, knowledge.mean).fit(own.for_decoder(own_codes), mean)
+    how = {"passes": decoders.FINE, "loss": decoders.dissimilarity}
+    return knowledge.decoded(decoders.inverse_decoder(pairs.codes, pairs.images, own.decode, align, **how))
 
 
 def own_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:

@@ -310,27 +310,10 @@ def perceptual_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
     return knowledge.decoded(perceptual_decoder(start, stolen.every_code, images, public.features))
 
 
-def similar_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
-    """Known pairs: as :func:`inverse_from_pairs`, for SSIM. Images by set."""
-    pairs, align = knowledge.pairs, ridge.to_own(knowledge)
-    return knowledge.decoded(
-        inverse_decoder(pairs.codes, pairs.images, knowledge.own.decode, align, passes=FINE, loss=dissimilarity)
-    )
-
-
 def similar_scratch_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     """Known pairs: as :func:`scratch_from_pairs`, trained on for SSIM. Images by set."""
     pairs = knowledge.pairs
     return knowledge.decoded(_tuned(scratch_of_pairs(pairs), pairs.codes, pairs.images, dissimilarity))
-
-
-def similar_from_pseudo_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
-    """Known pairs: as :func:`similar_from_pairs`, with :func:`ridge.pseudo_pairs`. Images by set."""
-    own = knowledge.own
-    pairs, align = ridge.pseudo_pairs(own, knowledge.pairs, knowledge.collection)
-    return knowledge.decoded(
-        inverse_decoder(pairs.codes, pairs.images, own.decode, align, passes=FINE, loss=dissimilarity)
-    )
 
 
 def similar_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -146,7 +147,7 @@ INVARIANT: tuple[Comparison, ...] = (
 
 
 def from_masks(knowledge: Knowledge) -> dict[str, Tensor]:
-    """Masks only: the candidates under the attacker's own instance, compared in all ways but transport."""
+    """Masks only: the candidates under the attacker's own instance, compared in all ways but the next two."""
     ways = [_as_they_are, _turned(knowledge, knowledge.own)]
     return _best(knowledge, knowledge.own, ways, [matched_in_turns])
 
@@ -162,6 +163,19 @@ def from_masks_by_transport(knowledge: Knowledge) -> dict[str, Tensor]:
         name: matched_by_transport(codes, batched(encode, knowledge.candidates[name]))
         for name, codes in knowledge.masks.items()
     }
+
+
+def from_masks_by_alignment(knowledge: Knowledge) -> dict[str, Tensor]:
+    """Masks only: the candidates under the attacker's own instance, onto whose codes of other images masks are turned.
+
+    The candidates take no part in that, so they may be any number, and others than the images behind the masks.
+    """
+    turn, own_turn = alignment.by_transport(knowledge.collection, knowledge.own, knowledge.pairs)
+    found = {}
+    for name, codes in knowledge.masks.items():
+        candidates = own_turn(batched(knowledge.own.encode, knowledge.candidates[name]))
+        found[name] = distances(F.normalize(turn(codes)), F.normalize(candidates))
+    return found
 
 
 def from_raw(knowledge: Knowledge) -> dict[str, Tensor]:

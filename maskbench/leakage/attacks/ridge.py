@@ -124,32 +124,6 @@ def latent_from_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
     return knowledge.decoded(lambda codes: decode(align(codes)))
 
 
-@functools.lru_cache(maxsize=1)
-def pseudo_pairs(own: Instance, pairs: Pairs, collection: Tensor) -> tuple[Pairs, nn.Linear]:
-    """The known pairs, and as many public images as decoders are fitted to, with codes as their owner might have made.
-
-    The known pairs tell what the owner's encoder would say of an image, by what the attacker's own says, and by how
-    much that misses left-out pairs. So public images get codes, with such a miss added to each, and join the pairs
-    (stochastic regression imputation: Little and Rubin, "Statistical analysis with missing data", 2002).
-
-    Returns:
-        The pairs; the ridge regression on them to what the decoder of the attacker's own instance takes.
-    """
-    known, mean, own_mean = own_codes(own, pairs), collection.mean(0), own.expected.mean(0)
-    regression = Ridge(known, own_mean)
-    missed = regression.left_out(pairs.codes, mean).float()
-    drawn = torch.randint(len(missed), (len(own.expected),), generator=torch.Generator().manual_seed(0))
-    codes = torch.cat((pairs.codes, regression.fit(pairs.codes, mean)(own.expected) + missed[drawn]))
-    align = Ridge(codes, mean).fit(own.for_decoder(torch.cat((known, own.expected))), own.for_decoder(own_mean))
-    return Pairs(codes, torch.cat((pairs.images, own.public.some))), align
-
-
-def latent_from_pseudo_pairs(knowledge: Knowledge) -> dict[str, Tensor]:
-    """Known pairs: as :func:`latent_from_pairs`, with :func:`pseudo_pairs`. Images by set."""
-    _, align = pseudo_pairs(knowledge.own, knowledge.pairs, knowledge.collection)
-    return knowledge.decoded(lambda codes: knowledge.own.decode(align(codes)))
-
-
 def pixels_from_stolen(knowledge: Knowledge) -> dict[str, Tensor]:
     """Stolen encoder: codes to pixels, by public images that the attacker masks. Images by set."""
     public = knowledge.public
