@@ -18,7 +18,7 @@ from maskbench.leakage import perceptual
 
 Map = Callable[[Tensor], Tensor]
 
-MOST_PAIRS = 10_000  # public images that an attacker learns from, and pairs of any kind
+MOST_PAIRS = 10_000  # known pairs, public images that linear maps are fitted to, and masks that pairs are guessed for
 COMPONENTS = 1000  # principal components of public images, at most
 
 
