@@ -115,10 +115,8 @@ def masks(
     codes, own, true = (
         batched(way, images)[:, :width] for way, images in ((encode, seen), (own_encode, public), (own_encode, seen))
     )
-    if kept < 1:
-        noise = torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
-        codes = kept * codes + (1 - kept**2) ** 0.5 * noise
-    return codes, own, true
+    noise = torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
+    return kept * codes + (1 - kept**2) ** 0.5 * noise, own, true
 
 
 def turned(way: str, codes: Tensor, own: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:

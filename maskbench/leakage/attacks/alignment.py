@@ -215,12 +215,10 @@ def unkeyed(codes: Tensor, own_codes: Tensor, rounds: int = 100) -> Map:
     matched = quadratic_assignment(graphs[1].numpy(), graphs[0].numpy(), options=options)
     order = torch.from_numpy(matched.col_ind).long()  # the partner of each own category
     onto_means = means[order].T @ (own_sizes[:, None] * own_means)
-    left, _, right = torch.linalg.svd(onto_means)
-    rotation = left @ right
+    rotation = _nearest_rotation(onto_means)
     for _ in range(rounds):
         fitted = torch.einsum("k,kij,jl,klm->im", own_sizes, spreads[order], rotation, own_spreads)
-        left, _, right = torch.linalg.svd(fitted + onto_means)
-        rotation = left @ right
+        rotation = _nearest_rotation(fitted + onto_means)
     return lambda z: torch.cat((z[:, :width] @ rotation.to(z), z[:, width:][:, order]), 1)
 
 

@@ -147,7 +147,7 @@ INVARIANT: tuple[Comparison, ...] = (
 
 
 def from_masks(knowledge: Knowledge) -> dict[str, Tensor]:
-    """Masks only: the candidates under the attacker's own instance, compared in all ways but the next two."""
+    """Masks only: candidates under the attacker's own instance, compared in all ways but transport and alignment."""
     ways = [_as_they_are, _turned(knowledge, knowledge.own)]
     return _best(knowledge, knowledge.own, ways, [matched_in_turns])
 
