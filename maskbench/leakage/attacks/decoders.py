@@ -20,10 +20,10 @@ from maskbench.leakage.perceptual import Features, distance
 from maskbench.models.sizes import depth, has_bfloat16
 
 FEWEST = 1000  # known pairs that a decoder is trained from scratch with
-PASSES, EPOCHS = 30_000, (10, 50)  # images that it sees in training, or more; how often each, at least and at most
+PASSES, EPOCHS = 100_000, (4, 30)  # images that it sees in training; how often each, at least and at most
 FINE = 20_000  # images that a decoder sees that is trained on for the eye or for SSIM, or all of them once
 PERCEPTUAL = 0.1  # weight of the perceptual distance beside the squared error
-INVERTED = 50  # masks of each set that gradient inversion attacks: it takes seconds an image
+INVERTED = 25  # masks of each set that gradient inversion attacks: it takes seconds an image
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # of pictures and the images they should be, [N, 3, S, S] twice
@@ -161,9 +161,9 @@ def perceptual_decoder(start: ScratchDecoder, codes: Tensor, images: Tensor, fea
     return _tuned(start, codes, images, loss)
 
 
-def _tuned(start: ScratchDecoder, codes: Tensor, images: Tensor, loss: Loss) -> ScratchDecoder:
-    """A :func:`scratch_decoder` of these pairs, trained on for another loss."""
-    return _trained(copy.deepcopy(start), codes, images, min(EPOCHS[1], max(1, FINE // len(codes))), 5e-4, loss)
+def _tuned(start: ScratchDecoder, codes: Tensor, images: Tensor, loss: Loss, least: int = 1) -> ScratchDecoder:
+    """A :func:`scratch_decoder` of these pairs, trained on for another loss; each pair ``least`` times or more."""
+    return _trained(copy.deepcopy(start), codes, images, min(EPOCHS[1], max(least, FINE // len(codes))), 5e-4, loss)
 
 
 def _without_held_out(codes: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,7 +261,8 @@ def scratch_of_stolen(stolen: Instance) -> ScratchDecoder:
 @functools.lru_cache(maxsize=1)
 def similar_of_stolen(stolen: Instance) -> Map:
     """As :func:`scratch_of_stolen`, trained on for SSIM: codes to images."""
-    return _tuned(scratch_of_stolen(stolen), stolen.every_code, to_float(stolen.public.images), dissimilarity)
+    images = to_float(stolen.public.images)
+    return _tuned(scratch_of_stolen(stolen), stolen.every_code, images, dissimilarity, least=2)
 
 
 def of_stolen(stolen: Instance, own: Instance) -> Map:
