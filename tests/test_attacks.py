@@ -216,7 +216,7 @@ def test_the_scratch_decoder_learns_what_a_linear_one_cannot_and_nothing_of_nois
         """Of ridge regression and of the decoder, in units of the mean image's."""
         known = slice(0, pairs)
         ridge = Ridge(codes[known], codes[known].mean(0)).fit(images[known].flatten(1), mean.flatten())
-        decode = scratch_decoder(codes[known], images[known])
+        decode = scratch_decoder(codes[known], images[known], epochs=10)
         rebuilt = [ridge(codes[secret]).view(-1, 3, SIZE, SIZE), decode(codes[secret])]
         of_mean = F.mse_loss(mean.expand(100, -1, -1, -1), images[secret])
         return tuple((F.mse_loss(some, images[secret]) / of_mean).item() for some in rebuilt)
@@ -232,7 +232,7 @@ def test_the_scratch_decoder_learns_what_a_linear_one_cannot_and_nothing_of_nois
 def test_the_scratch_decoder_is_the_same_each_time(generator):
     images, codes = natural(40, generator), torch.randn(40, 12, generator=generator)
     before = torch.get_rng_state()
-    first, second = (scratch_decoder(codes, images)(codes) for _ in range(2))
+    first, second = (scratch_decoder(codes, images, epochs=10)(codes) for _ in range(2))
     assert torch.equal(first, second) and torch.equal(torch.get_rng_state(), before)
     assert first.shape == images.shape and not first.requires_grad
 

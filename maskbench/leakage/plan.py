@@ -146,7 +146,7 @@ ATTACKS = (
     Attack("latent-ridge", RECONSTRUCTION, "known-pairs", ridge.latent_from_pairs, hidden),
     Attack("inverse-decoder", RECONSTRUCTION, "known-pairs", decoders.inverse_from_pairs, hidden),
     Attack("scratch-decoder", RECONSTRUCTION, "known-pairs", decoders.scratch_from_pairs, hidden, many_or_all),
-    Attack("perceptual-decoder", RECONSTRUCTION, "known-pairs", decoders.perceptual_from_pairs, trained, most_of_many),
+    Attack("perceptual-decoder", RECONSTRUCTION, "known-pairs", decoders.perceptual_from_pairs, trained, many_or_all),
     Attack(
         "ssim-guessed-pairs", RECONSTRUCTION, "known-pairs", alignment.similar_from_guessed_pairs, hidden, many_or_all
     ),

@@ -20,8 +20,9 @@ from maskbench.leakage.perceptual import Features, distance
 from maskbench.models.sizes import depth, has_bfloat16
 
 FEWEST = 1000  # known pairs that a decoder is trained from scratch with
-PASSES, EPOCHS = 100_000, (4, 30)  # images that it sees in training; how often each, at least and at most
-FINE = 20_000  # images that a decoder sees that is trained on for the eye or for SSIM, or all of them once
+PASSES, EPOCHS = 30_000, (10, 50)  # images that it sees in training, or more; how often each, at least and at most
+STOLEN_PASSES = 160_000  # of all public images, with a stolen encoder; of more of them it learns by heart
+FINE = 20_000  # images that a decoder sees that is trained on for the eye or for SSIM; or all of them once, or twice
 PERCEPTUAL = 0.1  # weight of the perceptual distance beside the squared error
 INVERTED = 25  # masks of each set that gradient inversion attacks: it takes seconds an image
 
@@ -130,7 +131,7 @@ class ScratchDecoder(nn.Module):
         return picture + correction.float()
 
 
-def scratch_decoder(codes: Tensor, images: Tensor) -> ScratchDecoder:
+def scratch_decoder(codes: Tensor, images: Tensor, epochs: int) -> ScratchDecoder:
     """A decoder trained from scratch on k pairs: codes ``[k, D]`` and images ``[k, 3, S, S]`` -> codes to images.
 
     Threat models: known pairs, stolen encoder. It needs no decoder of the attacker's own, and so fits codes of any kind
@@ -142,7 +143,7 @@ def scratch_decoder(codes: Tensor, images: Tensor) -> ScratchDecoder:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         model = ScratchDecoder(linear, codes, images.shape[-1]).to(memory_format=torch.channels_last)
-    return _trained(model, codes, images, min(EPOCHS[1], max(EPOCHS[0], PASSES // len(codes))), 2e-3, F.mse_loss)
+    return _trained(model, codes, images, epochs, 2e-3, F.mse_loss)
 
 
 def perceptual_decoder(start: ScratchDecoder, codes: Tensor, images: Tensor, features: Features) -> ScratchDecoder:
@@ -249,13 +250,15 @@ def inverse_of_stolen(stolen: Instance, own: Instance) -> Map:
 @functools.lru_cache(maxsize=1)
 def scratch_of_pairs(pairs: Pairs) -> ScratchDecoder:
     """A decoder trained from scratch on known pairs: codes to images."""
-    return scratch_decoder(pairs.codes, pairs.images)
+    epochs = min(EPOCHS[1], max(EPOCHS[0], PASSES // len(pairs.codes)))
+    return scratch_decoder(pairs.codes, pairs.images, epochs)
 
 
 @functools.lru_cache(maxsize=1)
 def scratch_of_stolen(stolen: Instance) -> ScratchDecoder:
     """A decoder of a stolen encoder, trained from scratch on all public images: codes to images."""
-    return scratch_decoder(stolen.every_code, to_float(stolen.public.images))
+    images = to_float(stolen.public.images)
+    return scratch_decoder(stolen.every_code, images, min(EPOCHS[1], max(1, STOLEN_PASSES // len(images))))
 
 
 @functools.lru_cache(maxsize=1)
