@@ -198,8 +198,8 @@ def instance_folders(args: argparse.Namespace) -> list[Path]:
     folders = folders[: args.instances]
     if len(folders) < 2:
         raise InputError(
-            f"--models {args.models} holds {len(folders)} trained autoencoder(s), cross-pairs need two or more: "
-            "train them with train_aae.py --instances 4"
+            f"--models {args.models} holds {len(folders)} trained autoencoder(s), two or more are needed: "
+            f"train them with train_aae.py --instances {2 if args.audit else 4}"
         )
     return folders
 

@@ -101,19 +101,19 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
             words += " of what the matching decoder shows"
         return f"{words} (SSIM {ssim:.2f})"
 
-    few, many = table.few, table.many
+    many, counts = table.many, sorted({table.few, table.many})  # few images leave one number of pairs
     said = [
         f"Pictures: the mean image, which needs no mask, has SSIM {nothing:.2f}, that of the true label {label:.2f}, "
         f"the public image most like the true one {look_alike:.2f}, and the owner's own decoder {everything:.2f}. "
         f"From the masks of the autoencoder, somebody with masks alone recovers {recovered(table.best('aae', 0))}; "
-        f"with {few:,} known pairs {recovered(table.best('aae', few))}; with {many:,} "
-        f"{recovered(table.best('aae', many))}; with the encoder {recovered(table.with_encoder('aae'))}."
+        + "".join(f"with {count:,} known pairs {recovered(table.best('aae', count))}; " for count in counts)
+        + f"with the encoder {recovered(table.with_encoder('aae'))}."
     ]
     if "oracle" in table.threats:
         said.append(
-            f"Who may have {few:,} images of their choice masked, mixtures or photographs, recovers "
-            f"{recovered(table.best('aae', few, CHOOSERS))}, with {many:,} "
-            f"{recovered(table.best('aae', many, CHOOSERS))}."
+            "Who may have images of their choice masked, mixtures or photographs, recovers "
+            + ", ".join(f"with {count:,} {recovered(table.best('aae', count, CHOOSERS))}" for count in counts)
+            + "."
         )
     said.append(
         f"Links: somebody who has {candidates:,} candidate images and trains an encoder of the same kind names the one "
@@ -295,7 +295,7 @@ def page(table: Table, frontier: list[Row], candidates: int, gaussian_dim: int, 
         "ranks, other photographs that are "
         f"told at a false positive rate of {scores.FALSE_POSITIVES} (`linked_at_fpr`), and 95% intervals "
         "over images: [audit.csv](audit.csv). Gradient inversion attacks the first "
-        f"{decoders.INVERTED} images of each set.\n"
+        f"{decoders.INVERTED} images of each set; of these, too, a quarter chooses.\n"
     )
     return "\n".join(lines)
 

@@ -58,12 +58,6 @@ def load(path: Path, flag: str = "--key", private: bool = True) -> bytes:
             content = file.read(_MOST)
     except FileNotFoundError:
         raise InputError(f"{path}: no such key; bring it, or make one with: python -m maskbench.key {path}") from None
-    mode = stat.S_IMODE(state.st_mode)
-    if private and mode & 0o077 and system.HAS_MODES and stat.S_ISREG(state.st_mode):
-        raise InputError(
-            f"{path}: others than you may read this key (mode {mode:04o}); chmod 600 it. Where that changes nothing (a "
-            f"mounted secret, exFAT, WSL), pass it by a pipe: cat {path} | python mask_dataset.py {flag} /dev/stdin"
-        )
     if not content and not stat.S_ISREG(state.st_mode):
         raise InputError(f"{path}: brings nothing; a pipe brings one key to one process: pass others as files")
     # of UTF-16 and UTF-32, what is left without the zeros and the mark at the start is ASCII
@@ -72,6 +66,12 @@ def load(path: Path, flag: str = "--key", private: bool = True) -> bytes:
         raise InputError(
             f"{path}: is not a key ({BITS // 4} hexadecimal digits), or was damaged; restore it from a copy: masks "
             "made with another key are not comparable with earlier ones"
+        )
+    mode = stat.S_IMODE(state.st_mode)
+    if private and mode & 0o077 and system.HAS_MODES and stat.S_ISREG(state.st_mode):
+        raise InputError(
+            f"{path}: others than you may read this key (mode {mode:04o}); chmod 600 it. Where that changes nothing (a "
+            f"mounted secret, exFAT, WSL), pass it by a pipe: cat {path} | python mask_dataset.py {flag} /dev/stdin"
         )
     return bytes.fromhex(digits)
 
