@@ -112,7 +112,7 @@ def verdict(table: Table, frontier: list[Row], candidates: int) -> str:
     if "oracle" in table.threats:
         said.append(
             "Who may have images of their choice masked, mixtures or photographs, recovers "
-            + ", ".join(f"with {count:,} {recovered(table.best('aae', count, CHOOSERS))}" for count in counts)
+            + ", ".join(f"{recovered(table.best('aae', count, CHOOSERS))} with {count:,}" for count in counts)
             + "."
         )
     said.append(
