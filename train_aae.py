@@ -29,7 +29,7 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -272,11 +272,29 @@ def whitened_pair(state: TrainingState, run: Run, seed: int, due: bool) -> tuple
         features, *pictures = features_and_pictures(encoder, statistics_images(run))
         if due:
             whiten(encoder, decoder, encoder.gaussian(features), seed)
-        pair = copy.deepcopy((encoder, decoder))
-        forget(pair[0].gaussian, features, *zip(pictures, FORGOTTEN, strict=True))
-        whiten(*pair, pair[0].gaussian(features), seed)
+        pair = forgetful_pair(encoder, decoder, features, pictures, FORGOTTEN, seed)
     encoder.train(), decoder.train()
     return pair
+
+
+def forgetful_pair(
+    encoder: Encoder,
+    decoder: Decoder,
+    features: Tensor,
+    pictures: Sequence[Tensor],
+    patterns: Sequence[int],
+    seed: int,
+) -> tuple[Encoder, Decoder]:
+    """Copies of networks in eval mode whose codes forgot, and are white.
+
+    Args:
+        features, pictures: see :func:`maskbench.models.features_and_pictures`.
+        patterns: how many of each kind of pictures to forget.
+    """
+    encoder, decoder = copy.deepcopy((encoder, decoder))
+    forget(encoder.gaussian, features, *zip(pictures, patterns, strict=True))
+    whiten(encoder, decoder, encoder.gaussian(features), seed)
+    return encoder, decoder
 
 
 def begin(run: Run, seed: int, fit: bool) -> TrainingState:

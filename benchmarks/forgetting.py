@@ -11,12 +11,10 @@ attacker is that of the audit, whatever the owner's encoder forgot. Columns:
   mlp_2, mlp_3, mlp_4                   accuracy of the MLP on CIFAR-100, ten draws that are not Table 1's
 """
 
-import copy
 from pathlib import Path
 
 import common
 import torch
-from torch import Tensor
 
 from classify import mean_accuracies
 from maskbench.data import datasets
@@ -30,10 +28,10 @@ from maskbench.leakage.threats import THREATS
 from maskbench.leakage.world import World
 from maskbench.masking import Autoencoder
 from maskbench.masking.shards import Shard, Work
-from maskbench.models import features_and_pictures, forget, whiten
+from maskbench.models import checkpoints, features_and_pictures
 from maskbench.runtime import command_line
 from maskbench.storage import pt, tables
-from train_aae import STATISTICS_IMAGES
+from train_aae import STATISTICS_IMAGES, forgetful_pair
 
 PATTERNS = ((0, 0), (5, 0), (7, 2), (8, 8))
 KNOWN = (("masks-only", 0), ("known-pairs", 1000), ("known-pairs", 10_000))
@@ -49,14 +47,6 @@ def patterns(text: str) -> tuple[int, int]:
     return light, contrast
 
 
-def forgetful(method: Autoencoder, features: Tensor, pictures: list[Tensor], *numbers: int) -> Autoencoder:
-    """A copy that forgot, as ``train_aae.py`` makes it."""
-    encoder, decoder = copy.deepcopy((method.encoder, method.decoder))
-    forget(encoder.gaussian, features, *zip(pictures, numbers, strict=True))
-    whiten(encoder, decoder, encoder.gaussian(features), 0)
-    return Autoencoder(encoder, pt.fingerprint(encoder.state_dict()), decoder)
-
-
 @torch.no_grad()
 def main() -> None:
     parser = common.parser(__doc__)
@@ -66,18 +56,18 @@ def main() -> None:
     parser.add_argument("--data-dir", type=command_line.path, default=Path("data"), help="where the images are")
     args = parser.parse_args()
     torch.set_flush_denormal(True)
-    folders = [args.models / number for number in "01"]
-    _, another, attacker = load_instances(*folders)
-    *_, in_training = load_instances(*reversed(folders))  # instance 0, as the attacker has instance 1
+    _, another, attacker = load_instances(args.models / "0", args.models / "1")
+    *remembering, _ = checkpoints.load_in_training(args.models / "0" / "checkpoint.pt")
     settings = Settings("cifar10", "cifar100", None, 0, args.models, (), args.data_dir, 0, False)
     images, private = load_images(settings, another.image_size, sum(another.widths))
     work = (private, *datasets.labelled_split(private, None))
     some = [to_float(images.public[rows]) for rows in torch.arange(STATISTICS_IMAGES["invariant"]).split(500)]
-    features, *pictures = features_and_pictures(in_training.encoder, some)
+    features, *pictures = features_and_pictures(remembering[0], some)
     rows = []
     print("\n".join([*common.header(torch.device("cpu")), "", tables.markdown(COLUMNS, [])]), end="", flush=True)
     for light, contrast in args.patterns:
-        owner = forgetful(in_training, features, pictures, light, contrast)
+        encoder, decoder = forgetful_pair(*remembering, features, pictures, (light, contrast), seed=0)
+        owner = Autoencoder(encoder, pt.fingerprint(encoder.state_dict()), decoder)
         world = World(images, owner, another, attacker, bytes(32), 0)
         victim, judged = world.victim("aae"), ~scores.chooses(len(world.judged[world.first]))
         ssim = []

@@ -164,7 +164,12 @@ def perceptual_decoder(start: ScratchDecoder, codes: Tensor, images: Tensor, fea
 
 def _tuned(start: ScratchDecoder, codes: Tensor, images: Tensor, loss: Loss, least: int = 1) -> ScratchDecoder:
     """A :func:`scratch_decoder` of these pairs, trained on for another loss; each pair ``least`` times or more."""
-    return _trained(copy.deepcopy(start), codes, images, min(EPOCHS[1], max(least, FINE // len(codes))), 5e-4, loss)
+    return _trained(copy.deepcopy(start), codes, images, _epochs(FINE, len(codes), least), 5e-4, loss)
+
+
+def _epochs(passes: int, images: int, least: int = 1) -> int:
+    """How often each of so many images is seen, for so many passes in all, or ``least`` times; never too often."""
+    return min(EPOCHS[1], max(least, passes // images))
 
 
 def _without_held_out(codes: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -250,15 +255,14 @@ def inverse_of_stolen(stolen: Instance, own: Instance) -> Map:
 @functools.lru_cache(maxsize=1)
 def scratch_of_pairs(pairs: Pairs) -> ScratchDecoder:
     """A decoder trained from scratch on known pairs: codes to images."""
-    epochs = min(EPOCHS[1], max(EPOCHS[0], PASSES // len(pairs.codes)))
-    return scratch_decoder(pairs.codes, pairs.images, epochs)
+    return scratch_decoder(pairs.codes, pairs.images, _epochs(PASSES, len(pairs.codes), EPOCHS[0]))
 
 
 @functools.lru_cache(maxsize=1)
 def scratch_of_stolen(stolen: Instance) -> ScratchDecoder:
     """A decoder of a stolen encoder, trained from scratch on all public images: codes to images."""
     images = to_float(stolen.public.images)
-    return scratch_decoder(stolen.every_code, images, min(EPOCHS[1], max(1, STOLEN_PASSES // len(images))))
+    return scratch_decoder(stolen.every_code, images, _epochs(STOLEN_PASSES, len(images)))
 
 
 @functools.lru_cache(maxsize=1)
