@@ -45,11 +45,11 @@ def _introduction(machine: str) -> list[str]:
     parts = [
         "# Results\n",
         "Made by `make reproduce`, which rewrites this page; `ablation*.csv`, `alignment.csv`, `forgetting.csv`, "
-        "`links.csv`, `noise.csv`, `ops.md` and `speed.md` are by the scripts in `benchmarks/`, with `--save`; "
-        "`trials_*.csv` and `gpu.md` were written down by hand. Accuracy, precision and recall are macro averages over "
-        "classes, on test images; ± is the standard error of the mean over the draws, the standard deviation over the "
-        "draws is in parentheses, ▼ marks what is worse than the paper's or than its target. The paper is Lis, "
-        "Koryciński, Ciecierski, PLoS ONE 2021.\n",
+        "`gaussian.csv`, `links.csv`, `noise.csv`, `ops.md` and `speed.md` are by the scripts in `benchmarks/`, with "
+        "`--save`; `trials_*.csv` and `gpu.md` were written down by hand. Accuracy, precision and recall are macro "
+        "averages over classes, on test images; ± is the standard error of the mean over the draws, the standard "
+        "deviation over the draws is in parentheses, ▼ marks what is worse than the paper's or than its target. The "
+        "paper is Lis, Koryciński, Ciecierski, PLoS ONE 2021.\n",
     ]
     if machine:
         parts.append(f"Hardware and versions: {machine.strip()}.\n")
