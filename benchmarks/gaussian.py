@@ -1,6 +1,6 @@
 """What would masks hide, and what would it cost, if their codes followed the prior N(0, I) more closely?
 
-    python benchmarks/gaussian.py                                   # instances 0 and 1 of runs/aae, half an hour
+    python benchmarks/gaussian.py                                   # instances 0 and 1 of runs/aae, about an hour
     python benchmarks/gaussian.py --models FOLDER --layers 0 4      # these numbers of layers alone
     python benchmarks/gaussian.py --save                            # also results/gaussian.csv
 
