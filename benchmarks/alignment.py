@@ -21,7 +21,6 @@ left out where the instances are swapped and where masks are in noise.
 
 import functools
 import time
-from pathlib import Path
 
 import common
 import torch
@@ -136,10 +135,7 @@ def turned(way: str, codes: Tensor, own: Tensor, true: Tensor) -> tuple[Tensor, 
 
 @torch.no_grad()
 def main() -> None:
-    parser = common.parser(__doc__)
-    models = "of trained instances: 0 is the owner's, 1 the attacker's"
-    parser.add_argument("--models", type=command_line.path, default=Path("runs/aae"), help=models)
-    parser.add_argument("--data-dir", type=command_line.path, default=Path("data"), help="where the images are")
+    parser = common.parser(__doc__, models=common.PAIR)
     args = parser.parse_args()
     torch.set_flush_denormal(True)
     owner, another, reader = load_instances(args.models / "0", args.models / "1")

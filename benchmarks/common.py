@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 # in the order of the page
 QUESTIONS = ("train_step", "agreement", "instances", "processes", "classify", "mask", "memory")
+PAIR = "of trained instances: 0 is the owner's, 1 the attacker's"  # what --models are
 COLUMNS = ("benchmark", "contestant", "size", "unit", "median", "low", "high")  # a contestant is a peer
 WARM_UP = 3  # calls at the start of a turn: the peer before has emptied the caches
 PANELS = {  # of the picture: title, name of the horizontal axis, scale of the vertical one
@@ -42,7 +43,11 @@ Row = tuple[str, str, int, str, float, float, float]
 
 
 def parser(
-    description: str, seconds: float | None = None, gpu: bool = False, batches: Sequence[int] = ()
+    description: str,
+    seconds: float | None = None,
+    gpu: bool = False,
+    batches: Sequence[int] = (),
+    models: str | None = None,
 ) -> command_line.ArgumentParser:
     """A benchmark's flags.
 
@@ -50,6 +55,7 @@ def parser(
         seconds: what is measured for by default, for a line of a table.
         gpu: whether it can be run on a GPU.
         batches: what sizes are measured by default, where they can be chosen.
+        models: what the trained instances are that are measured, in words, where there are some.
     """
     flags = command_line.ArgumentParser(description)
     if gpu:
@@ -61,6 +67,9 @@ def parser(
     if batches:
         sizes = dict(type=command_line.integer(1), nargs="+", default=list(batches))
         flags.add_argument("--batches", **sizes, help="rows a call, a line of a table for each")
+    if models:
+        flags.add_argument("--models", type=command_line.path, default=Path("runs/aae"), help=models)
+        flags.add_argument("--data-dir", type=command_line.path, default=Path("data"), help="where the images are")
     flags.add_argument("--save", action="store_true", help="also write into results/")
     return flags
 

@@ -11,8 +11,6 @@ attacker is that of the audit, whatever the owner's encoder forgot. Columns:
   mlp_2, mlp_3, mlp_4                   accuracy of the MLP on CIFAR-100, ten draws that are not Table 1's
 """
 
-from pathlib import Path
-
 import common
 import torch
 
@@ -49,11 +47,10 @@ def patterns(text: str) -> tuple[int, int]:
 
 @torch.no_grad()
 def main() -> None:
-    parser = common.parser(__doc__)
-    models = "of trained instances with their checkpoint.pt: 0 is the owner's, 1 the attacker's"
-    parser.add_argument("--models", type=command_line.path, default=Path("runs/aae"), help=models)
+    parser = common.parser(
+        __doc__, models="of trained instances with their checkpoint.pt: 0 is the owner's, 1 the attacker's"
+    )
     parser.add_argument("--patterns", type=patterns, nargs="+", default=PATTERNS, help="of light and of contrast: 7,2")
-    parser.add_argument("--data-dir", type=command_line.path, default=Path("data"), help="where the images are")
     args = parser.parse_args()
     torch.set_flush_denormal(True)
     _, another, attacker = load_instances(args.models / "0", args.models / "1")

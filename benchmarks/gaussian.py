@@ -13,8 +13,6 @@ crowds, and look the same however they are turned. Here the owner's trained code
   mlp_2, mlp_3, mlp_4                   accuracy of the MLP on CIFAR-100, ten draws that are not Table 1's
 """
 
-from pathlib import Path
-
 import common
 import torch
 import torch.nn.functional as F
@@ -30,7 +28,7 @@ from maskbench.leakage.audit import load_images, load_instances
 from maskbench.leakage.knowledge import batched
 from maskbench.leakage.settings import Settings
 from maskbench.leakage.threats import THREATS
-from maskbench.leakage.world import World
+from maskbench.leakage.world import AsReleased, World, reading
 from maskbench.masking import Autoencoder
 from maskbench.masking.shards import Shard, Work
 from maskbench.runtime import command_line
@@ -58,27 +56,29 @@ class Layers:
         generator, self.layers = torch.Generator().manual_seed(0), []
         for _ in range(count):
             white, _ = whitening(codes, codes.shape[1])
-            turn = skewed_axes(white(codes).float(), generator)
-            shares = (white(codes).float() @ turn).sort(0).values.tensor_split(KNOTS)
-            self.layers.append((white, turn, torch.stack([share.mean(0) for share in shares], 1)))
-            codes = self._apply(codes, *self.layers[-1])
+            x = white(codes).float()
+            turn = skewed_axes(x, generator)
+            x = x @ turn
+            knots = torch.stack([share.mean(0) for share in x.sort(0).values.tensor_split(KNOTS)], 1)
+            self.layers.append((white, turn, knots))
+            codes = with_normal_axes(x, knots) @ turn.T
         self.last, _ = whitening(codes, codes.shape[1])
 
     def __call__(self, codes: Tensor) -> Tensor:
-        for layer in self.layers:
-            codes = self._apply(codes, *layer)
+        for white, turn, knots in self.layers:
+            codes = with_normal_axes(white(codes).float() @ turn, knots) @ turn.T
         return self.last(codes).float() if self.layers else codes
 
-    @staticmethod
-    def _apply(codes: Tensor, white, turn: Tensor, knots: Tensor) -> Tensor:
-        """One layer, ``[N, G]`` twice; the axes are turned back."""
-        columns = (white(codes).float() @ turn).T.contiguous()
-        edges = torch.special.ndtri(torch.linspace(0, 1, KNOTS + 1))
-        density = (-0.5 * edges.square()).exp() / (2 * torch.pi) ** 0.5
-        normal = (KNOTS * (density[:-1] - density[1:])).expand_as(knots)  # means of equal shares of N(0, 1)
-        above = torch.searchsorted(knots, columns).clamp(1, KNOTS - 1)
-        (start, end), (first, last) = ((x.gather(1, above - 1), x.gather(1, above)) for x in (knots, normal))
-        return (first + (columns - start) * (last - first) / (end - start)).T @ turn.T
+
+def with_normal_axes(x: Tensor, knots: Tensor) -> Tensor:
+    """Each axis of ``[N, G]`` by a monotone map: from its knots ``[G, KNOTS]`` to means of equal shares of N(0, 1)."""
+    edges = torch.special.ndtri(torch.linspace(0, 1, KNOTS + 1))
+    density = (-0.5 * edges.square()).exp() / (2 * torch.pi) ** 0.5
+    normal = (KNOTS * (density[:-1] - density[1:])).expand_as(knots)
+    columns = x.T.contiguous()
+    above = torch.searchsorted(knots, columns).clamp(1, KNOTS - 1)
+    (start, end), (first, last) = ((values.gather(1, above - 1), values.gather(1, above)) for values in (knots, normal))
+    return (first + (columns - start) * (last - first) / (end - start)).T
 
 
 def skewed_axes(white: Tensor, generator: torch.Generator) -> Tensor:
@@ -107,12 +107,9 @@ class Gaussianised(Autoencoder):
 
 @torch.no_grad()
 def main() -> None:
-    parser = common.parser(__doc__)
-    models = "of trained instances: 0 is the owner's, 1 the attacker's"
-    parser.add_argument("--models", type=command_line.path, default=Path("runs/aae"), help=models)
+    parser = common.parser(__doc__, models=common.PAIR)
     layers = "numbers of layers, 0 for the codes as they are"
     parser.add_argument("--layers", type=command_line.integer(0, 100), nargs="+", default=LAYERS, help=layers)
-    parser.add_argument("--data-dir", type=command_line.path, default=Path("data"), help="where the images are")
     args = parser.parse_args()
     torch.set_flush_denormal(True)
     trained, another, attacker = load_instances(args.models / "0", args.models / "1")
@@ -127,7 +124,7 @@ def main() -> None:
         world = World(images, owner, another, attacker, bytes(32), 0)
         victim, judged = world.victim("aae"), ~scores.chooses(len(world.judged[world.first]))
         if count:  # there is no contrast left that could be undone
-            victim.encode = lambda pixels, owner=owner: torch.cat(owner.encode(pixels), 1)
+            victim.encode = reading(owner, AsReleased())
         ssim = []
         for threat, known in KNOWN:
             knowledge = THREATS[threat].knowledge(world, victim, known)

@@ -12,7 +12,6 @@ another photograph of each image instead.
 
 import time
 from functools import partial
-from pathlib import Path
 
 import common
 import torch
@@ -35,12 +34,9 @@ COLUMNS = ("images", "first", "kept", "named", "seconds", "linked", "linked_seco
 
 @torch.inference_mode()
 def main() -> None:
-    parser = common.parser(__doc__)
-    models = "of trained instances: 0 is the owner's, 1 the attacker's"
-    parser.add_argument("--models", type=command_line.path, default=Path("runs/aae"), help=models)
+    parser = common.parser(__doc__, models=common.PAIR)
     kept = "A of mask_dataset.py --noise; 1 is no noise"
     parser.add_argument("--kept", type=command_line.share, nargs="+", default=[1.0], help=kept)
-    parser.add_argument("--data-dir", type=command_line.path, default=Path("data"), help="where the images are")
     args = parser.parse_args()
     torch.set_flush_denormal(True)
     owner, another, attacker = load_instances(args.models / "0", args.models / "1")

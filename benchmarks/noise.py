@@ -15,8 +15,6 @@ How many of the first 1,000 test images somebody names without a known pair who 
 Beside each of the last three stands its bound; then the bits of a mask.
 """
 
-from pathlib import Path
-
 import common
 import torch
 
@@ -46,12 +44,9 @@ SECRETS = [bytes(31) + bytes([number]) for number in range(3)]  # fixed, so that
 
 
 def main() -> None:
-    parser = common.parser(__doc__)
-    models = "of trained instances: 0 is the owner's, 1 the attacker's"
-    parser.add_argument("--models", type=command_line.path, default=Path("runs/aae"), help=models)
+    parser = common.parser(__doc__, models=common.PAIR)
     parser.add_argument("--kept", type=command_line.share, nargs="+", default=KEPT, help="A of mask_dataset.py --noise")
     parser.add_argument("--draws", type=command_line.integer(1), default=DRAWS["mlp"], help="of classes, for the MLP")
-    parser.add_argument("--data-dir", type=command_line.path, default=Path("data"), help="where CIFAR-100 is")
     args = parser.parse_args()
     torch.set_flush_denormal(True)
     device = torch.device("cpu")
