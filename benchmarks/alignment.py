@@ -156,8 +156,7 @@ def main() -> None:
             begin = time.perf_counter()
             found, wanted = turned(way, *codes)
             seconds = time.perf_counter() - begin
-            cosines = F.cosine_similarity(found - found.mean(0), wanted - wanted.mean(0))
-            rows.append([name, way, cosines[:JUDGED].mean().item(), seconds])
+            rows.append([name, way, common.cosines(found, wanted)[:JUDGED].mean().item(), seconds])
             print(tables.markdown_line([name, way, *(f"{number:.3f}" for number in rows[-1][2:])]), flush=True)
     if args.save:
         tables.write_csv(common.RESULTS / "alignment.csv", COLUMNS, rows)

@@ -130,6 +130,11 @@ def named(apart: torch.Tensor) -> float:
     return (apart.argmin(1) == torch.arange(len(apart))).double().mean().item()
 
 
+def cosines(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Of each code ``[N, D]`` and what it should be, both from the mean of all."""
+    return torch.nn.functional.cosine_similarity(found - found.mean(0), wanted - wanted.mean(0))
+
+
 def header(device: torch.device) -> list[str]:
     """Hardware, versions and commit."""
     if device.type == "cuda":

@@ -1,6 +1,6 @@
 """What would masks hide, and what would it cost, if their codes followed the prior N(0, I) more closely?
 
-    python benchmarks/gaussian.py                                   # instances 0 and 1 of runs/aae, about an hour
+    python benchmarks/gaussian.py                                   # instances 0 and 1 of runs/aae, an hour and a half
     python benchmarks/gaussian.py --models FOLDER --layers 0 4      # these numbers of layers alone
     python benchmarks/gaussian.py --save                            # also results/gaussian.csv
 
@@ -9,36 +9,27 @@ crowds, and look the same however they are turned. Here the owner's trained code
 :class:`Layers`. The attacker is that of the audit; which layers the owner has, he does not know. Columns:
 
   cosine                                of turned masks with the attacker's own codes, without a pair
+  longer                                the same, after 400 turns of 2,000 codes and 400 of 5,000
   masks only, 1000 pairs, 10000 pairs   SSIM of ``ssim-guessed-pairs`` on CIFAR-10, as the audit judges it
   mlp_2, mlp_3, mlp_4                   accuracy of the MLP on CIFAR-100, ten draws that are not Table 1's
 """
 
 import common
+import owners
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from classify import mean_accuracies
-from maskbench.data import datasets
-from maskbench.data.image_quality import similarity
 from maskbench.data.image_set import to_float
-from maskbench.leakage import scores
-from maskbench.leakage.attacks.alignment import by_transport, similar_from_guessed_pairs, whitening
-from maskbench.leakage.audit import load_images, load_instances
-from maskbench.leakage.knowledge import batched
-from maskbench.leakage.settings import Settings
+from maskbench.leakage.attacks.alignment import by_transport, turned_by_transport, whitening
+from maskbench.leakage.knowledge import MOST_PAIRS, batched
 from maskbench.leakage.threats import THREATS
-from maskbench.leakage.world import AsReleased, World, reading
+from maskbench.leakage.world import Victim
 from maskbench.masking import Autoencoder
-from maskbench.masking.shards import Shard, Work
 from maskbench.runtime import command_line
-from maskbench.storage import tables
 
 LAYERS = (0, 2, 4, 8)
 KNOTS, TURNS = 32, 15
-KNOWN = (("masks-only", 0), ("known-pairs", 1000), ("known-pairs", 10_000))
-CLASSES, DRAWS, SEED = (2, 3, 4), 10, 11
-COLUMNS = ("layers", "cosine", "masks only", "1000 pairs", "10000 pairs", *(f"mlp_{count}" for count in CLASSES))
+LONGER = (400, 2000, 3.0), (400, 5000, 4.0)
 
 
 class Layers:
@@ -105,6 +96,19 @@ class Gaussianised(Autoencoder):
         return self.layers(gaussian), categorical
 
 
+def cosines(victim: Victim) -> list[float]:
+    """Of turned masks with the attacker's own codes: as the audit turns them, and by larger turns."""
+    world = victim.world
+    knowledge = THREATS["masks-only"].knowledge(world, victim, 0)
+    judged, width = world.judged[world.first], world.owner.widths[0]
+    masks, wanted = knowledge.masks[world.first][:, :width], batched(knowledge.own.encode, judged)[:, :width]
+    # Gaussian parts of as many masks as the audit's attack takes
+    codes, own_codes = knowledge.collection[:MOST_PAIRS, :width], knowledge.own.every_expected[:, :width]
+    longer = turned_by_transport(codes, own_codes, stages=LONGER)
+    ways = by_transport(knowledge.collection, knowledge.own, None), longer
+    return [common.cosines(turn(masks), own_turn(wanted)).mean().item() for turn, own_turn in ways]
+
+
 @torch.no_grad()
 def main() -> None:
     parser = common.parser(__doc__, models=common.PAIR)
@@ -112,35 +116,15 @@ def main() -> None:
     parser.add_argument("--layers", type=command_line.integer(0, 100), nargs="+", default=LAYERS, help=layers)
     args = parser.parse_args()
     torch.set_flush_denormal(True)
-    trained, another, attacker = load_instances(args.models / "0", args.models / "1")
-    settings = Settings("cifar10", "cifar100", None, 0, args.models, (), args.data_dir, 0, False)
-    images, private = load_images(settings, another.image_size, sum(another.widths))
-    work = (private, *datasets.labelled_split(private, None))
-    codes = batched(lambda pixels: trained.encode(pixels)[0], to_float(images.public))
-    rows = []
-    print("\n".join([*common.header(torch.device("cpu")), "", tables.markdown(COLUMNS, [])]), end="", flush=True)
+    every = owners.Owners(args.models, args.data_dir)
+    codes = batched(lambda pixels: every.trained.encode(pixels)[0], to_float(every.images.public))
+    table = owners.Table(("layers", "cosine", "longer", *owners.COLUMNS), names=1)
     for count in args.layers:
-        owner = Gaussianised(trained, Layers(codes, count))
-        world = World(images, owner, another, attacker, bytes(32), 0)
-        victim, judged = world.victim("aae"), ~scores.chooses(len(world.judged[world.first]))
-        if count:  # there is no contrast left that could be undone
-            victim.encode = reading(owner, AsReleased())
-        ssim = []
-        for threat, known in KNOWN:
-            knowledge = THREATS[threat].knowledge(world, victim, known)
-            rebuilt = similar_from_guessed_pairs(knowledge)[world.first]
-            ssim.append(similarity(rebuilt, world.judged[world.first])[judged].mean().item())
-            if threat == "masks-only":
-                turn, own_turn = by_transport(knowledge.collection, knowledge.own, None)
-                found = turn(knowledge.masks[world.first])
-                wanted = own_turn(batched(knowledge.own.encode, world.judged[world.first]))
-                cosine = F.cosine_similarity(found - found.mean(0), wanted - wanted.mean(0))[judged].mean().item()
-        masked = Shard(Work(owner, *work), 0).mask()
-        accuracies = [mean_accuracies(masked, ["mlp"], classes, DRAWS, SEED)["mlp"][0] for classes in CLASSES]
-        rows.append([count, cosine, *ssim, *accuracies])
-        print(tables.markdown_line([str(count), *(f"{number:.3f}" for number in rows[-1][1:])]), flush=True)
+        owner = Gaussianised(every.trained, Layers(codes, count))
+        victim = every.victim(owner, as_released=count > 0)
+        table.add([count], cosines(victim) + every.measure(victim))
     if args.save:
-        tables.write_csv(common.RESULTS / "gaussian.csv", COLUMNS, rows)
+        table.save(common.RESULTS / "gaussian.csv")
 
 
 if __name__ == "__main__":

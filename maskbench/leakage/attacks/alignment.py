@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -87,7 +87,10 @@ def unpaired(codes: Tensor, own_codes: Tensor) -> Map:
 
 
 def turned_by_transport(
-    codes: Tensor, own_codes: Tensor, known: tuple[Tensor, Tensor] | None = None
+    codes: Tensor,
+    own_codes: Tensor,
+    known: tuple[Tensor, Tensor] | None = None,
+    stages: Sequence[tuple[int, int, float]] | None = None,
 ) -> tuple[Map, Map]:
     """Maps of codes ``[N, D]`` and own ones ``[M, E]``, of other images, to directions that can be compared, float32.
 
@@ -97,8 +100,10 @@ def turned_by_transport(
     soft transport plan between some codes of both, and Procrustes, take turns (Wasserstein-Procrustes: Grave, Joulin
     and Berthet, AISTATS 2019). A plan between the codes of the last turn would confirm itself, so the batches of
     one pass share none. Large batches would stay where they begin; once the way is found they take fewer turns. A
-    softer plan is the more exact at the end.
+    softer plan is the more exact at the end. ``stages``, as ``_STAGES``, may be given.
     """
+    if stages is None:
+        stages = _STAGES if known is None else _STAGES_FROM_PAIRS
     width = min(codes.shape[1], own_codes.shape[1])
     direct, own_direct = (_directions(z, width) for z in (codes, own_codes))
     x, y = direct(codes), own_direct(own_codes)
@@ -110,7 +115,7 @@ def turned_by_transport(
         rotation = _nearest_rotation(_paired(x[rows], y[own_rows], shares))
     else:
         rotation = _nearest_rotation(told)
-    for turns, most, sharpness in _STAGES if known is None else _STAGES_FROM_PAIRS:
+    for turns, most, sharpness in stages:
         batches = (_batches(z, min(most, len(x), len(y)), generator) for z in (x, y))
         for mine, his in itertools.islice(zip(*batches, strict=True), turns):
             cosines = mine @ rotation @ his.T
