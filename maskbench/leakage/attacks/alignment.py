@@ -203,8 +203,8 @@ def unkeyed(codes: Tensor, own_codes: Tensor, rounds: int = 100) -> Map:
     Threat model: the stolen encoder without its key or a pair. The key turns Gaussian parts and reorders categories. It
     leaves how large these are, and the inner products of their means: by them they are matched (FAQ, see
     :func:`match_axes`). Then a rotation is sought that takes each category's mean and covariance to those of its
-    partner. It begins with the means; each round takes the rotation nearest to what all covariances make of the last
-    one, which never fits worse.
+    partner. It begins with what turns with the codes as they do: the means, and their products with the covariances.
+    Each round takes the rotation nearest to what all covariances make of the last one, which never fits worse.
     """
     count = categories_in(codes)
     width = codes.shape[1] - count
@@ -219,10 +219,16 @@ def unkeyed(codes: Tensor, own_codes: Tensor, rounds: int = 100) -> Map:
     options = {"maximize": True, "P0": start, "maxiter": 100}
     matched = quadratic_assignment(graphs[1].numpy(), graphs[0].numpy(), options=options)
     order = torch.from_numpy(matched.col_ind).long()  # the partner of each own category
-    onto_means = means[order].T @ (own_sizes[:, None] * own_means)
-    rotation = _nearest_rotation(onto_means)
+    means, spreads = means[order], spreads[order]
+    onto_means = means.T @ (own_sizes[:, None] * own_means)
+    told = onto_means / (means.norm() * own_means.norm()).clamp_min(1e-30)
+    images, own_images = (
+        torch.einsum("kij,lj->kli", *each).flatten(0, 1) for each in ((spreads, means), (own_spreads, own_means))
+    )
+    told += images.T @ own_images / (images.norm() * own_images.norm()).clamp_min(1e-30)
+    rotation = _nearest_rotation(told)
     for _ in range(rounds):
-        fitted = torch.einsum("k,kij,jl,klm->im", own_sizes, spreads[order], rotation, own_spreads)
+        fitted = torch.einsum("k,kij,jl,klm->im", own_sizes, spreads, rotation, own_spreads)
         rotation = _nearest_rotation(fitted + onto_means)
     return lambda z: torch.cat((z[:, :width] @ rotation.to(z), z[:, width:][:, order]), 1)
 
