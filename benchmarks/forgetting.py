@@ -41,15 +41,15 @@ def main() -> None:
     parser.add_argument("--patterns", type=patterns, nargs="+", default=PATTERNS, help="of light and of contrast: 7,2")
     args = parser.parse_args()
     torch.set_flush_denormal(True)
-    every = owners.Owners(args.models, args.data_dir)
+    trial = owners.Trial(args.models, args.data_dir)
     *remembering, _ = checkpoints.load_in_training(args.models / "0" / "checkpoint.pt")
-    some = [to_float(every.images.public[rows]) for rows in torch.arange(STATISTICS_IMAGES["invariant"]).split(500)]
+    some = [to_float(trial.images.public[rows]) for rows in torch.arange(STATISTICS_IMAGES["invariant"]).split(500)]
     features, *pictures = features_and_pictures(remembering[0], some)
     table = owners.Table(("light", "contrast", *owners.COLUMNS), names=2)
     for counts in args.patterns:
         encoder, decoder = forgetful_pair(*remembering, features, pictures, counts, seed=0)
         owner = Autoencoder(encoder, pt.fingerprint(encoder.state_dict()), decoder)
-        table.add([*counts], every.measure(every.victim(owner)))
+        table.add([*counts], trial.measure(trial.victim(owner)))
     if args.save:
         table.save(common.RESULTS / "forgetting.csv")
 

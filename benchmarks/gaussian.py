@@ -116,13 +116,13 @@ def main() -> None:
     parser.add_argument("--layers", type=command_line.integer(0, 100), nargs="+", default=LAYERS, help=layers)
     args = parser.parse_args()
     torch.set_flush_denormal(True)
-    every = owners.Owners(args.models, args.data_dir)
-    codes = batched(lambda pixels: every.trained.encode(pixels)[0], to_float(every.images.public))
+    trial = owners.Trial(args.models, args.data_dir)
+    codes = batched(lambda pixels: trial.trained.encode(pixels)[0], to_float(trial.images.public))
     table = owners.Table(("layers", "cosine", "longer", *owners.COLUMNS), names=1)
     for count in args.layers:
-        owner = Gaussianised(every.trained, Layers(codes, count))
-        victim = every.victim(owner, as_released=count > 0)
-        table.add([count], cosines(victim) + every.measure(victim))
+        owner = Gaussianised(trial.trained, Layers(codes, count))
+        victim = trial.victim(owner, as_released=count > 0)
+        table.add([count], cosines(victim) + trial.measure(victim))
     if args.save:
         table.save(common.RESULTS / "gaussian.csv")
 

@@ -26,8 +26,8 @@ CLASSES, DRAWS, SEED = (2, 3, 4), 10, 11  # draws that are not Table 1's
 COLUMNS = ("masks only", "1000 pairs", "10000 pairs", *(f"mlp_{count}" for count in CLASSES))
 
 
-class Owners:
-    """Trained instances 0, the owner's, and 1, the attacker's; images of CIFAR-10 and CIFAR-100.
+class Trial:
+    """What owners are tried on: instances 0, the owner's, and 1, the attacker's; images of CIFAR-10 and CIFAR-100.
 
     Attributes:
         trained: instance 0.
