@@ -149,7 +149,7 @@ def main() -> None:
         (f"masks in noise of {KEPT}", quick, lambda: masks(owner, another, reader, public, seen, KEPT)),
     )
     rows = []
-    print("\n".join([*common.header(torch.device("cpu")), "", tables.markdown(COLUMNS, [])]), end="", flush=True)
+    common.begin_table(COLUMNS, torch.device("cpu"))
     for name, ways, make in sets:
         codes = make()
         for way in ways:

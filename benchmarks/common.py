@@ -147,6 +147,11 @@ def header(device: torch.device) -> list[str]:
     return [f"- {hardware}", f"- {versions}"]
 
 
+def begin_table(columns: Sequence[str], device: torch.device) -> None:
+    """Print what stands above a table's rows: the machine, and the names of the columns."""
+    print("\n".join([*header(device), "", tables.markdown(columns, [])]), end="", flush=True)
+
+
 def against(times: dict[str, tuple[float, float, float]], other: str, scale: float, unit: str) -> list[str]:
     """For each peer median, spread, and how many times as fast as the other one it is."""
     return [

@@ -42,7 +42,7 @@ def main() -> None:
     owner, another, attacker = load_instances(args.models / "0", args.models / "1")
     rows, sets = [], {name: datasets.load(name, args.data_dir, owner.image_size) for name in ("cifar10", "cifar100")}
     judged = {"cifar10": datasets.autoencoder_split(sets["cifar10"], None)[1], "cifar100": sets["cifar100"].rows(TEST)}
-    print("\n".join([*common.header(torch.device("cpu")), "", tables.markdown(COLUMNS, [])]), end="", flush=True)
+    common.begin_table(COLUMNS, torch.device("cpu"))
     for name, images in sets.items():
         for first in range(0, len(judged[name]) - CANDIDATES + 1, CANDIDATES):
             pixels = to_float(images.images[judged[name][first : first + CANDIDATES]])

@@ -67,7 +67,7 @@ def main() -> None:
     shuffled = torch.randperm(CANDIDATES, generator=torch.Generator().manual_seed(1))
     rows, same_label = [], labels[:, None] == labels
     draws = DRAWS | {"mlp": args.draws}
-    print("\n".join([*common.header(device), "", tables.markdown(COLUMNS, [])]), end="", flush=True)
+    common.begin_table(COLUMNS, device)
     for kept in args.kept:
         method, *others = [Noised(owner, kept, secret) for secret in SECRETS]
         data = Shard(Work(method, images, train, test), 0).mask()

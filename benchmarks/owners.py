@@ -70,7 +70,7 @@ class Table:
 
     def __init__(self, columns: tuple[str, ...], names: int):
         self.columns, self.names, self.rows = columns, names, []
-        print("\n".join([*common.header(torch.device("cpu")), "", tables.markdown(columns, [])]), end="", flush=True)
+        common.begin_table(columns, torch.device("cpu"))
 
     def add(self, names: list[int], figures: list[float]) -> None:
         self.rows.append([*names, *figures])

@@ -100,7 +100,7 @@ def turned_by_transport(
     soft transport plan between some codes of both, and Procrustes, take turns (Wasserstein-Procrustes: Grave, Joulin
     and Berthet, AISTATS 2019). A plan between the codes of the last turn would confirm itself, so the batches of
     one pass share none. Large batches would stay where they begin; once the way is found they take fewer turns. A
-    softer plan is the more exact at the end. ``stages``, as ``_STAGES``, may be given.
+    softer plan is the more exact at the end. ``stages``, as ``_STAGES``, replace the audit's.
     """
     if stages is None:
         stages = _STAGES if known is None else _STAGES_FROM_PAIRS
@@ -221,12 +221,13 @@ def unkeyed(codes: Tensor, own_codes: Tensor, rounds: int = 100) -> Map:
     order = torch.from_numpy(matched.col_ind).long()  # the partner of each own category
     means, spreads = means[order], spreads[order]
     onto_means = means.T @ (own_sizes[:, None] * own_means)
-    told = onto_means / (means.norm() * own_means.norm()).clamp_min(1e-30)
-    images, own_images = (
-        torch.einsum("kij,lj->kli", *each).flatten(0, 1) for each in ((spreads, means), (own_spreads, own_means))
+    products, own_products = (
+        torch.einsum("kij,lj->kli", *side).flatten(0, 1) for side in ((spreads, means), (own_spreads, own_means))
     )
-    told += images.T @ own_images / (images.norm() * own_images.norm()).clamp_min(1e-30)
-    rotation = _nearest_rotation(told)
+    kinds = (onto_means, means, own_means), (products.T @ own_products, products, own_products)
+    # each kind counts as much as the other
+    begun = sum(onto / (some.norm() * own.norm()).clamp_min(1e-30) for onto, some, own in kinds)
+    rotation = _nearest_rotation(begun)
     for _ in range(rounds):
         fitted = torch.einsum("k,kij,jl,klm->im", own_sizes, spreads, rotation, own_spreads)
         rotation = _nearest_rotation(fitted + onto_means)
